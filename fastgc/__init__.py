@@ -1,0 +1,20 @@
+"""fastgc: numerical gradient checking, fast and by name."""
+
+from fastgc.checking import GradientMismatch, assert_gradients, check, numerical_gradient
+from fastgc.network import Network
+from fastgc.report import Entry, Report, TensorReport
+from fastgc.selection import select_method
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Entry",
+    "GradientMismatch",
+    "Network",
+    "Report",
+    "TensorReport",
+    "assert_gradients",
+    "check",
+    "numerical_gradient",
+    "select_method",
+]

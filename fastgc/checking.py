@@ -1,0 +1,262 @@
+"""The public boundary: check, assert_gradients, numerical_gradient.
+
+What a caller passed is looked at here, once, before any work is done.
+"""
+
+import contextlib
+import math
+import numbers
+import time
+from collections.abc import Callable
+from typing import Any
+
+from fastgc.layout import Container, flatten_gradients
+from fastgc.methods import METHODS, Approximation, Base, Resources
+from fastgc.noise import noise_of_cost
+from fastgc.problem import Problem, base_cost, pose
+from fastgc.progress import Progress
+from fastgc.report import Report, tensor_reports
+from fastgc.selection import method_for
+from fastgc.threads import available_cores, one_blas_thread
+from fastgc.verdict import relative_difference, worst_verdict
+
+DEFAULT_MEMORY = 256 * 2**20
+
+
+class GradientMismatch(AssertionError):  # noqa: N818  named in the public interface
+    """Gradients that are wrong, or that cannot be told right from wrong.
+
+    Attributes:
+        report: the `Report`, which is also the message.
+    """
+
+    def __init__(self, report: Report) -> None:
+        super().__init__(str(report))
+        self.report = report
+
+    def __reduce__(self) -> tuple[type["GradientMismatch"], tuple[Report]]:
+        return GradientMismatch, (self.report,)
+
+
+def check(
+    cost: Callable[..., Any],
+    parameters: Container,
+    gradients: Container | Callable[..., Any],
+    *,
+    method: str = "auto",
+    epsilon: float | None = None,
+    tolerance: float = 2e-7,
+    vectorized: bool = False,
+    memory: int = DEFAULT_MEMORY,
+    threads: int | None = None,
+    progress: bool = True,
+) -> Report:
+    """Whether `gradients` are the gradients of `cost` at `parameters`, entry by entry.
+
+    Args:
+        cost: a `Network`, or any function parameters -> float.
+        parameters: a mapping name -> array, a sequence of arrays, or one array; real numbers.
+            Never written to: the cost gets float64 copies, in the same kind of container.
+        gradients: the same container with the same shapes, or a function of the parameters that
+            returns it. A mapping may be keyed ``W1`` or ``dW1``; the ``dZ1``, ``dA1``, … that a
+            backward pass returns beside them are passed over.
+        method: ``loop``, ``stacked``, or ``auto``, which is `select_method`'s choice.
+        epsilon: the step; None for the method's own, 1e-7.
+        tolerance: the relative error that an entry may have and still agree.
+        vectorized: the cost takes every array with a leading axis K and returns K costs.
+        memory: bytes that the method may allocate at once.
+        threads: at most this many threads for a `Network`; None for one per core. Any other cost
+            is called from the calling thread alone. Neither `memory` nor `threads` changes a bit
+            of the result.
+        progress: whether a check that lasts over a second shows a bar, in a terminal.
+
+    Returns:
+        A `Report`, true when the gradients are right.
+
+    Raises:
+        TypeError, ValueError: for input that cannot be checked. Wrong gradients raise nothing.
+
+    An exception that the cost raises passes through, with a note of where it was raised.
+
+    Source: the gradient-checking lab of the deep-learning courses; verdicts by entry instead of
+    one threshold on the whole.
+
+    >>> import fastgc, numpy as np
+    >>> theta = {"w": np.array([3.0, 4.0])}
+    >>> report = fastgc.check(lambda p: float(p["w"] @ p["w"]), theta, {"w": [6.0, 8.0]})
+    >>> report.ok
+    True
+    >>> report = fastgc.check(lambda p: float(p["w"] @ p["w"]), theta, {"w": [6.0, 4.0]})
+    >>> report.verdict, report.tensors["w"].worst.name
+    ('wrong', 'w[1]')
+    """
+    began = time.perf_counter()
+    tolerance = _require_number(tolerance, "tolerance")
+    _require_resources(memory, threads, progress)
+    problem, method, epsilon = _prepare(cost, parameters, method, epsilon, vectorized)
+    layout = problem.layout
+    if callable(gradients):
+        gradients = gradients(layout.build(layout.views(problem.theta.copy())))
+    grad = flatten_gradients(layout, gradients)
+    base, approximation, evaluations = _approximate(
+        problem, method, epsilon, memory, threads, progress, measure_noise=True
+    )
+    tensors = tensor_reports(
+        layout, grad, approximation.gradapprox, approximation.uncertainty, tolerance
+    )
+    return Report(
+        verdict=worst_verdict(tensor.verdict for tensor in tensors.values()),
+        difference=relative_difference(grad, approximation.gradapprox),
+        tolerance=tolerance,
+        epsilon=epsilon,
+        method=method,
+        cost=base.cost,
+        evaluations=evaluations,
+        seconds=time.perf_counter() - began,
+        tensors=tensors,
+    )
+
+
+def assert_gradients(
+    cost: Callable[..., Any],
+    parameters: Container,
+    gradients: Container | Callable[..., Any],
+    **options: Any,
+) -> Report:
+    """`check`, for tests: returns the `Report` of right gradients and raises on any other.
+
+    Takes the arguments and options of `check`.
+
+    Raises:
+        GradientMismatch: an AssertionError whose text is the report; it begins with "wrong" where
+            entries disagree, with "cannot tell" where rounding hides them.
+
+    >>> import fastgc
+    >>> fastgc.assert_gradients(lambda t: t**3, 2.0, 12.0).ok
+    True
+    >>> fastgc.assert_gradients(lambda t: t**3, 2.0, 8.0)   # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+        ...
+    fastgc.checking.GradientMismatch: wrong: parameters (1 of 1 entry) disagrees with ...
+    """
+    __tracebackhide__ = True
+    report = check(cost, parameters, gradients, **options)
+    if not report.ok:
+        raise GradientMismatch(report)
+    return report
+
+
+def numerical_gradient(
+    cost: Callable[..., Any],
+    parameters: Container,
+    *,
+    method: str = "auto",
+    epsilon: float | None = None,
+    vectorized: bool = False,
+    memory: int = DEFAULT_MEMORY,
+    threads: int | None = None,
+    progress: bool = True,
+) -> Any:
+    """The gradient of `cost` at `parameters` by central differences.
+
+    Takes the options of `check`.
+
+    Returns:
+        The same kind of container as `parameters`, with the same names and shapes, float64.
+
+    Raises:
+        TypeError, ValueError: for input that cannot be checked.
+
+    >>> import fastgc
+    >>> gradient = fastgc.numerical_gradient(lambda p: p["a"] * p["b"], {"a": 2.0, "b": 5.0})
+    >>> {name: round(float(value), 6) for name, value in gradient.items()}
+    {'a': 5.0, 'b': 2.0}
+    """
+    _require_resources(memory, threads, progress)
+    problem, method, epsilon = _prepare(cost, parameters, method, epsilon, vectorized)
+    _, approximation, _ = _approximate(
+        problem, method, epsilon, memory, threads, progress, measure_noise=False
+    )
+    return problem.layout.build(problem.layout.views(approximation.gradapprox))
+
+
+def _prepare(
+    cost: Callable[..., Any],
+    parameters: Container,
+    method: str,
+    epsilon: float | None,
+    vectorized: bool,
+) -> tuple[Problem, str, float]:
+    """The problem, and the method and step to use on it."""
+    if not isinstance(method, str):
+        raise TypeError(
+            f"method is {method!r}; wanted one of the names: auto, {', '.join(METHODS)}"
+        )
+    if method != "auto" and method not in METHODS:
+        raise ValueError(f'method is "{method}"; known are: auto, {", ".join(METHODS)}')
+    _require_flag(vectorized, "vectorized")
+    problem = pose(cost, parameters, vectorized=vectorized)
+    if method == "auto":
+        method = method_for(problem)
+    refusal = METHODS[method].refusal(problem)
+    if refusal is not None:
+        raise ValueError(f'method "{method}" cannot check this cost: {refusal}')
+    if epsilon is None:
+        epsilon = METHODS[method].epsilon
+    elif _require_number(epsilon, "epsilon") == 0:
+        raise ValueError("epsilon is 0; wanted a positive step such as 1e-7")
+    return problem, method, float(epsilon)
+
+
+def _approximate(
+    problem: Problem,
+    method: str,
+    epsilon: float,
+    memory: int,
+    threads: int | None,
+    show: bool,
+    *,
+    measure_noise: bool,
+) -> tuple[Base, Approximation, int]:
+    """What is known at θ, the method's approximation, and the evaluations of both."""
+    bar = Progress(2 * problem.layout.size, enabled=show)
+    resources = Resources(
+        memory=memory,
+        threads=available_cores() if threads is None else threads,
+        advance=bar.advance,
+    )
+    with one_blas_thread() if problem.pure else contextlib.nullcontext(), bar:
+        cost, spent = base_cost(problem)
+        noise, more = noise_of_cost(problem) if measure_noise else (0.0, 0)
+        base = Base(cost, noise)
+        approximation = METHODS[method].approximate(problem, base, epsilon, resources)
+    return base, approximation, spent + more + approximation.evaluations
+
+
+def _require_resources(memory: object, threads: object, progress: object) -> None:
+    _require_count(memory, "memory", "a number of bytes")
+    if threads is not None:
+        _require_count(threads, "threads", "a number of threads, or None for one per core")
+    _require_flag(progress, "progress")
+
+
+def _require_number(value: object, name: str) -> float:
+    """A finite number that is not negative, as a float."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} is {value!r}; wanted a number")
+    number = float(value)
+    if not 0 <= number < math.inf:
+        raise ValueError(f"{name} is {value}; wanted a finite number that is not negative")
+    return number
+
+
+def _require_count(value: object, name: str, wanted: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name} is {value!r}; wanted {wanted}")
+    if int(value) < 1:
+        raise ValueError(f"{name} is {value}; wanted {wanted}, 1 or more")
+
+
+def _require_flag(value: object, name: str) -> None:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} is {value!r}; wanted True or False")

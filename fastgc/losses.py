@@ -1,0 +1,93 @@
+"""The losses of a Network, from the last pre-activations and the labels: values only.
+
+Each takes z (…, n_L, m) and the labels that `labels` made, and returns the losses that are to be
+summed, (…, n_L, m) or (…, m). Every loss is a sum of terms that are not negative, so that it keeps
+its relative accuracy where the output saturates.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from fastgc.layout import FloatArray
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss: its value, and what its labels have to be.
+
+    Attributes:
+        value: (z, labels) -> losses.
+        labels: makes the labels from Y (n, m) or (m,), raising ValueError for what it cannot use.
+    """
+
+    value: Callable[[FloatArray, FloatArray], FloatArray]
+    labels: Callable[[FloatArray], FloatArray]
+
+
+def logistic(z: FloatArray, y: FloatArray) -> FloatArray:
+    """−[y log σ(z) + (1 − y) log(1 − σ(z))].
+
+    As log(1 + e^−|z|) + |z| · (1 − y if z > 0 else y).
+    """
+    size = np.abs(z)
+    value = np.log1p(np.exp(-size))
+    value += size * np.abs((z > 0) - y)
+    return value
+
+
+def softmax(z: FloatArray, classes: FloatArray) -> FloatArray:
+    """log Σ_k exp z_k − z_y, as (max z − z_y) + log1p of the sum over all k but one largest."""
+    largest = np.argmax(z, axis=-2, keepdims=True)
+    top = np.take_along_axis(z, largest, axis=-2)
+    ratios = np.exp(z - top)
+    np.put_along_axis(ratios, largest, 0.0, axis=-2)
+    index = classes.astype(np.intp)
+    gap = top[..., 0, :] - z[..., index, np.arange(index.size)]
+    value: FloatArray = gap + np.log1p(ratios.sum(axis=-2))
+    return value
+
+
+def squared(z: FloatArray, y: FloatArray) -> FloatArray:
+    """½ (z − y)²."""
+    residual = z - y
+    value: FloatArray = 0.5 * residual * residual
+    return value
+
+
+def _probabilities(Y: FloatArray) -> FloatArray:
+    Y = np.atleast_2d(Y)
+    outside = Y[(Y < 0) | (Y > 1)]
+    if outside.size:
+        raise ValueError(
+            f"Y holds {outside[0]:g}; the logistic loss wants labels in [0, 1]. "
+            'Map the classes to 0 and 1, or use loss="squared"'
+        )
+    return Y
+
+
+def _classes(Y: FloatArray) -> FloatArray:
+    """Class indices (m,) as they are; one-hot columns (n_L, m) as class indices."""
+    if Y.ndim == 1:
+        wrong = Y[(np.floor(Y) != Y) | (Y < 0)]
+        if wrong.size:
+            raise ValueError(
+                f"Y holds {wrong[0]:g}; the softmax loss wants class indices 0, 1, 2, … (m,) "
+                "or one-hot columns (n_L, m)"
+            )
+        return Y
+    if not (((Y == 0) | (Y == 1)).all() and (Y.sum(axis=0) == 1).all()):
+        hint = " Class indices are passed as Y.ravel()" if Y.shape[0] == 1 else ""
+        raise ValueError(
+            "Y is not one-hot: the softmax loss wants a single 1 in each column and 0 elsewhere, "
+            f"or class indices (m,).{hint}"
+        )
+    return Y.argmax(axis=0).astype(np.float64)
+
+
+LOSSES: dict[str, Loss] = {
+    "logistic": Loss(logistic, _probabilities),
+    "softmax": Loss(softmax, _classes),
+    "squared": Loss(squared, np.atleast_2d),
+}

@@ -1,0 +1,12 @@
+"""The methods by name, one file for each."""
+
+from fastgc.methods.interface import Approximation, Base, Method, Resources
+from fastgc.methods.loop import LOOP
+from fastgc.methods.stacked import STACKED
+
+__all__ = ["METHODS", "Approximation", "Base", "Method", "Resources"]
+
+METHODS: dict[str, Method] = {
+    "loop": LOOP,
+    "stacked": STACKED,
+}

@@ -1,0 +1,41 @@
+"""`loop`: one parameter at a time, a whole forward pass each; the reference.
+
+It is the course's loop. It shares nothing with the other methods but the cost itself, so that a
+mistake in one of them cannot hide here.
+"""
+
+import numpy as np
+
+from fastgc.methods.interface import Approximation, Base, Method, Resources
+from fastgc.noise import uncertainty_of_differences
+from fastgc.problem import Problem
+
+
+def approximate(
+    problem: Problem, base: Base, epsilon: float, resources: Resources
+) -> Approximation:
+    """gradapprox_k = (J(θ + ε e_k) − J(θ − ε e_k)) / 2ε, with the step as it was realised."""
+    theta = problem.theta.copy()
+    gradapprox = np.zeros(theta.size)
+    steps = np.zeros(theta.size)
+    for k in range(theta.size):
+        value = theta[k]
+        theta[k] = plus = value + epsilon
+        J_plus = problem.evaluate(theta)
+        theta[k] = minus = value - epsilon
+        J_minus = problem.evaluate(theta)
+        theta[k] = value
+        # θ ± ε is rounded: at θ = 1000 by 1e-13, a millionth of the step. What was really taken
+        # divides; a step lost altogether leaves 0, and an unbounded uncertainty.
+        steps[k] = plus - minus
+        if steps[k] > 0:
+            gradapprox[k] = (J_plus - J_minus) / steps[k]
+        resources.advance(2)
+    return Approximation(
+        gradapprox=gradapprox,
+        uncertainty=uncertainty_of_differences(base.cost, base.noise, steps),
+        evaluations=2 * theta.size,
+    )
+
+
+LOOP = Method(approximate=approximate, refusal=lambda _: None, epsilon=1e-7)

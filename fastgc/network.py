@@ -1,0 +1,289 @@
+"""Network: a cost that fastgc can see into."""
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fastgc.activations import ACTIVATIONS
+from fastgc.layout import Container, FloatArray, Layout, as_real_array, flatten_parameters
+from fastgc.losses import LOSSES
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Where one layer's W (n, k) and b (n, 1) lie in the flat vector, and what follows them."""
+
+    W: slice
+    b: slice
+    n: int
+    k: int
+    activate: Callable[[FloatArray], FloatArray]
+
+
+class Network:
+    """A fully connected network with its data: a cost, parameters -> float.
+
+    LINEAR → activation → … → LINEAR → loss, of any depth and widths; those are read off the
+    parameters at each call. Columns are samples.
+
+    Args:
+        X: the inputs, (n_0, m).
+        Y: the labels, (n_L, m) or (m,). Logistic: numbers in [0, 1]. Softmax: one-hot columns
+            (n_L, m) or class indices (m,). Squared: any numbers.
+        activation: of the hidden layers: ``relu``, ``leaky_relu`` (slope 0.01), ``tanh``,
+            ``sigmoid``, ``softplus``, ``silu`` or ``identity``; one name for all hidden layers, or
+            a sequence with one name for each.
+        loss: ``logistic`` (sigmoid and cross-entropy, summed over outputs), ``softmax`` (and
+            cross-entropy) or ``squared`` (½ the squared error of a linear output); the cost is
+            its mean over the samples.
+        weight_decay: λ; adds λ/(2m) · Σ W² over all weights, no biases.
+
+    Raises:
+        TypeError: for X, Y that are not real numbers, or a name that is not a string.
+        ValueError: for wrong shapes, NaN or inf, labels the loss cannot use, unknown names.
+
+    X and Y are copied: changing them later changes nothing here.
+
+    >>> import numpy as np
+    >>> net = Network(np.array([[1.0, 2.0]]), [0, 1])
+    >>> net({"W1": [[0.0]], "b1": [[0.0]]})          # a coin toss: log 2
+    0.6931471805599453
+    >>> net
+    Network(n_0=1, m=2, activation='relu', loss='logistic', weight_decay=0.0)
+    """
+
+    def __init__(
+        self,
+        X: ArrayLike,
+        Y: ArrayLike,
+        *,
+        activation: str | Sequence[str] = "relu",
+        loss: str = "logistic",
+        weight_decay: float = 0.0,
+    ) -> None:
+        self.activation = _activation(activation)
+        self.loss = _known(loss, LOSSES, "loss")
+        self.weight_decay = _weight_decay(weight_decay)
+        self.X, self.Y = _data(X, Y)
+        self._labels = LOSSES[self.loss].labels(self.Y)
+        for array in (self.X, self.Y, self._labels):
+            array.flags.writeable = False
+
+    @property
+    def m(self) -> int:
+        """The number of samples."""
+        return int(self.X.shape[1])
+
+    def __repr__(self) -> str:
+        return (
+            f"Network(n_0={self.X.shape[0]}, m={self.m}, activation={self.activation!r}, "
+            f"loss={self.loss!r}, weight_decay={self.weight_decay!r})"
+        )
+
+    def __call__(self, parameters: Container) -> float:
+        """The cost at `parameters`: a mapping W1, b1, W2, b2, … or a sequence in that order.
+
+        W_l has shape (n_l, n_{l−1}) and b_l shape (n_l, 1).
+        """
+        layout, vector = flatten_parameters(parameters)
+        layers, _ = self.layers(layout)
+        return float(self.forward(layers, vector))
+
+    def forward(self, layers: Sequence[Layer], vectors: FloatArray) -> FloatArray:
+        """The costs (…) of flat parameter vectors (…, P), unchecked; `layers` from `layers`.
+
+        Each vector's cost is computed by BLAS calls whose shapes do not depend on how many
+        vectors there are, so it is the same to the last bit alone and among others.
+        """
+        lead = vectors.shape[:-1]
+        A = self.X
+        for layer in layers:
+            Z = vectors[..., layer.W].reshape(*lead, layer.n, layer.k) @ A
+            Z += vectors[..., layer.b].reshape(*lead, layer.n, 1)
+            A = layer.activate(Z)
+        losses = LOSSES[self.loss].value(A, self._labels)
+        total: FloatArray = losses.reshape(*lead, -1).sum(axis=-1)
+        if self.weight_decay != 0:
+            for layer in layers:
+                W = vectors[..., layer.W]
+                total = total + 0.5 * self.weight_decay * np.vecdot(W, W)
+        return np.divide(total, self.m)
+
+    def layers(self, layout: Layout) -> tuple[tuple[Layer, ...], Layout]:
+        """The layers that `layout` describes, and `layout` with the names W1, b1, …
+
+        Raises:
+            TypeError: for parameters that are one array.
+            ValueError: for missing or unknown keys and for shapes that do not fit together.
+        """
+        if layout.kind == "array":
+            raise TypeError(
+                "a Network's parameters are a mapping W1, b1, W2, b2, … or a sequence in that "
+                f"order; got one array of shape {layout.shapes[0]}"
+            )
+        if layout.kind == "sequence":
+            if len(layout.names) % 2:
+                raise ValueError(
+                    f"parameters has {len(layout.names)} arrays; wanted W1, b1, W2, b2, …: "
+                    "a weight and a bias for each layer"
+                )
+            layout = layout.renamed(
+                [f"{'Wb'[i % 2]}{i // 2 + 1}" for i in range(len(layout.names))]
+            )
+        where = {
+            name: (shape, part)
+            for (name, part), shape in zip(layout.tensors(), layout.shapes, strict=True)
+        }
+        depth = _depth(list(where))
+        activations = (*self._hidden(depth), "identity")
+        layers = []
+        below = self.X.shape[0]
+        for l in range(1, depth + 1):
+            (W_shape, W), (b_shape, b) = where[f"W{l}"], where[f"b{l}"]
+            if len(W_shape) != 2 or W_shape[1] != below:
+                raise ValueError(self._weight_message(l, W_shape, below))
+            if b_shape != (W_shape[0], 1):
+                raise ValueError(
+                    f"b{l} has shape {b_shape}; wanted ({W_shape[0]}, 1), a column with one bias "
+                    f"for each row of W{l}. "
+                    + (
+                        f"Reshape it: b{l}.reshape(-1, 1)"
+                        if int(np.prod(b_shape)) == W_shape[0]
+                        else "Check how it was made"
+                    )
+                )
+            layers.append(
+                Layer(W=W, b=b, n=W_shape[0], k=below, activate=ACTIVATIONS[activations[l - 1]])
+            )
+            below = W_shape[0]
+        self._check_output(below, f"W{depth}")
+        return tuple(layers), layout
+
+    def _hidden(self, depth: int) -> tuple[str, ...]:
+        if isinstance(self.activation, str):
+            return (self.activation,) * (depth - 1)
+        if len(self.activation) != depth - 1:
+            raise ValueError(
+                f"activation names {len(self.activation)} hidden layers; the parameters have "
+                f"{depth - 1} (W1 … W{depth}, the last is the output). Pass one name for all, "
+                "or one for each hidden layer"
+            )
+        return self.activation
+
+    def _weight_message(self, l: int, shape: tuple[int, ...], below: int) -> str:
+        start = f"W{l} has shape {shape}; wanted (n_{l}, {below}), "
+        if l > 1:
+            fits = len(shape) == 2 and shape[0] == below
+            advice = "Transpose it?" if fits else f"Check the width of layer {l - 1}"
+            return start + f"since W{l - 1} has {below} rows. {advice}"
+        start += f"since X has shape {self.X.shape} and its columns are samples. "
+        if len(shape) == 2 and shape[1] == self.m:
+            return start + "X seems to have samples in rows: transpose X"
+        if len(shape) == 2 and shape[0] == below:
+            return start + "Transpose it?"
+        return start + "Check the width of the input"
+
+    def _check_output(self, outputs: int, last: str) -> None:
+        if self.loss == "softmax" and self.Y.ndim == 1:
+            if self._labels.max() >= outputs:
+                raise ValueError(
+                    f"Y holds class {int(self._labels.max())}; {last} has {outputs} rows, so the "
+                    f"classes are 0 to {outputs - 1}"
+                )
+            return
+        rows = 1 if self.Y.ndim == 1 else self.Y.shape[0]
+        if rows != outputs:
+            raise ValueError(
+                f"{last} has {outputs} rows; Y has shape {self.Y.shape}, so wanted {rows}: "
+                "one output for each row of Y"
+            )
+
+
+def _data(X: object, Y: object) -> tuple[FloatArray, FloatArray]:
+    X, Y = _finite(X, "X"), _finite(Y, "Y")
+    if X.ndim != 2:
+        raise ValueError(
+            f"X has shape {X.shape}; wanted (n_0, m), a column for each sample. "
+            "A single sample is X.reshape(-1, 1)"
+        )
+    if Y.ndim not in (1, 2):
+        raise ValueError(
+            f"Y has shape {Y.shape}; wanted (n_L, m) or (m,), a column for each sample"
+        )
+    m = X.shape[1]
+    if Y.shape[-1] != m:
+        start = f"X has shape {X.shape} and Y has shape {Y.shape}; wanted as many columns in both, "
+        if X.shape[0] == Y.shape[-1]:
+            raise ValueError(start + "one for each sample. X has samples in rows: transpose X")
+        if Y.shape[0] == m:
+            raise ValueError(start + "one for each sample. Y has samples in rows: transpose Y")
+        if X.shape[0] == Y.shape[0]:
+            raise ValueError(
+                start + "one for each sample. Both have samples in rows: transpose X and Y"
+            )
+        raise ValueError(start + "one for each sample. Check that they belong together")
+    return X, Y
+
+
+def _finite(value: object, label: str) -> FloatArray:
+    array = np.array(as_real_array(value, label), dtype=np.float64, order="C")
+    if array.size == 0:
+        raise ValueError(f"{label} has shape {array.shape}: it holds no numbers")
+    finite = np.isfinite(array)
+    if not finite.all():
+        index = tuple(int(i) for i in np.argwhere(~finite)[0])
+        at = f"{label}[{', '.join(map(str, index))}]" if index else label
+        raise ValueError(f"{at} is {array[index]}: {label} must hold finite numbers")
+    return array
+
+
+def _activation(activation: str | Sequence[str]) -> str | tuple[str, ...]:
+    if isinstance(activation, str):
+        return _known(activation, ACTIVATIONS, "activation")
+    if not isinstance(activation, list | tuple):
+        raise TypeError(
+            f"activation is {activation!r}; wanted a name, or one name for each hidden layer"
+        )
+    return tuple(_known(name, ACTIVATIONS, "activation") for name in activation)
+
+
+def _known(name: object, table: Mapping[str, object], what: str) -> str:
+    if not isinstance(name, str):
+        raise TypeError(f"{what} is {name!r}; wanted one of the names: {', '.join(table)}")
+    if name not in table:
+        close = difflib.get_close_matches(name.lower(), table, n=1)
+        advice = f' Did you mean "{close[0]}"?' if close else ""
+        raise ValueError(f'{what} is "{name}"; known are: {", ".join(table)}.{advice}')
+    return name
+
+
+def _weight_decay(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        raise TypeError(f"weight_decay is {value!r}; wanted a number")
+    if not (0 <= value < float("inf")):
+        raise ValueError(f"weight_decay is {value}; wanted a finite number, 0 or more")
+    return float(value)
+
+
+def _depth(names: list[str]) -> int:
+    """L, for names that are exactly W1, b1, …, WL, bL in any order."""
+    wanted: list[str] = []
+    depth = 0
+    while f"W{depth + 1}" in names or f"b{depth + 1}" in names:
+        depth += 1
+        wanted += [f"W{depth}", f"b{depth}"]
+    for name in names:
+        if name not in wanted:
+            raise ValueError(
+                f'parameters has the key "{name}"; a Network has W1, b1, W2, b2, … numbered from 1 '
+                f"without gaps, and nothing else (found in order: {', '.join(wanted) or 'none'})"
+            )
+    for name in wanted:
+        if name not in names:
+            partner = f"{'Wb'[name[0] == 'W']}{name[1:]}"
+            advice = f" A layer without a bias has b{name[1:]} = zeros" if name[0] == "b" else ""
+            raise ValueError(f'parameters has "{partner}" but no "{name}".{advice}')
+    return depth

@@ -1,0 +1,206 @@
+"""What a method sees of a check: the cost as a function of flat vectors, or of stacks of them."""
+
+import contextlib
+import math
+import numbers
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgc.layout import Container, FloatArray, Layout, flatten_parameters
+from fastgc.network import Network
+
+Cost = Callable[[Any], Any]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A cost at a point, ready for a method.
+
+    Attributes:
+        layout: names and shapes of the parameters.
+        theta: the parameters (P,).
+        evaluate: vector (P,) -> cost; leaves the vector as it is.
+        evaluate_stack: rows (K, P) -> costs (K,); None where the cost takes one set of parameters
+            at a time.
+        row_bytes: memory that evaluating one row of a stack takes besides the row itself.
+        pure: whether the cost is known to depend on nothing but its parameters, so that it need
+            not be tried twice and may run on several threads at once.
+    """
+
+    layout: Layout
+    theta: FloatArray
+    evaluate: Callable[[FloatArray], float]
+    evaluate_stack: Callable[[FloatArray], FloatArray] | None
+    row_bytes: int
+    pure: bool
+
+
+def pose(cost: object, parameters: Container, *, vectorized: bool = False) -> Problem:
+    """The problem of checking `cost` at `parameters`.
+
+    Raises:
+        TypeError, ValueError: for a cost that is not callable and for unusable parameters.
+    """
+    if not callable(cost):
+        raise TypeError(
+            f"cost is a {type(cost).__name__}; wanted a function of the parameters, or a Network. "
+            "The order of the arguments is cost, parameters, gradients"
+        )
+    layout, theta = flatten_parameters(parameters)
+    if isinstance(cost, Network):
+        return _network_problem(cost, layout, theta)
+    if vectorized:
+        return _vectorized_problem(cost, layout, theta)
+
+    return _function_problem(cost, layout, theta)
+
+
+def base_cost(problem: Problem) -> tuple[float, int]:
+    """J(θ), and the number of evaluations spent on it.
+
+    A cost that is not a Network is evaluated twice: it must give the same number both times.
+
+    Raises:
+        ValueError: for a cost that is not finite, or is random.
+    """
+    value = problem.evaluate(problem.theta)
+    if not math.isfinite(value):
+        raise ValueError(
+            f"the cost is {value} at the parameters given; wanted a finite number. "
+            "Check the data and the parameters, or use a form of the loss that does not overflow"
+        )
+    if problem.pure:
+        return value, 1
+    again = problem.evaluate(problem.theta)
+    if again != value:
+        raise ValueError(
+            f"the cost differs by {abs(again - value):.3g} between two identical calls "
+            f"({value!r}, then {again!r}): it is random, or keeps state. Dropout? Seed it"
+        )
+    return value, 2
+
+
+def _network_problem(net: Network, layout: Layout, theta: FloatArray) -> Problem:
+    layers, layout = net.layers(layout)
+    widest = max(layer.n for layer in layers)
+    return Problem(
+        layout,
+        theta,
+        evaluate=lambda vector: float(net.forward(layers, vector)),
+        evaluate_stack=lambda rows: net.forward(layers, rows),
+        row_bytes=4 * 8 * widest * net.m,  # Z, A and two temporaries of the widest layer
+        pure=True,
+    )
+
+
+def _function_problem(cost: Cost, layout: Layout, theta: FloatArray) -> Problem:
+    def evaluate(vector: FloatArray) -> float:
+        arrays = layout.views(vector.copy())
+        with _noting(layout, theta, vector):
+            value = cost(layout.build(arrays))
+        if vector is theta:
+            _refuse_writes(layout, theta, arrays)
+        return _as_float(value)
+
+    return Problem(layout, theta, evaluate, None, row_bytes=0, pure=False)
+
+
+def _vectorized_problem(cost: Cost, layout: Layout, theta: FloatArray) -> Problem:
+    def evaluate_stack(rows: FloatArray) -> FloatArray:
+        arrays = [view.copy() for view in layout.views(rows)]
+        with _noting(layout, theta, rows[0], rows[-1]):
+            value = cost(layout.build(arrays))
+        if rows.base is theta:
+            _refuse_writes(layout, theta, arrays)
+        return _as_stack(value, len(rows))
+
+    return Problem(
+        layout,
+        theta,
+        evaluate=lambda vector: float(evaluate_stack(vector[np.newaxis])[0]),
+        evaluate_stack=evaluate_stack,
+        row_bytes=8 * layout.size,  # the copies that the cost may keep
+        pure=False,
+    )
+
+
+def _refuse_writes(layout: Layout, theta: FloatArray, arrays: list[FloatArray]) -> None:
+    after = np.concatenate([array.ravel() for array in arrays])
+    if not np.array_equal(after, theta):
+        k = int(np.argmax(after != theta))
+        raise ValueError(
+            f"the cost writes to its parameters: {layout.entry(k)} was {theta[k]} before the call "
+            f"and {after[k]} after it. It got a copy, so nothing of yours has changed; let it "
+            "work on copies of its own"
+        )
+
+
+@contextlib.contextmanager
+def _noting(layout: Layout, theta: FloatArray, *vectors: FloatArray) -> Iterator[None]:
+    """Adds to an exception of the cost at which parameters it was raised."""
+    try:
+        yield
+    except Exception as error:
+        places = " to ".join(dict.fromkeys(_describe(layout, theta, v) for v in vectors))
+        error.add_note(f"fastgc: the cost raised this {places}")
+        raise
+
+
+def _describe(layout: Layout, theta: FloatArray, vector: FloatArray) -> str:
+    changed = np.flatnonzero(vector != theta)
+    if changed.size == 0:
+        return "at the parameters as given"
+    if changed.size == 1:
+        k = int(changed[0])
+        return f"at {layout.entry(k)} {vector[k] - theta[k]:+.3g}"
+    step = float(np.linalg.norm(vector - theta))
+    return f"at a random step of length {step:.3g}, which measures its rounding noise"
+
+
+def _as_float(value: object) -> float:
+    """The cost as a float; TypeError or ValueError for what is none."""
+    if isinstance(value, float):
+        return float(value)
+    array = _as_number_array(value, "a float")
+    if array.ndim:
+        raise TypeError(
+            f"the cost returned an array of shape {array.shape}; wanted a float. "
+            + ("Return it with .item()" if array.size == 1 else "Sum or average it to one number")
+        )
+    return float(array)
+
+
+def _as_stack(value: object, count: int) -> FloatArray:
+    """The costs of a stack as an array (K,)."""
+    array = _as_number_array(value, f"an array of shape ({count},)")
+    if array.shape != (count,):
+        raise TypeError(
+            f"the vectorized cost returned an array of shape {array.shape} for a stack of {count}; "
+            f"wanted ({count},). It gets every array with a leading axis K and returns K costs"
+        )
+    return array.astype(np.float64)
+
+
+def _as_number_array(value: object, wanted: str) -> NDArray[Any]:
+    if value is None:
+        raise TypeError(f"the cost returned None; wanted {wanted}. Does it end in a return?")
+    if isinstance(value, numbers.Real) and not isinstance(value, bool):
+        return np.asarray(float(value))
+    try:
+        array = np.asarray(value)
+    except (ValueError, TypeError) as error:
+        raise TypeError(f"the cost returned {_kind(value)}; wanted {wanted}") from error
+    if array.dtype.kind not in "iuf":
+        advice = " Take its real part" if array.dtype.kind == "c" else ""
+        raise TypeError(f"the cost returned {_kind(value)}; wanted {wanted}.{advice}")
+    return array
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, np.ndarray):
+        return f"an array of dtype {value.dtype}"
+    return f"a {type(value).__name__}"

@@ -1,0 +1,87 @@
+"""A bar for checks that last: only in a terminal, and only after the first second."""
+
+import sys
+import threading
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
+    from rich.progress import TaskID
+
+PATIENCE = 1.0  # seconds without a bar
+INTERVAL = 0.1  # seconds between updates
+
+
+class Progress:
+    """Counts evaluations; shows a bar, a rate and the time left once the work has lasted a second.
+
+    A context manager, so that the terminal is restored however the work ends. The bar is drawn on
+    standard error, and not at all unless both standard streams are terminals.
+    """
+
+    def __init__(self, total: int, *, enabled: bool) -> None:
+        self.total = total
+        self._enabled = enabled and _is_terminal(sys.stdout) and _is_terminal(sys.stderr)
+        self._done = 0
+        self._begun = time.monotonic()
+        self._due = self._begun + PATIENCE
+        self._lock = threading.Lock()
+        self._bar: RichProgress | None = None
+        self._task: TaskID | None = None
+
+    def advance(self, count: int) -> None:
+        """Notes `count` more evaluations; may be called from any thread."""
+        if not self._enabled:
+            return
+        with self._lock:
+            self._done += count
+            now = time.monotonic()
+            if now < self._due:
+                return
+            self._due = now + INTERVAL
+            if self._bar is None:
+                self._bar, self._task = self._start()
+            assert self._task is not None
+            rate = self._done / (now - self._begun)
+            self._bar.update(self._task, completed=self._done, rate=rate)
+
+    def _start(self) -> "tuple[RichProgress, TaskID]":
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as RichProgress
+
+        from fastgc.rendering import console
+
+        bar = RichProgress(
+            TextColumn("checking"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("evaluations, {task.fields[rate]:,.0f}/s, left"),
+            TimeRemainingColumn(),
+            console=console(stderr=True),
+            transient=True,
+        )
+        task = bar.add_task("checking", total=self.total, rate=0.0)
+        bar.start()
+        return bar, task
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+
+def _is_terminal(stream: object) -> bool:
+    isatty = getattr(stream, "isatty", None)  # a stream may be None, closed, or a notebook's
+    try:
+        return bool(isatty()) if isatty else False
+    except ValueError:
+        return False

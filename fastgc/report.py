@@ -1,0 +1,209 @@
+"""Report: what a check found. Frozen data; how it looks is in `rendering`."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastgc.layout import FloatArray, Layout, entry_name
+from fastgc.verdict import (
+    ENTRY_VERDICTS,
+    NONFINITE,
+    Verdict,
+    entry_verdicts,
+    relative_difference,
+    root_mean_square,
+    verdict_of,
+)
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One parameter: its gradient as given and as found.
+
+    Attributes:
+        name: its address, as ``W2[3, 7]``.
+        index: its index in its tensor; empty for a scalar.
+        analytic: the gradient that was checked.
+        numerical: gradapprox.
+        uncertainty: how far rounding may have moved `numerical`.
+        verdict: ``agree``, ``unresolved``, ``disagree`` or ``nonfinite``.
+    """
+
+    name: str
+    index: tuple[int, ...]
+    analytic: float
+    numerical: float
+    uncertainty: float
+    verdict: str
+
+
+@dataclass(frozen=True)
+class TensorReport:
+    """One tensor of the parameters.
+
+    Attributes:
+        name: as in the parameters.
+        shape: of the tensor.
+        verdict: ``correct``, ``wrong`` or ``unresolved``, that of its worst entry.
+        difference: the lab's formula over this tensor.
+        worst: the entry with the worst verdict and, among those, the largest error.
+        counts: number of entries by entry verdict.
+        resolution: the largest uncertainty of its entries, in the unit of the gradient: errors
+            much smaller than this could not have been seen.
+        diagnosis: what the error looks like; None where nothing is said.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    verdict: Verdict
+    difference: float
+    worst: Entry
+    counts: Mapping[str, int]
+    resolution: float
+    diagnosis: str | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the verdict is ``correct``."""
+        return self.verdict == "correct"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a check found. True in a condition when the gradients are right; prints as a table.
+
+    Attributes:
+        verdict: ``correct``; ``wrong``, if any entry disagrees or is not finite; ``unresolved``,
+            if some entries are lost in the rounding noise of the cost. It does not depend on
+            `difference`.
+        difference: ‖grad − gradapprox‖₂ / (‖grad‖₂ + ‖gradapprox‖₂) over all entries.
+        tolerance: relative, as it was asked for.
+        epsilon: the step.
+        method: the method that was used.
+        cost: J at the parameters.
+        evaluations: of the cost, in all.
+        seconds: that the check took.
+        tensors: name -> `TensorReport`, in the order of the parameters.
+
+    >>> import fastgc
+    >>> report = fastgc.check(lambda p: p["a"] ** 2, {"a": 3.0}, {"a": 6.0})
+    >>> bool(report), report.verdict, report.tensors["a"].counts["agree"]
+    (True, 'correct', 1)
+    >>> sorted(report.to_dict()["tensors"]["a"]["worst"])
+    ['analytic', 'index', 'name', 'numerical', 'uncertainty', 'verdict']
+    """
+
+    verdict: Verdict
+    difference: float
+    tolerance: float
+    epsilon: float
+    method: str
+    cost: float
+    evaluations: int
+    seconds: float
+    tensors: Mapping[str, TensorReport]
+
+    @property
+    def ok(self) -> bool:
+        """Whether the verdict is ``correct``."""
+        return self.verdict == "correct"
+
+    def __bool__(self) -> bool:
+        return self.ok
+
+    def __str__(self) -> str:
+        from fastgc.rendering import plain
+
+        return plain(self)
+
+    def __rich__(self) -> "RenderableType":
+        from fastgc.rendering import renderable
+
+        return renderable(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report in plain JSON types; NaN and inf, which JSON lacks, as strings."""
+        return {
+            "verdict": self.verdict,
+            "ok": self.ok,
+            "difference": _number(self.difference),
+            "tolerance": self.tolerance,
+            "epsilon": self.epsilon,
+            "method": self.method,
+            "cost": self.cost,
+            "evaluations": self.evaluations,
+            "seconds": self.seconds,
+            "tensors": {name: _tensor_dict(tensor) for name, tensor in self.tensors.items()},
+        }
+
+
+def tensor_reports(
+    layout: Layout,
+    grad: FloatArray,
+    gradapprox: FloatArray,
+    uncertainty: FloatArray,
+    tolerance: float,
+) -> dict[str, TensorReport]:
+    """The verdict on every tensor, from vectors (P,) in the order of `layout`."""
+    parts = list(layout.tensors())
+    typical = [root_mean_square(gradapprox[part]) for _, part in parts]
+    codes = entry_verdicts(
+        grad, gradapprox, uncertainty, np.repeat(typical, np.diff(layout.offsets)), tolerance
+    )
+    with np.errstate(invalid="ignore", over="ignore"):  # inf - inf in a nonfinite entry
+        errors = np.abs(grad - gradapprox)
+    errors[codes == NONFINITE] = np.inf
+    reports = {}
+    for i, (name, part) in enumerate(parts):
+        worst = codes[part].max()
+        k = int(np.argmax(np.where(codes[part] == worst, errors[part], -1.0)))
+        index = layout.index(i, k)
+        counts = np.bincount(codes[part], minlength=len(ENTRY_VERDICTS)).tolist()
+        reports[name] = TensorReport(
+            name=name,
+            shape=layout.shapes[i],
+            verdict=verdict_of(worst),
+            difference=relative_difference(grad[part], gradapprox[part]),
+            worst=Entry(
+                name=entry_name(name, index),
+                index=index,
+                analytic=float(grad[part][k]),
+                numerical=float(gradapprox[part][k]),
+                uncertainty=float(uncertainty[part][k]),
+                verdict=ENTRY_VERDICTS[worst],
+            ),
+            counts=dict(zip(ENTRY_VERDICTS, counts, strict=True)),
+            resolution=float(uncertainty[part].max()),
+        )
+    return reports
+
+
+def _tensor_dict(tensor: TensorReport) -> dict[str, Any]:
+    worst = tensor.worst
+    return {
+        "shape": list(tensor.shape),
+        "verdict": tensor.verdict,
+        "ok": tensor.ok,
+        "difference": _number(tensor.difference),
+        "worst": {
+            "name": worst.name,
+            "index": list(worst.index),
+            "analytic": _number(worst.analytic),
+            "numerical": _number(worst.numerical),
+            "uncertainty": _number(worst.uncertainty),
+            "verdict": worst.verdict,
+        },
+        "counts": dict(tensor.counts),
+        "resolution": _number(tensor.resolution),
+        "diagnosis": tensor.diagnosis,
+    }
+
+
+def _number(value: float) -> float | str:
+    return value if math.isfinite(value) else str(value)

@@ -1,0 +1,104 @@
+"""How a verdict is reached: gradient against gradapprox, entry by entry."""
+
+import math
+from collections.abc import Iterable
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgc.layout import FloatArray
+
+Verdict: TypeAlias = Literal["correct", "wrong", "unresolved"]
+
+#: What can be said of one entry, from best to worst; `entry_verdicts` returns their indices.
+ENTRY_VERDICTS = ("agree", "unresolved", "disagree", "nonfinite")
+AGREE, UNRESOLVED, DISAGREE, NONFINITE = range(4)
+
+#: The largest uncertainty, relative to the gradient, at which an agreement still says something.
+RESOLUTION = 1e-3
+
+
+def entry_verdicts(
+    grad: FloatArray,
+    gradapprox: FloatArray,
+    uncertainty: FloatArray,
+    typical: FloatArray,
+    tolerance: float,
+) -> NDArray[np.uint8]:
+    """Index into `ENTRY_VERDICTS` for every entry.
+
+    With g, ĝ, U and s, T = tolerance · max(|g|, |ĝ|, s). An entry is nonfinite if g or ĝ is; else
+    agree, if |g − ĝ| ≤ T + U and U ≤ 1e-3 · max(|g|, |ĝ|, s), or if both are exactly zero;
+    unresolved, if it is within T + U but U is larger than that; else disagree.
+
+    Args:
+        grad: g, (n,).
+        gradapprox: ĝ, (n,).
+        uncertainty: U, (n,).
+        typical: s, (n,); the root mean square of ĝ over the entry's tensor.
+        tolerance: relative.
+    """
+    scale = np.maximum(np.maximum(np.abs(grad), np.abs(gradapprox)), typical)
+    # inf and NaN fail both comparisons; so does an error too large for a float
+    with np.errstate(invalid="ignore", over="ignore"):
+        within = np.abs(grad - gradapprox) <= tolerance * scale + uncertainty
+    resolved = (uncertainty <= RESOLUTION * scale) | ((grad == 0) & (gradapprox == 0))
+    codes = np.where(within, np.where(resolved, AGREE, UNRESOLVED), DISAGREE)
+    codes[~(np.isfinite(grad) & np.isfinite(gradapprox))] = NONFINITE
+    return codes.astype(np.uint8)
+
+
+def verdict_of(worst: int) -> Verdict:
+    """The verdict on a tensor whose worst entry has the index `worst` into `ENTRY_VERDICTS`."""
+    if worst >= DISAGREE:
+        return "wrong"
+    return "unresolved" if worst == UNRESOLVED else "correct"
+
+
+def worst_verdict(verdicts: Iterable[Verdict]) -> Verdict:
+    """The verdict on all tensors: wrong before unresolved before correct."""
+    return max(verdicts, key=("correct", "unresolved", "wrong").index)
+
+
+def relative_difference(grad: FloatArray, gradapprox: FloatArray) -> float:
+    """‖grad − gradapprox‖₂ / (‖grad‖₂ + ‖gradapprox‖₂), the lab's formula; 0 where both are zero.
+
+    >>> import numpy as np
+    >>> relative_difference(np.array([3.0]), np.array([1.0]))
+    0.5
+    """
+    sizes = _largest(grad), _largest(gradapprox)
+    if not all(map(math.isfinite, sizes)):
+        return math.nan
+    exponent = _exponent(max(sizes))
+    if exponent:  # a common power of two cancels exactly
+        grad, gradapprox = np.ldexp(grad, -exponent), np.ldexp(gradapprox, -exponent)
+    denominator = _norm(grad) + _norm(gradapprox)
+    return _norm(grad - gradapprox) / denominator if denominator else 0.0
+
+
+def root_mean_square(vector: FloatArray) -> float:
+    """Of the finite entries, also where their squares would overflow or vanish; 0 for none."""
+    largest = _largest(vector)
+    if not math.isfinite(largest):
+        vector = vector[np.isfinite(vector)]
+        largest = _largest(vector)
+    if largest == 0:
+        return 0.0
+    exponent = _exponent(largest)
+    mean = _norm(np.ldexp(vector, -exponent)) / math.sqrt(vector.size)
+    return math.ldexp(mean, exponent)
+
+
+def _largest(vector: FloatArray) -> float:
+    return float(np.abs(vector).max(initial=0.0))
+
+
+def _norm(vector: FloatArray) -> float:
+    return math.sqrt(float(vector @ vector))
+
+
+def _exponent(largest: float) -> int:
+    """The power of two to divide by before squaring; 0 where the squares are in range anyway."""
+    return 0 if largest == 0 or 1e-120 < largest < 1e120 else math.frexp(largest)[1]

@@ -1,0 +1,243 @@
+"""The table of cases: networks, bugs and other costs, for tests and benchmarks alike.
+
+Derivatives appear here and nowhere in fastgc: the right gradients come from an ordinary backward
+pass, which is itself held against mpmath in test_network.py.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import fastgc
+from fastgc import lab
+
+Array = NDArray[np.float64]
+Tensors = dict[str, Array]
+
+
+@dataclass(frozen=True)
+class NetworkCase:
+    """A network drawn from a seed.
+
+    Attributes:
+        name: for test identifiers and benchmark tables.
+        widths: n_0 … n_L.
+        m: samples.
+        scale: standard deviation of W_l is scale / √n_{l−1}.
+    """
+
+    name: str
+    widths: tuple[int, ...]
+    m: int
+    activation: str | tuple[str, ...] = "relu"
+    loss: str = "logistic"
+    weight_decay: float = 0.0
+    scale: float = 1.0
+    seed: int = 0
+
+    def build(self) -> tuple[fastgc.Network, Tensors]:
+        rng = np.random.default_rng(self.seed)
+        outputs = self.widths[-1]
+        X = rng.standard_normal((self.widths[0], self.m))
+        Y: Any
+        if self.loss == "logistic":
+            Y = (rng.random((outputs, self.m)) < 0.5).astype(float)
+        elif self.loss == "softmax":
+            Y = rng.integers(outputs, size=self.m)
+        else:
+            Y = rng.standard_normal((outputs, self.m))
+        parameters = {}
+        for l, (below, n) in enumerate(zip(self.widths, self.widths[1:], strict=False), start=1):
+            parameters[f"W{l}"] = rng.standard_normal((n, below)) * self.scale / np.sqrt(below)
+            parameters[f"b{l}"] = rng.standard_normal((n, 1)) * 0.1 * self.scale
+        net = fastgc.Network(
+            X, Y, activation=self.activation, loss=self.loss, weight_decay=self.weight_decay
+        )
+        return net, parameters
+
+
+NETWORKS = (
+    NetworkCase("lab-sized", (4, 5, 3, 1), 3),
+    NetworkCase("one layer", (3, 1), 5),
+    NetworkCase("one sample", (4, 3, 2), 1, activation="tanh"),
+    NetworkCase("deep mix", (5, 4, 6, 3, 4, 2), 7, ("silu", "softplus", "leaky_relu", "tanh")),
+    NetworkCase("softmax", (4, 6, 3), 9, loss="softmax"),
+    NetworkCase("squared", (3, 5, 2), 6, activation="sigmoid", loss="squared"),
+    NetworkCase("linear", (3, 4, 2), 6, activation="identity", loss="squared"),
+    NetworkCase("decayed", (4, 5, 2), 6, loss="softmax", activation="silu", weight_decay=0.7),
+    NetworkCase("saturated", (3, 4, 1), 5, activation="sigmoid", scale=30.0),
+    NetworkCase("flat", (3, 4, 1), 5, activation="softplus", scale=1e-3),
+)
+
+#: Networks to time; the first two from the start, larger ones as faster methods come.
+TIMED_NETWORKS = (NetworkCase("30-64-32-1, m = 64", (30, 64, 32, 1), 64, scale=1.2, seed=1),)
+
+
+def backward(net: fastgc.Network, parameters: Tensors) -> Tensors:
+    """The right gradients of `net`, by backpropagation."""
+    depth = len(parameters) // 2
+    names = net.activation
+    hidden = (names,) * (depth - 1) if isinstance(names, str) else names
+    A, below, pre = net.X, [net.X], []
+    for l in range(1, depth + 1):
+        Z = parameters[f"W{l}"] @ A + parameters[f"b{l}"]
+        pre.append(Z)
+        if l < depth:
+            A = _VALUES[hidden[l - 1]](Z)
+            below.append(A)
+    dZ = _output_slope(net, pre[-1]) / net.m
+    gradients = {}
+    for l in range(depth, 0, -1):
+        W = parameters[f"W{l}"]
+        gradients[f"W{l}"] = dZ @ below[l - 1].T + net.weight_decay / net.m * W
+        gradients[f"b{l}"] = dZ.sum(axis=1, keepdims=True)
+        if l > 1:
+            dZ = (W.T @ dZ) * _SLOPES[hidden[l - 2]](pre[l - 2])
+    return gradients
+
+
+def _sigmoid(z: Array) -> Array:
+    return np.asarray(0.5 * (1.0 + np.tanh(0.5 * z)))
+
+
+def _output_slope(net: fastgc.Network, z: Array) -> Array:
+    if net.loss == "logistic":
+        return np.asarray(_sigmoid(z) - net.Y)
+    if net.loss == "squared":
+        return np.asarray(z - net.Y)
+    e = np.exp(z - z.max(axis=0))
+    p = np.asarray(e / e.sum(axis=0))
+    classes = net.Y.astype(int) if net.Y.ndim == 1 else net.Y.argmax(axis=0)
+    p[classes, np.arange(net.m)] -= 1
+    return p
+
+
+_VALUES: dict[str, Callable[[Array], Array]] = {
+    "relu": lambda z: np.where(z > 0, z, 0.0),
+    "leaky_relu": lambda z: np.where(z > 0, z, 0.01 * z),
+    "tanh": lambda z: np.asarray(np.tanh(z)),
+    "sigmoid": _sigmoid,
+    "softplus": lambda z: np.asarray(np.logaddexp(0, z)),
+    "silu": lambda z: np.asarray(z * _sigmoid(z)),
+    "identity": lambda z: z,
+}
+_SLOPES: dict[str, Callable[[Array], Array]] = {
+    "relu": lambda z: np.where(z > 0, 1.0, 0.0),
+    "leaky_relu": lambda z: np.where(z > 0, 1.0, 0.01),
+    "tanh": lambda z: np.asarray(1 - np.tanh(z) ** 2),
+    "sigmoid": lambda z: np.asarray(_sigmoid(z) * _sigmoid(-z)),
+    "softplus": _sigmoid,
+    "silu": lambda z: np.asarray(_sigmoid(z) * (1 + z * _sigmoid(-z))),
+    "identity": lambda z: np.ones_like(z),
+}
+
+
+@dataclass(frozen=True)
+class Bug:
+    """A way to get one tensor's gradient wrong: right gradient -> wrong gradient."""
+
+    name: str
+    plant: Callable[[Array], Array]
+
+
+def _one_entry(g: Array) -> Array:
+    wrong = g.copy()
+    wrong.flat[np.argmax(np.abs(g))] *= 1.001
+    return wrong
+
+
+BUGS = (
+    Bug("doubled", lambda g: 2 * g),
+    Bug("sign flipped", lambda g: -g),
+    Bug("a thousandth off", lambda g: 1.001 * g),
+    Bug("zero", lambda g: np.zeros_like(g)),
+    Bug("one entry a thousandth off", _one_entry),
+    Bug("one NaN", lambda g: np.where(np.arange(g.size).reshape(g.shape) == 0, np.nan, g)),
+)
+
+
+@dataclass(frozen=True)
+class FunctionCase:
+    """A cost that fastgc cannot see into, with its gradient in closed form."""
+
+    name: str
+    cost: Callable[[Any], Any]
+    parameters: Any
+    gradients: Any
+    stacked: Callable[[Any], Any] | None = field(default=None)  # the same cost, vectorised
+
+
+FUNCTIONS = (
+    FunctionCase("scalar", lambda t: t**3, 2.0, 12.0, lambda t: t**3),
+    FunctionCase(
+        "array",
+        lambda w: float(np.sum(np.sin(w))),
+        np.array([[0.1, 0.2], [0.3, -0.4]]),
+        np.cos([[0.1, 0.2], [0.3, -0.4]]),
+        lambda w: np.sin(w).sum(axis=(1, 2)),
+    ),
+    FunctionCase(
+        "mapping",
+        lambda p: float(p["a"] @ p["a"] + np.exp(p["b"])),
+        {"a": np.array([1.0, -2.0]), "b": 0.5},
+        {"a": np.array([2.0, -4.0]), "b": np.exp(0.5)},
+        lambda p: (p["a"] ** 2).sum(axis=1) + np.exp(p["b"]),
+    ),
+    FunctionCase(
+        "sequence",
+        lambda p: float(p[0].sum() * p[1]),
+        [np.array([1.0, 2.0]), 3.0],
+        [np.array([3.0, 3.0]), 3.0],
+        lambda p: p[0].sum(axis=1) * p[1],
+    ),
+    FunctionCase(
+        "integers",
+        lambda p: float(np.sum(p["n"] ** 2)),
+        {"n": np.array([1, -2, 3])},
+        {"n": np.array([2, -4, 6])},
+        lambda p: (p["n"] ** 2).sum(axis=1),
+    ),
+)
+
+
+def lab_case() -> tuple[Array, NDArray[np.int64], Tensors, Tensors, Tensors]:
+    """X, Y, parameters, right gradients, planted bugs of the lab's test case."""
+    X, Y, parameters = lab.gradient_check_n_test_case()
+    _, cache = lab.forward_propagation_n(X, Y, parameters)
+    return (
+        X,
+        Y,
+        parameters,
+        lab.backward_propagation_n(X, Y, cache),
+        lab.faulty_backward_propagation_n(X, Y, cache),
+    )
+
+
+def plain_loop(
+    forward: Callable[[Tensors], float], parameters: Tensors, epsilon: float = 1e-7
+) -> Array:
+    """The course's loop, written plainly and sharing nothing with fastgc: gradapprox, (P, 1)."""
+    shapes = {name: value.shape for name, value in parameters.items()}
+    theta = np.concatenate([value.reshape(-1, 1) for value in parameters.values()])
+
+    def dictionary(values: Array) -> Tensors:
+        tensors, start = {}, 0
+        for name, (rows, columns) in shapes.items():
+            tensors[name] = values[start : start + rows * columns].reshape((rows, columns))
+            start += rows * columns
+        return tensors
+
+    count = theta.shape[0]
+    J_plus, J_minus, gradapprox = np.zeros((count, 1)), np.zeros((count, 1)), np.zeros((count, 1))
+    for i in range(count):
+        thetaplus = np.copy(theta)
+        thetaplus[i] = thetaplus[i] + epsilon
+        J_plus[i] = forward(dictionary(thetaplus))
+        thetaminus = np.copy(theta)
+        thetaminus[i] = thetaminus[i] - epsilon
+        J_minus[i] = forward(dictionary(thetaminus))
+        gradapprox[i] = (J_plus[i] - J_minus[i]) / (2 * epsilon)
+    return gradapprox
