@@ -101,9 +101,7 @@ def check(
     base, approximation, evaluations = _approximate(
         problem, method, epsilon, memory, threads, progress, measure_noise=True
     )
-    tensors = tensor_reports(
-        layout, grad, approximation.gradapprox, approximation.uncertainty, tolerance
-    )
+    tensors = tensor_reports(problem, grad, approximation, tolerance)
     return Report(
         verdict=worst_verdict(tensor.verdict for tensor in tensors.values()),
         difference=relative_difference(grad, approximation.gradapprox),

@@ -88,7 +88,7 @@ def demo() -> None:
 
 @app.command()
 def check(
-    file: Annotated[Path, typer.Argument(help="X, Y, W1, b1, …, dW1, db1, …")],
+    file: Annotated[Path, typer.Argument(metavar="FILE.npz", help="X, Y, W1, b1, …, dW1, db1, …")],
     method: Annotated[str, typer.Option(help=f"auto, {', '.join(METHODS)}.")] = "auto",
     epsilon: Annotated[
         float | None, typer.Option(help="The step.  [default: the method's own, 1e-7]")
@@ -135,7 +135,7 @@ def check(
 
 @app.command()
 def example(
-    file: Annotated[Path, typer.Argument(help="The file to write.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE.npz", help="The file to write.")],
     faulty: Annotated[bool, typer.Option("--faulty", help="With the lab's planted bugs.")] = False,
 ) -> None:
     """Write the fraud-detection case to FILE.npz, to start from.

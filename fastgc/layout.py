@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 FloatArray: TypeAlias = NDArray[np.float64]
-Container: TypeAlias = Mapping[str, ArrayLike] | Sequence[ArrayLike] | ArrayLike
+Container: TypeAlias = Mapping[str, Any] | Sequence[Any] | ArrayLike
 
 
 @dataclass(frozen=True)

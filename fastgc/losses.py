@@ -83,7 +83,8 @@ def _classes(Y: FloatArray) -> FloatArray:
             "Y is not one-hot: the softmax loss wants a single 1 in each column and 0 elsewhere, "
             f"or class indices (m,).{hint}"
         )
-    return Y.argmax(axis=0).astype(np.float64)
+    classes: FloatArray = Y.argmax(axis=0).astype(np.float64)
+    return classes
 
 
 LOSSES: dict[str, Loss] = {

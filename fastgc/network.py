@@ -112,6 +112,12 @@ class Network:
                 total = total + 0.5 * self.weight_decay * np.vecdot(W, W)
         return np.divide(total, self.m)
 
+    def output_size(self, z: FloatArray) -> FloatArray:
+        """|A_L| + |Y| (n_L, m), for the last pre-activations: the terms that dZ_L subtracts."""
+        if self.loss == "squared":
+            return np.abs(z) + np.abs(self._labels)
+        return np.full(z.shape, 2.0)  # probabilities and labels in [0, 1]
+
     def layers(self, layout: Layout) -> tuple[tuple[Layer, ...], Layout]:
         """The layers that `layout` describes, and `layout` with the names W1, b1, …
 

@@ -13,15 +13,21 @@ import numpy as np
 
 from fastgc.layout import FloatArray
 from fastgc.problem import Problem
+from fastgc.rounding import UNIT_ROUNDOFF
 
 POINTS = 9
 STACK_LIMIT = 2**16  # parameters; nine copies of more would be no small part of a memory limit
-UNIT_ROUNDOFF = 2.0**-53
 
 # Steps tried in turn, along a direction of length 1, until fewer than half of the first differences
-# are zero. The first is short, so that the line hardly ever meets a kink, whose differences would
-# be taken for noise; the last is as far as a cost that rounds to single precision needs.
-STEPS = tuple(2.0**e for e in range(-36, -6, 6))
+# are zero. The first is shorter than ε, so that the line meets a kink less often than the check
+# does (the differences of a kink would be taken for noise), but not so short that the rounding
+# errors repeat: at 2⁻³⁶ a network with weights of 0.01 showed none at all. The last is as far as a
+# cost that rounds to single precision needs.
+STEPS = tuple(2.0**e for e in range(-30, -5, 6))
+
+# Rounding errors of J that are always allowed for: a J rounded once moves a central difference by
+# u·|J|/ε, and a sum of a few terms by some more, when the table shows nothing.
+LEAST_NOISE = 4 * UNIT_ROUNDOFF
 
 
 def noise_of_cost(problem: Problem) -> tuple[float, int]:
@@ -58,8 +64,8 @@ def table_noise(values: Sequence[float]) -> float:
     """The noise that the difference table of equally spaced `values` shows.
 
     The first order whose estimate agrees within a factor of 4 with the two after it, and whose
-    differences have both signs; where there is none, the smallest estimate, which smoothness has
-    inflated least.
+    differences have both signs; where there is none, the smallest of the estimates that rest on at
+    least three differences, which smoothness has inflated least.
 
     >>> table_noise([0.0, 1.0, 4.0, 9.0, 16.0, 25.0, 36.0])     # a parabola has no noise
     0.0
@@ -77,11 +83,11 @@ def table_noise(values: Sequence[float]) -> float:
         three = estimates[k : k + 3]
         if both_signs[k] and max(three) <= 4 * min(three):
             return estimates[k]
-    return min(estimates)
+    return min(estimates[:-2])
 
 
 def uncertainty_of_differences(cost: float, noise: float, steps: FloatArray) -> FloatArray:
-    """How far rounding may move (J_plus − J_minus) / step: 10 σ_J / ε, at least u·|J| / ε, (P,).
+    """How far rounding may move (J_plus − J_minus) / step: 10 σ_J / ε, at least 4u·|J| / ε, (P,).
 
     Args:
         cost: J(θ).
@@ -90,6 +96,6 @@ def uncertainty_of_differences(cost: float, noise: float, steps: FloatArray) -> 
     """
     uncertainty = np.full(steps.shape, np.inf)
     np.divide(
-        2.0 * max(10.0 * noise, UNIT_ROUNDOFF * abs(cost)), steps, out=uncertainty, where=steps > 0
+        2.0 * max(10.0 * noise, LEAST_NOISE * abs(cost)), steps, out=uncertainty, where=steps > 0
     )
     return uncertainty

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from fastgc.layout import Container, FloatArray, Layout, flatten_parameters
 from fastgc.network import Network
+from fastgc.rounding import rounding_of_gradients
 
 Cost = Callable[[Any], Any]
 
@@ -27,6 +28,8 @@ class Problem:
         evaluate_stack: rows (K, P) -> costs (K,); None where the cost takes one set of parameters
             at a time.
         row_bytes: memory that evaluating one row of a stack takes besides the row itself.
+        rounding: how far rounding may move each entry of a right gradient, (P,); None where fastgc
+            cannot see into the cost.
         pure: whether the cost is known to depend on nothing but its parameters, so that it need
             not be tried twice and may run on several threads at once.
     """
@@ -35,6 +38,7 @@ class Problem:
     theta: FloatArray
     evaluate: Callable[[FloatArray], float]
     evaluate_stack: Callable[[FloatArray], FloatArray] | None
+    rounding: Callable[[], FloatArray] | None
     row_bytes: int
     pure: bool
 
@@ -92,6 +96,7 @@ def _network_problem(net: Network, layout: Layout, theta: FloatArray) -> Problem
         theta,
         evaluate=lambda vector: float(net.forward(layers, vector)),
         evaluate_stack=lambda rows: net.forward(layers, rows),
+        rounding=lambda: rounding_of_gradients(net, layers, theta),
         row_bytes=4 * 8 * widest * net.m,  # Z, A and two temporaries of the widest layer
         pure=True,
     )
@@ -106,7 +111,7 @@ def _function_problem(cost: Cost, layout: Layout, theta: FloatArray) -> Problem:
             _refuse_writes(layout, theta, arrays)
         return _as_float(value)
 
-    return Problem(layout, theta, evaluate, None, row_bytes=0, pure=False)
+    return Problem(layout, theta, evaluate, None, None, row_bytes=0, pure=False)
 
 
 def _vectorized_problem(cost: Cost, layout: Layout, theta: FloatArray) -> Problem:
@@ -123,6 +128,7 @@ def _vectorized_problem(cost: Cost, layout: Layout, theta: FloatArray) -> Proble
         theta,
         evaluate=lambda vector: float(evaluate_stack(vector[np.newaxis])[0]),
         evaluate_stack=evaluate_stack,
+        rounding=None,
         row_bytes=8 * layout.size,  # the copies that the cost may keep
         pure=False,
     )

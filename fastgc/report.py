@@ -7,8 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastgc.layout import FloatArray, Layout, entry_name
+from fastgc.layout import FloatArray, entry_name
+from fastgc.methods import Approximation
+from fastgc.problem import Problem
 from fastgc.verdict import (
+    AGREE,
+    DISAGREE,
     ENTRY_VERDICTS,
     NONFINITE,
     Verdict,
@@ -144,18 +148,20 @@ class Report:
 
 
 def tensor_reports(
-    layout: Layout,
-    grad: FloatArray,
-    gradapprox: FloatArray,
-    uncertainty: FloatArray,
-    tolerance: float,
+    problem: Problem, grad: FloatArray, approximation: Approximation, tolerance: float
 ) -> dict[str, TensorReport]:
-    """The verdict on every tensor, from vectors (P,) in the order of `layout`."""
+    """The verdict on every tensor of `grad` (P,)."""
+    layout = problem.layout
+    gradapprox, uncertainty = approximation.gradapprox, approximation.uncertainty
     parts = list(layout.tensors())
-    typical = [root_mean_square(gradapprox[part]) for _, part in parts]
-    codes = entry_verdicts(
-        grad, gradapprox, uncertainty, np.repeat(typical, np.diff(layout.offsets)), tolerance
-    )
+    means = [root_mean_square(gradapprox[part]) for _, part in parts]
+    typical = np.repeat(means, np.diff(layout.offsets))
+    codes = entry_verdicts(grad, gradapprox, uncertainty, typical, tolerance)
+    if problem.rounding is not None and (codes == DISAGREE).any():
+        # entries that a right backward pass could not have got any closer
+        wider = uncertainty + problem.rounding()
+        excused = entry_verdicts(grad, gradapprox, wider, typical, tolerance) < DISAGREE
+        codes[excused & (codes == DISAGREE)] = AGREE
     with np.errstate(invalid="ignore", over="ignore"):  # inf - inf in a nonfinite entry
         errors = np.abs(grad - gradapprox)
     errors[codes == NONFINITE] = np.inf

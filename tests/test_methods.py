@@ -1,0 +1,202 @@
+"""Every method of the registry against closed forms, against 50 digits, and against the loop."""
+
+import dataclasses
+import tracemalloc
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import fastgc
+from fastgc.layout import flatten_parameters
+from fastgc.methods import METHODS, Approximation, Base, Resources
+from fastgc.methods.stacked import block_size
+from fastgc.noise import noise_of_cost
+from fastgc.problem import Problem, base_cost, pose
+from tests import exact
+from tests.cases import FUNCTIONS, NETWORKS, FunctionCase, NetworkCase
+from tests.strategies import networks
+
+MEMORY = 256 * 2**20
+
+
+def run(name: str, problem: Problem, *, memory: int = MEMORY, threads: int = 1) -> Approximation:
+    cost, _ = base_cost(problem)
+    noise, _ = noise_of_cost(problem)
+    resources = Resources(memory=memory, threads=threads, advance=lambda _: None)
+    method = METHODS[name]
+    return method.approximate(problem, Base(cost, noise), method.epsilon, resources)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("case", FUNCTIONS, ids=lambda case: case.name)
+def test_closed_forms(method: str, case: FunctionCase) -> None:
+    for cost, vectorized in ((case.cost, False), (case.stacked, True)):
+        problem = pose(cost, case.parameters, vectorized=vectorized)
+        if METHODS[method].refusal(problem) is not None:
+            assert not vectorized
+            continue
+        found = run(method, problem)
+        _, wanted = flatten_parameters(case.gradients)
+        error = np.abs(found.gradapprox - wanted)
+        assert (error <= found.uncertainty + 1e-9 * np.abs(wanted)).all()
+        assert (found.uncertainty < 1e-6 * (1 + np.abs(wanted))).all()
+        assert found.evaluations == 2 * wanted.size
+
+
+@pytest.mark.parametrize("method", METHODS)
+@given(case=networks(max_depth=3, max_width=5, max_samples=5), data=st.data())
+@settings(max_examples=25, deadline=None)
+def test_networks_agree_with_mpmath(method: str, case: NetworkCase, data: st.DataObject) -> None:
+    net, parameters = case.build()
+    found = run(method, pose(net, parameters))
+    layout, _ = flatten_parameters(parameters)
+    k = data.draw(st.integers(0, layout.size - 1))
+    tensor = int(np.searchsorted(layout.offsets, k, side="right")) - 1
+    index = layout.index(tensor, k - layout.offsets[tensor])
+    wanted = exact.central_difference(
+        net, parameters, layout.names[tensor], (index[0], index[1]), METHODS[method].epsilon
+    )
+    # the step as rounded is off by u·|θ|/ε, which second differences turn into an error of ĝ
+    slack = 1e-9 * (1.0 + abs(float(wanted)))
+    assert abs(found.gradapprox[k] - float(wanted)) <= found.uncertainty[k] + slack
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "loop"])
+@given(case=networks(max_scale=10.0))
+@settings(max_examples=40, deadline=None)
+def test_methods_agree_with_the_loop(method: str, case: NetworkCase) -> None:
+    net, parameters = case.build()
+    problem = pose(net, parameters)
+    reference, found = run("loop", problem), run(method, problem)
+    bound = reference.uncertainty + found.uncertainty
+    assert (np.abs(found.gradapprox - reference.gradapprox) <= bound).all()
+    assert found.evaluations == reference.evaluations
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("case", NETWORKS, ids=lambda case: case.name)
+def test_memory_and_threads_change_no_bit(method: str, case: NetworkCase) -> None:
+    net, parameters = case.build()
+    problem = pose(net, parameters)
+    reference = run(method, problem)
+    little = 2 * (8 * problem.layout.size + problem.row_bytes)
+    for memory in (little, 3 * little, 7 * little + 8, MEMORY):
+        for threads in (1, 2, 5):
+            found = run(method, problem, memory=memory, threads=threads)
+            assert np.array_equal(found.gradapprox, reference.gradapprox)
+            assert np.array_equal(found.uncertainty, reference.uncertainty)
+
+
+def test_memory_is_a_ceiling_for_stacked() -> None:
+    rng = np.random.default_rng(0)
+    X, Y = rng.standard_normal((200, 8)), rng.integers(2, size=8)
+    parameters = {
+        "W1": rng.standard_normal((500, 200)) / 15, "b1": np.zeros((500, 1)),
+        "W2": rng.standard_normal((1, 500)) / 23, "b2": np.zeros((1, 1)),
+    }  # fmt: skip
+    problem = pose(fastgc.Network(X, Y), parameters)
+    assert problem.layout.size == 101_001
+    calls = 0
+    whole = problem.evaluate_stack
+
+    def counted(rows: Any) -> Any:  # the full check takes minutes; its blocks are all alike
+        nonlocal calls
+        calls += 1
+        assert whole is not None
+        return whole(rows) if calls <= 6 else np.zeros(len(rows))
+
+    quick = dataclasses.replace(problem, evaluate_stack=counted)
+    for memory in (16 * 2**20, 64 * 2**20):
+        for threads in (1, 4):
+            calls = 0
+            tracemalloc.start()
+            try:
+                METHODS["stacked"].approximate(
+                    quick, Base(1.0, 1e-16), 1e-7, Resources(memory, threads, lambda _: None)
+                )
+                _, peak = tracemalloc.get_traced_memory()
+            finally:
+                tracemalloc.stop()
+            assert calls > 6
+            assert 2**20 < peak < memory
+
+
+def test_blocks_fill_the_memory_allowed_but_not_more() -> None:
+    net, parameters = NetworkCase("wide", (30, 64, 32, 1), 64).build()
+    problem = pose(net, parameters)
+    row = 8 * problem.layout.size + problem.row_bytes
+    for memory in (2 * row, 10 * row, 100 * row, 1000 * row, MEMORY):
+        pairs, workers = block_size(problem, Resources(memory, 3, lambda _: None))
+        assert 1 <= workers <= 3
+        assert 2 * pairs * workers * row <= memory
+
+
+def test_too_little_memory_is_refused_with_what_is_needed() -> None:
+    net, parameters = NETWORKS[0].build()
+    with pytest.raises(
+        ValueError,
+        match=r"memory=100 is too little for two perturbed copies of 47 parameters; pass memory=(\d+) or more",
+    ) as caught:
+        fastgc.numerical_gradient(net, parameters, method="stacked", memory=100)
+    needed = int(str(caught.value).split("memory=")[2].split()[0])
+    fastgc.numerical_gradient(net, parameters, method="stacked", memory=needed)
+
+
+def test_the_realised_step_divides() -> None:
+    # at 1000 a step of 1e-7 is rounded by up to 5e-7 of itself: twice the tolerance
+    theta = np.array([1000.1, 12345.678, -54321.9])
+    for method in METHODS:
+        problem = pose(lambda w: w @ [3.0, 5.0, 7.0], theta, vectorized=True)
+        found = run(method, problem)
+        assert (np.abs(found.gradapprox - [3.0, 5.0, 7.0]) <= found.uncertainty).all()
+        exact_difference = pose(lambda w: w.sum(axis=1), theta - np.floor(theta), vectorized=True)
+        assert run(method, exact_difference).gradapprox == pytest.approx([1.0, 1.0, 1.0], rel=1e-8)
+
+
+def test_a_step_lost_to_rounding_resolves_nothing() -> None:
+    for method in METHODS:
+        report = fastgc.check(
+            lambda p: p["w"].sum(axis=1) * 1e-20, {"w": np.array([1e12, 1.0])}, {"w": [1e-20, 1e-20]},
+            vectorized=True, method=method,
+        )  # fmt: skip
+        assert report.verdict == "unresolved"
+        assert report.tensors["w"].worst.name == "w[0]"
+        assert report.tensors["w"].resolution == np.inf
+
+
+def test_a_cost_that_overflows_at_a_perturbation_is_nonfinite() -> None:
+    def cost(p: Any) -> Any:
+        return np.where(p["w"] > 1.0, np.inf, p["w"]).sum(axis=1)
+
+    for method in METHODS:
+        report = fastgc.check(
+            cost, {"w": [1.0, 0.5]}, {"w": [1.0, 1.0]}, vectorized=True, method=method
+        )
+        assert report.verdict == "wrong"
+        assert report.tensors["w"].counts == {
+            "agree": 1,
+            "unresolved": 0,
+            "disagree": 0,
+            "nonfinite": 1,
+        }
+
+
+def test_a_plain_cost_cannot_be_stacked() -> None:
+    with pytest.raises(
+        ValueError,
+        match=r'method "stacked" cannot check this cost: .*vectorized=True.* or method="loop"',
+    ):
+        fastgc.check(lambda t: t**2, 3.0, 6.0, method="stacked")
+
+
+def test_select_method() -> None:
+    net, parameters = NETWORKS[0].build()
+    assert fastgc.select_method(net, parameters) == "stacked"
+    assert fastgc.select_method(lambda p: 0.0, parameters) == "loop"
+    assert fastgc.select_method(lambda p: np.zeros(1), parameters, vectorized=True) == "stacked"
+    assert fastgc.select_method(lambda p: 1 / 0, 3.0) == "loop"  # nothing is evaluated
+    with pytest.raises(ValueError, match="parameters is empty"):
+        fastgc.select_method(net, {})
