@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
-    from rich.progress import TaskID
 
 PATIENCE = 1.0  # seconds without a bar
 INTERVAL = 0.1  # seconds between updates
@@ -29,7 +28,6 @@ class Progress:
         self._due = self._begun + PATIENCE
         self._lock = threading.Lock()
         self._bar: RichProgress | None = None
-        self._task: TaskID | None = None
 
     def advance(self, count: int) -> None:
         """Notes `count` more evaluations; may be called from any thread."""
@@ -41,19 +39,20 @@ class Progress:
             if now < self._due:
                 return
             self._due = now + INTERVAL
-            if self._bar is None:
-                self._bar, self._task = self._start()
-            assert self._task is not None
             rate = self._done / (now - self._begun)
-            self._bar.update(self._task, completed=self._done, rate=rate)
+            if self._bar is None:
+                self._start(rate)
+            else:
+                self._bar.update(self._bar.task_ids[0], completed=self._done, rate=rate)
 
-    def _start(self) -> "tuple[RichProgress, TaskID]":
+    def _start(self, rate: float) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as RichProgress
 
         from fastgc.rendering import console
 
-        bar = RichProgress(
+        # kept before it is started, so that an interrupt meanwhile still finds it to stop it
+        self._bar = RichProgress(
             TextColumn("checking"),
             BarColumn(),
             MofNCompleteColumn(),
@@ -62,9 +61,8 @@ class Progress:
             console=console(stderr=True),
             transient=True,
         )
-        task = bar.add_task("checking", total=self.total, rate=0.0)
-        bar.start()
-        return bar, task
+        self._bar.add_task("checking", total=self.total, completed=self._done, rate=rate)
+        self._bar.start()
 
     def __enter__(self) -> Self:
         return self

@@ -99,6 +99,20 @@ def backward(net: fastgc.Network, parameters: Tensors) -> Tensors:
     return gradients
 
 
+def corner_distance(net: fastgc.Network, parameters: Tensors) -> float:
+    """The smallest |z| of a unit with a corner at 0; a step past it is no mistake of anybody's."""
+    names = net.activation
+    depth = len(parameters) // 2
+    hidden = (names,) * (depth - 1) if isinstance(names, str) else names
+    A, nearest = net.X, np.inf
+    for l, name in enumerate(hidden, start=1):
+        Z = parameters[f"W{l}"] @ A + parameters[f"b{l}"]
+        if name in ("relu", "leaky_relu"):
+            nearest = min(nearest, float(np.abs(Z).min()))
+        A = _VALUES[name](Z)
+    return nearest
+
+
 def _sigmoid(z: Array) -> Array:
     return np.asarray(0.5 * (1.0 + np.tanh(0.5 * z)))
 

@@ -1,0 +1,488 @@
+"""The public boundary: containers, options, costs that misbehave, and what they are told."""
+
+import collections
+import copy
+import fractions
+import math
+import pickle
+import re
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import fastgc
+from tests.cases import FUNCTIONS, NETWORKS, FunctionCase, backward, lab_case
+
+
+class Pair(NamedTuple):
+    a: Any
+    b: Any
+
+
+def quadratic(p: Any) -> float:
+    return float(np.sum(p["W"] ** 2) + 3.0 * p["c"])
+
+
+PARAMETERS: dict[str, Any] = {"W": np.array([[1.0, 2.0], [3.0, -4.0]]), "c": 0.5}
+GRADIENTS: dict[str, Any] = {"W": np.array([[2.0, 4.0], [6.0, -8.0]]), "c": 3.0}
+
+
+@pytest.mark.parametrize("case", FUNCTIONS, ids=lambda case: case.name)
+@pytest.mark.parametrize("vectorized", [False, True])
+def test_every_container(case: FunctionCase, vectorized: bool) -> None:
+    cost = case.stacked if vectorized else case.cost
+    assert cost is not None
+    assert fastgc.check(cost, case.parameters, case.gradients, vectorized=vectorized).ok
+    assert fastgc.check(cost, case.parameters, lambda p: case.gradients, vectorized=vectorized).ok
+    found = fastgc.numerical_gradient(cost, case.parameters, vectorized=vectorized)
+    if isinstance(case.parameters, dict):
+        assert list(found) == list(case.parameters)
+        pairs = [(found[name], case.gradients[name]) for name in found]
+    elif isinstance(case.parameters, list):
+        assert isinstance(found, list)
+        pairs = list(zip(found, case.gradients, strict=True))
+    else:
+        pairs = [(found, case.gradients)]
+    for value, wanted in pairs:
+        assert value.dtype == np.float64
+        assert value.shape == np.shape(wanted)
+        np.testing.assert_allclose(value, wanted, rtol=1e-6)
+
+
+def test_containers_keep_their_kind() -> None:
+    seen: list[Any] = []
+
+    def cost(p: Any) -> float:
+        seen.append(p)
+        return float(np.sum(p[0]) * p[1])
+
+    pair: Any = Pair(np.ones(2), 2.0)
+    assert isinstance(fastgc.numerical_gradient(cost, pair), Pair)
+    assert all(isinstance(p, Pair) for p in seen)
+    assert isinstance(fastgc.numerical_gradient(cost, (np.ones(2), 2.0)), tuple)
+    assert isinstance(fastgc.numerical_gradient(cost, [np.ones(2), 2.0]), list)
+    ordered = collections.OrderedDict(W=np.eye(2), c=1.0)
+    assert list(fastgc.numerical_gradient(quadratic, ordered)) == ["W", "c"]
+
+
+def test_entries_are_named_in_every_container() -> None:
+    def worst(parameters: Any, gradients: Any, cost: Any) -> str:
+        (tensor,) = (
+            t for t in fastgc.check(cost, parameters, gradients).tensors.values() if not t.ok
+        )
+        return tensor.worst.name
+
+    wrong = np.array([[2.0, 4.0], [6.0, 8.0]])
+    assert worst(PARAMETERS, {**GRADIENTS, "W": wrong}, quadratic) == "W[1, 1]"
+    assert worst(PARAMETERS, {**GRADIENTS, "c": 4.0}, quadratic) == "c"
+
+    def square(w: Any) -> float:
+        return float(np.sum(w**2))
+
+    assert worst(PARAMETERS["W"], wrong, square) == "parameters[1, 1]"
+    assert (
+        worst([2.0, PARAMETERS["W"]], [4.0, wrong], lambda p: square(p[0]) + square(p[1]))
+        == "parameters[1][1, 1]"
+    )
+
+
+def test_gradients_keyed_with_d() -> None:
+    assert fastgc.check(quadratic, PARAMETERS, {"dW": GRADIENTS["W"], "dc": 3.0}).ok
+    assert fastgc.check(quadratic, PARAMETERS, {"W": GRADIENTS["W"], "dc": 3.0}).ok
+
+
+def test_a_parameter_may_be_called_dW() -> None:
+    def cost(p: Any) -> float:
+        return float(p["W"] + 2 * p["dW"])
+
+    assert fastgc.check(cost, {"W": 1.0, "dW": 1.0}, {"W": 1.0, "dW": 2.0}).ok
+    assert fastgc.check(cost, {"W": 1.0, "dW": 1.0}, {"W": 1.0, "ddW": 2.0}).ok
+    assert not fastgc.check(cost, {"W": 1.0, "dW": 1.0}, {"W": 2.0, "dW": 1.0}).ok
+
+
+def test_the_labs_eleven_gradients_are_taken_as_they_are() -> None:
+    X, Y, parameters, right, faulty = lab_case()
+    net = fastgc.Network(X, Y)
+    assert fastgc.check(net, parameters, right).ok
+    report = fastgc.check(net, parameters, faulty)
+    assert [name for name, tensor in report.tensors.items() if not tensor.ok] == ["b1", "W2"]
+    assert report.difference == pytest.approx(0.2850931567761623, rel=1e-7)
+
+
+def test_a_network_takes_a_sequence_and_names_its_tensors() -> None:
+    net, parameters = NETWORKS[0].build()
+    right = backward(net, parameters)
+    gradients = [right[name] for name in parameters]
+    report = fastgc.check(net, list(parameters.values()), gradients)
+    assert report.ok
+    assert list(report.tensors) == ["W1", "b1", "W2", "b2", "W3", "b3"]
+    assert isinstance(fastgc.numerical_gradient(net, list(parameters.values())), list)
+
+
+def test_nothing_of_the_callers_changes() -> None:
+    kept: list[Any] = []
+
+    def cost(p: Any) -> float:
+        kept.append(p["W"])
+        return quadratic(p)
+
+    parameters, gradients = copy.deepcopy(PARAMETERS), copy.deepcopy(GRADIENTS)
+    for array in (parameters["W"], gradients["W"]):
+        array.flags.writeable = False
+    fastgc.check(cost, parameters, gradients)
+    for mine, theirs in ((parameters, PARAMETERS), (gradients, GRADIENTS)):
+        assert np.array_equal(mine["W"], theirs["W"])
+    assert not np.shares_memory(kept[0], parameters["W"])
+    # what a cost keeps is its own: no later perturbation shows in it
+    assert len({id(array) for array in kept}) == len(kept)
+    assert all(np.abs(array - PARAMETERS["W"]).max() <= 2e-7 for array in kept[:2] + kept[11:])
+    assert np.array_equal(kept[0], PARAMETERS["W"])
+
+
+def test_gradients_function_gets_copies() -> None:
+    parameters: dict[str, Any] = {"W": np.ones((2, 2)), "c": 0.0}
+
+    def gradients(p: Any) -> Any:
+        result = {"W": 2 * p["W"].copy(), "c": 3.0}
+        p["W"][:] = 7.0
+        return result
+
+    assert fastgc.check(quadratic, parameters, gradients).ok
+    assert np.array_equal(parameters["W"], np.ones((2, 2)))
+
+
+def test_integers_and_single_precision_are_converted() -> None:
+    def cost(w: Any) -> float:
+        assert w.dtype == np.float64
+        return float(np.sum(w**2))
+
+    for dtype in (np.int8, np.uint32, np.int64, np.float16, np.float32, np.longdouble):
+        w = np.array([1, 2, 3], dtype=dtype)
+        assert fastgc.check(cost, w, 2 * w).ok
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+        np.arange(24.0).reshape(4, 6)[::2, ::2],
+        np.arange(6.0).reshape(3, 2).T,
+        np.arange(6.0).reshape(2, 3)[::-1, ::-1],
+        np.broadcast_to(1.5, (2, 3)),
+        np.arange(6.0).reshape(2, 3).astype(">f8"),
+    ],
+    ids=["fortran", "strided", "transposed", "reversed", "broadcast", "big-endian"],
+)
+def test_any_memory_layout(array: Any) -> None:
+    weights = np.arange(1.0, 7.0).reshape(2, 3)
+    report = fastgc.check(lambda w: float((weights * w**2).sum()), array, 2 * weights * array)
+    assert report.ok
+    found = fastgc.numerical_gradient(lambda w: float((weights * w**2).sum()), array)
+    np.testing.assert_allclose(found, 2 * weights * array, rtol=1e-6, atol=1e-7)
+
+
+W = np.ones((3, 5))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "gradients", "error", "message"),
+    [
+        ({"W2": W}, {"dW2": W.T}, ValueError, 'gradients["dW2"] has shape (5, 3); parameters["W2"] has shape (3, 5). Transpose it?'),
+        ({"b": np.ones((3, 1))}, {"b": np.ones(3)}, ValueError, 'gradients["b"] has shape (3,); parameters["b"] has shape (3, 1). Reshape it: .reshape((3, 1))'),
+        ({"b": np.ones((3, 1))}, {"b": np.ones((3, 7))}, ValueError, 'gradients["b"] has shape (3, 7); parameters["b"] has shape (3, 1). Sum it over the samples'),
+        ({"W": W}, {"W": np.ones((3, 4))}, ValueError, 'gradients["W"] has shape (3, 4); parameters["W"] has shape (3, 5). A gradient has the shape of its parameter'),
+        ([W], [W.T], ValueError, "gradients[0] has shape (5, 3); parameters[0] has shape (3, 5). Transpose it?"),
+        (W, W.T, ValueError, "gradients has shape (5, 3); parameters has shape (3, 5). Transpose it?"),
+        ({"W": W, "b": 1.0}, {"W": W}, ValueError, 'gradients has no "b" and no "db", for parameters["b"]; its keys are: W'),
+        ({"W": W}, {}, ValueError, 'gradients has no "W" and no "dW", for parameters["W"]; its keys are: none'),
+        ({"W": W}, {"W": W, "dW": W}, ValueError, 'gradients has both "W" and "dW" for parameters["W"]; keep one'),
+        ({"W": W}, {"W": W, "bias": W}, ValueError, 'gradients has the key "bias", which belongs to no parameter; parameters has: W.'),
+        ([W, W], [W], ValueError, "gradients has 1 arrays and parameters has 2; wanted one gradient for each parameter"),
+        ({"W": W}, [W], TypeError, "gradients is a sequence and parameters is a mapping; wanted the same kind"),
+        (W, {"W": W}, TypeError, "gradients is a mapping and parameters is an array"),
+        (W, None, TypeError, "gradients is None; wanted a mapping name -> array, a sequence of arrays, or one array"),
+        (None, W, TypeError, "parameters is None; wanted a mapping name -> array, a sequence of arrays, or one array"),
+        ({1.0, 2.0}, W, TypeError, "parameters is a set; wanted a mapping"),
+        (iter([W]), [W], TypeError, "parameters is a list_iterator; wanted a mapping"),
+        ({}, {}, ValueError, "parameters is empty: there is nothing to check"),
+        ([], [], ValueError, "parameters is empty: there is nothing to check"),
+        (np.empty((0, 3)), W, ValueError, "parameters has shape (0, 3): it holds no numbers"),
+        ({"W": W, "b": []}, {"W": W, "b": []}, ValueError, 'parameters["b"] has shape (0,): it holds no numbers'),
+        ({1: W}, {1: W}, TypeError, "parameters has the key 1 of type int; wanted names"),
+        ({"W": W}, {b"W": W}, TypeError, "gradients has the key b'W' of type bytes; wanted names"),
+        ({"layer": {"W": W}}, {}, TypeError, 'parameters["layer"] is a dict: containers may not be nested. Flatten it'),
+        ({"W": [[1.0, 2.0], [3.0]]}, {}, TypeError, 'parameters["W"] cannot be made an array of numbers'),
+        ({"W": W.astype(complex)}, {}, TypeError, 'parameters["W"] has dtype complex128; wanted real numbers (float or integer). Check the real and imaginary parts'),
+        ({"W": W > 0}, {}, TypeError, 'parameters["W"] has dtype bool; wanted real numbers (float or integer). Convert it: np.asarray(parameters["W"], dtype=float)'),
+        ({"W": W.astype(object)}, {}, TypeError, 'parameters["W"] has dtype object; wanted real numbers (float or integer). Check how it was made'),
+        ("weights", W, TypeError, "parameters has dtype <U7; wanted real numbers"),
+        ({"W": None}, {}, TypeError, 'parameters["W"] has dtype object'),
+        ({"W": np.array(["2020-01-01"], dtype="datetime64[D]")}, {}, TypeError, 'parameters["W"] has dtype datetime64[D]'),
+        (W, W * 1j, TypeError, "gradients has dtype complex128"),
+        (W, W > 0, TypeError, "gradients has dtype bool"),
+        ({"W": np.where(np.arange(15).reshape(3, 5) == 7, np.nan, W)}, {}, ValueError, "W[1, 2] is nan: the parameters must be finite numbers"),
+        ([np.array([1.0, -np.inf])], [W], ValueError, "parameters[0][1] is -inf: the parameters must be finite numbers"),
+        (math.nan, 1.0, ValueError, "parameters is nan: the parameters must be finite"),
+    ],
+)  # fmt: skip
+def test_unusable_parameters_and_gradients(
+    parameters: Any, gradients: Any, error: type[Exception], message: str
+) -> None:
+    def never(_: Any) -> float:
+        raise AssertionError("wrong input is refused before any work is done")
+
+    with pytest.raises(error, match=re.escape(message)):
+        fastgc.check(never, parameters, gradients)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"method": "stack"}, ValueError, 'method is "stack"; known are: auto, loop, stacked'),
+        ({"method": None}, TypeError, "method is None; wanted one of the names: auto, loop, stacked"),
+        ({"epsilon": 0}, ValueError, "epsilon is 0; wanted a positive step such as 1e-7"),
+        ({"epsilon": -1e-7}, ValueError, "epsilon is -1e-07; wanted a finite number that is not negative"),
+        ({"epsilon": math.nan}, ValueError, "epsilon is nan; wanted a finite number"),
+        ({"epsilon": math.inf}, ValueError, "epsilon is inf; wanted a finite number"),
+        ({"epsilon": "small"}, TypeError, "epsilon is 'small'; wanted a number"),
+        ({"epsilon": True}, TypeError, "epsilon is True; wanted a number"),
+        ({"tolerance": -1}, ValueError, "tolerance is -1; wanted a finite number that is not negative"),
+        ({"tolerance": math.nan}, ValueError, "tolerance is nan"),
+        ({"tolerance": None}, TypeError, "tolerance is None; wanted a number"),
+        ({"memory": 0}, ValueError, "memory is 0; wanted a number of bytes, 1 or more"),
+        ({"memory": 1e9}, TypeError, "memory is 1000000000.0; wanted a number of bytes"),
+        ({"threads": 0}, ValueError, "threads is 0; wanted a number of threads, or None for one per core, 1 or more"),
+        ({"threads": 2.0}, TypeError, "threads is 2.0; wanted a number of threads"),
+        ({"threads": True}, TypeError, "threads is True; wanted a number of threads"),
+        ({"vectorized": 1}, TypeError, "vectorized is 1; wanted True or False"),
+        ({"progress": "no"}, TypeError, "progress is 'no'; wanted True or False"),
+    ],
+)  # fmt: skip
+def test_unusable_options(options: Any, error: type[Exception], message: str) -> None:
+    def never(_: Any) -> float:
+        raise AssertionError("wrong input is refused before any work is done")
+
+    with pytest.raises(error, match=re.escape(message)):
+        fastgc.check(never, W, W, **options)
+    if "tolerance" not in options:
+        with pytest.raises(error, match=re.escape(message)):
+            fastgc.numerical_gradient(never, W, **options)
+
+
+def test_options_are_keywords() -> None:
+    with pytest.raises(TypeError, match="takes 3 positional arguments but 4 were given"):
+        fastgc.check(np.sum, W, W, "loop")  # type: ignore[call-arg]
+
+
+def test_a_cost_that_is_no_function() -> None:
+    swapped: Any = {"W": W}
+    with pytest.raises(
+        TypeError,
+        match=r"cost is a dict; wanted a function of the parameters, or a Network\. The order",
+    ):
+        fastgc.check(swapped, W, W)
+
+
+def _random_cost(rng: Any = np.random.default_rng(0)) -> Any:  # noqa: B008
+    return lambda w: float(np.sum(w) + rng.standard_normal())
+
+
+def _writes(w: Any) -> float:
+    w *= 2.0
+    return float(w.sum())
+
+
+def _writes_a_stack(w: Any) -> Any:
+    w[..., 0] += 1.0
+    return w.sum(axis=(1, 2))
+
+
+@pytest.mark.parametrize(
+    ("cost", "vectorized", "error", "message"),
+    [
+        (lambda w: w.sum(axis=1), False, TypeError, "the cost returned an array of shape (3,); wanted a float. Sum or average it to one number"),
+        (lambda w: w.sum(keepdims=True), False, TypeError, "the cost returned an array of shape (1, 1); wanted a float. Return it with .item()"),
+        (lambda w: None, False, TypeError, "the cost returned None; wanted a float. Does it end in a return?"),
+        (lambda w: complex(w.sum()), False, TypeError, "the cost returned a complex; wanted a float. Take its real part"),
+        (lambda w: "1.0", False, TypeError, "the cost returned a str; wanted a float"),
+        (lambda w: True, False, TypeError, "the cost returned a bool; wanted a float"),
+        (lambda w: {"loss": 1.0}, False, TypeError, "the cost returned a dict; wanted a float"),
+        (lambda w: (w.sum(), w), False, TypeError, "the cost returned a tuple; wanted a float"),
+        (lambda w: math.nan, False, ValueError, "the cost is nan at the parameters given; wanted a finite number"),
+        (lambda w: -math.inf, False, ValueError, "the cost is -inf at the parameters given; wanted a finite number"),
+        (_random_cost(), False, ValueError, "between two identical calls"),
+        (_writes, False, ValueError, "the cost writes to its parameters: parameters[0, 0] was 1.0 before the call and 2.0 after it"),
+        (_writes_a_stack, True, ValueError, "the cost writes to its parameters: parameters[0, 0] was 1.0 before"),
+        (lambda w: float(w.sum()), True, TypeError, "the vectorized cost returned an array of shape () for a stack of 1; wanted (1,)"),
+        (lambda w: w.sum(axis=1), True, TypeError, "the vectorized cost returned an array of shape (1, 5) for a stack of 1; wanted (1,)"),
+        (lambda w: None, True, TypeError, "the cost returned None; wanted an array of shape (1,)"),
+        (lambda w: w.sum(axis=(1, 2)) > 0, True, TypeError, "the cost returned an array of dtype bool; wanted an array of shape (1,)"),
+        (lambda w: np.full(len(w), np.nan), True, ValueError, "the cost is nan at the parameters given"),
+    ],
+)  # fmt: skip
+def test_costs_that_misbehave(
+    cost: Any, vectorized: bool, error: type[Exception], message: str
+) -> None:
+    mine = W.copy()
+    with pytest.raises(error, match=re.escape(message)):
+        fastgc.check(cost, mine, W, vectorized=vectorized)
+    assert np.array_equal(mine, W)
+
+
+@pytest.mark.parametrize(
+    "cost",
+    [
+        lambda w: np.sum(w),
+        lambda w: np.asarray(np.sum(w)),
+        lambda w: np.float32(np.sum(w)),
+        lambda w: int(np.sum(w)),
+        lambda w: fractions.Fraction(float(np.sum(w))),
+    ],
+    ids=["float64", "0-d", "float32", "int", "fraction"],
+)
+def test_any_real_scalar_is_a_cost(cost: Any) -> None:
+    assert fastgc.check(cost, W, np.ones_like(W)).verdict in ("correct", "unresolved", "wrong")
+
+
+def test_an_exception_of_the_cost_passes_with_a_note() -> None:
+    class OwnError(Exception):
+        pass
+
+    def cost(p: Any) -> float:
+        if p["W"][1, 2] < 1.0:
+            raise OwnError("negative")
+        return float(p["W"].sum())
+
+    with pytest.raises(OwnError, match="negative") as caught:
+        fastgc.numerical_gradient(cost, {"W": W})
+    assert caught.value.args == ("negative",)
+    assert caught.value.__notes__ == ["fastgc: the cost raised this at W[1, 2] -1e-07"]
+
+
+def test_an_exception_at_the_parameters_and_in_a_stack() -> None:
+    with pytest.raises(ZeroDivisionError) as caught:
+        fastgc.check(lambda w: 1 / 0, W, W)
+    assert caught.value.__notes__ == ["fastgc: the cost raised this at the parameters as given"]
+
+    def stacked(w: Any) -> Any:
+        if len(w) > 9:
+            raise ZeroDivisionError
+        return w.sum(axis=(1, 2))
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        fastgc.check(stacked, W, W, vectorized=True)
+    assert caught.value.__notes__ == [
+        "fastgc: the cost raised this at parameters[0, 0] +1e-07 to at parameters[2, 4] -1e-07"
+    ]
+
+    def distant(w: Any) -> float:
+        if np.abs(w - 1).max() > 0 and np.count_nonzero(w - 1) > 1:
+            raise ZeroDivisionError
+        return float(w.sum())
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        fastgc.check(distant, W, W)
+    assert "at a random step of length 9" in caught.value.__notes__[0]
+
+
+def test_ctrl_c_passes_without_a_note() -> None:
+    def cost(_: Any) -> float:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        fastgc.check(cost, W, W)
+    assert not hasattr(caught.value, "__notes__")
+
+
+def test_evaluations_are_counted() -> None:
+    for vectorized in (False, True):
+        calls = 0
+
+        def cost(w: Any, vectorized: bool = vectorized) -> Any:
+            nonlocal calls
+            calls += len(w) if vectorized else 1
+            return np.sin(w).sum(axis=-1)
+
+        report = fastgc.check(cost, np.ones(7), np.cos(np.ones(7)), vectorized=vectorized)
+        assert report.ok
+        assert report.evaluations == calls
+        calls = 0
+        fastgc.numerical_gradient(cost, np.ones(7), vectorized=vectorized)
+        assert calls == 2 + 2 * 7
+
+
+def test_epsilon_and_tolerance_are_used() -> None:
+    def cost(t: Any) -> float:
+        return float(t**3)
+
+    assert fastgc.numerical_gradient(cost, 2.0, epsilon=0.5) == pytest.approx(12.25)
+    assert fastgc.check(cost, 2.0, 12.25).verdict == "wrong"
+    assert fastgc.check(cost, 2.0, 12.25, epsilon=0.5).ok
+    assert fastgc.check(cost, 2.0, 12.25, tolerance=0.1).ok
+    assert fastgc.check(cost, 2.0, 12.0, epsilon=1e-5).epsilon == 1e-5
+
+
+def test_single_precision_costs_are_not_accused() -> None:
+    def cost(w: Any) -> float:
+        return float(np.sum(np.sin(w.astype(np.float32))))
+
+    w = np.linspace(0.1, 1, 20)
+    assert fastgc.check(cost, w, np.cos(w)).verdict == "unresolved"
+    assert fastgc.check(cost, w, np.cos(w), epsilon=1e-2, tolerance=1e-3).ok
+    assert fastgc.check(cost, w, -np.cos(w), epsilon=1e-2, tolerance=1e-3).verdict == "wrong"
+
+
+def test_assert_gradients() -> None:
+    assert fastgc.assert_gradients(quadratic, PARAMETERS, GRADIENTS).ok
+    wrong = {**GRADIENTS, "c": 4.0}
+    with pytest.raises(
+        fastgc.GradientMismatch,
+        match=r"^wrong: c \(1 of 5 entries\) disagrees with the numerical gradient\n",
+    ) as caught:
+        fastgc.assert_gradients(quadratic, PARAMETERS, wrong)
+    assert isinstance(caught.value, AssertionError)
+    assert str(caught.value) == str(caught.value.report)
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert again.report == caught.value.report
+    with pytest.raises(
+        fastgc.GradientMismatch,
+        match=r"^cannot tell: parameters \(1 of 1 entry\) is lost in the rounding noise",
+    ):
+        fastgc.assert_gradients(lambda t: 1.0 + 1e-12 * t, 1.0, 1e-12)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'eps'"):
+        fastgc.assert_gradients(quadratic, PARAMETERS, GRADIENTS, eps=1)
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3) | st.binary(max_size=3)
+    | st.complex_numbers(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=2) | st.integers(), inner, max_size=3)
+    | st.tuples(inner, inner),
+    max_leaves=6,
+)  # fmt: skip
+
+
+def _total(p: Any) -> float:
+    if isinstance(p, dict):
+        return sum(map(_total, p.values()))
+    if isinstance(p, list | tuple):
+        return sum(map(_total, p))
+    return float(np.sum(np.clip(p, -1e100, 1e100)))
+
+
+@given(ANYTHING, ANYTHING)
+@settings(max_examples=400, deadline=None)
+def test_whatever_is_passed_only_documented_errors_come_out(
+    parameters: Any, gradients: Any
+) -> None:
+    before = repr((parameters, gradients))
+    try:
+        report = str(fastgc.check(_total, parameters, gradients))
+    except (ValueError, TypeError) as error:
+        report = f"refused: {error}"
+    assert report.startswith(("correct: ", "wrong: ", "cannot tell: ", "refused: "))
+    assert len(report) > 30
+    assert repr((parameters, gradients)) == before

@@ -1,0 +1,311 @@
+"""The command line, in processes of its own: what it prints where, and its exit status."""
+
+import json
+import os
+import pickle
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastgc
+
+ROOT = Path(__file__).parent.parent
+
+
+def fastgc_command(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "fastgc", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        check=False,
+        timeout=60,
+    )
+
+
+@pytest.fixture(scope="module")
+def example(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    path = tmp_path_factory.mktemp("example") / "case.npz"
+    run = fastgc_command("example", path)
+    assert (run.returncode, run.stderr) == (0, "")
+    assert f"fastgc check {path}" in run.stdout
+    with np.load(path, allow_pickle=False) as archive:
+        return dict(archive)
+
+
+def save(path: Path, arrays: dict[str, Any], **changes: Any) -> Path:
+    kept = {key: value for key, value in {**arrays, **changes}.items() if value is not None}
+    np.savez(path, **kept)
+    return path
+
+
+def one_line(text: str) -> str:
+    assert text.startswith("fastgc: ")
+    assert text.count("\n") == 1
+    return text
+
+
+def test_demo() -> None:
+    run = fastgc_command("demo")
+    assert (run.returncode, run.stderr) == (0, "")
+    first, second = run.stdout.split("2. Mended")
+    assert "wrong: b1 and W2 (8 of 47 entries) disagree with the numerical gradient" in first
+    assert "difference 0.285093" in first
+    assert "correct: 47 entries of W1, b1, W2, b2, W3 and b3 agree" in second
+    assert "What to do next:" in second
+    assert "fastgc check case.npz" in second
+    assert "\x1b" not in run.stdout
+
+
+def test_example_then_check(example: dict[str, Any], tmp_path: Path) -> None:
+    assert set(example) == {
+        "X", "Y", "W1", "b1", "W2", "b2", "W3", "b3", "dW1", "db1", "dW2", "db2", "dW3", "db3",
+        "activation", "loss", "weight_decay",
+    }  # fmt: skip
+    run = fastgc_command("check", save(tmp_path / "case.npz", example))
+    assert (run.returncode, run.stderr) == (0, "")
+    assert run.stdout.startswith("correct: 47 entries")
+
+
+def test_faulty_example(tmp_path: Path) -> None:
+    path = tmp_path / "wrong.npz"
+    assert fastgc_command("example", path, "--faulty").returncode == 0
+    run = fastgc_command("check", path)
+    assert run.returncode == 1
+    assert "wrong: b1 and W2 (8 of 47 entries) disagree" in one_line(run.stderr)
+    assert run.stdout.startswith("wrong: b1 and W2")
+
+
+def test_example_leaves_a_file_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "mine.npz"
+    path.write_text("mine")
+    run = fastgc_command("example", path)
+    assert run.returncode == 2
+    assert "exists; it is left as it is" in one_line(run.stderr)
+    assert path.read_text() == "mine"
+    run = fastgc_command("example", tmp_path / "nowhere" / "case.npz")
+    assert run.returncode == 2
+    assert "cannot be written: No such file or directory" in one_line(run.stderr)
+
+
+def test_json(example: dict[str, Any], tmp_path: Path) -> None:
+    path = save(tmp_path / "case.npz", example, dW2=-example["dW2"])
+    run = fastgc_command(
+        "check", path, "--json", "--method", "loop", "--epsilon", "1e-6", "--tolerance", "1e-5"
+    )
+    assert run.returncode == 1
+    one_line(run.stderr)
+    data = json.loads(run.stdout)
+    assert (data["method"], data["epsilon"], data["tolerance"]) == ("loop", 1e-6, 1e-5)
+    assert [name for name, tensor in data["tensors"].items() if not tensor["ok"]] == ["W2"]
+
+
+def test_cannot_tell(example: dict[str, Any], tmp_path: Path) -> None:
+    path = save(tmp_path / "case.npz", example)
+    run = fastgc_command("check", path, "--epsilon", "1e-15")
+    assert run.returncode == 3
+    assert "cannot tell: " in one_line(run.stderr)
+    assert run.stdout.startswith("cannot tell: ")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_gradient_that_is_not_finite_is_wrong(
+    example: dict[str, Any], tmp_path: Path, value: float
+) -> None:
+    wrong = example["dW2"].copy()
+    wrong[1, 4] = value
+    run = fastgc_command("check", save(tmp_path / "case.npz", example, dW2=wrong), "--json")
+    assert run.returncode == 1
+    data = json.loads(run.stdout)
+    assert data["tensors"]["W2"]["worst"]["name"] == "W2[1, 4]"
+    assert data["tensors"]["W2"]["counts"]["nonfinite"] == 1
+
+
+def test_options_of_the_network_are_read(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    X, Y = rng.standard_normal((3, 5)), np.array([0, 2, 1, 1, 0])
+    parameters = {
+        "W1": rng.standard_normal((4, 3)), "b1": np.zeros((4, 1)), "W2": rng.standard_normal((4, 4)),
+        "b2": np.zeros((4, 1)), "W3": rng.standard_normal((3, 4)), "b3": np.zeros((3, 1)),
+    }  # fmt: skip
+    net = fastgc.Network(X, Y, activation=["tanh", "silu"], loss="softmax", weight_decay=0.5)
+    gradients = fastgc.numerical_gradient(net, parameters)
+    arrays = {
+        "X": X,
+        "Y": Y,
+        **parameters,
+        **{f"d{key}": value for key, value in gradients.items()},
+    }
+    options = {"activation": ["tanh", "silu"], "loss": "softmax", "weight_decay": 0.5}
+    path = save(
+        tmp_path / "case.npz", arrays, **options, dZ3=np.zeros((3, 5)), dA2=np.zeros((4, 5))
+    )
+    assert fastgc_command("check", path).returncode == 0
+    assert (
+        fastgc_command("check", save(path, arrays, **{**options, "weight_decay": 0.0})).returncode
+        == 1
+    )
+    assert (
+        fastgc_command("check", save(path, arrays, **{**options, "activation": "tanh"})).returncode
+        == 1
+    )
+
+
+CHANGES: list[tuple[dict[str, Any], str]] = [
+    ({"X": None}, "has no X; wanted X, Y, W1, b1"),
+    ({"Y": None}, "has no Y; wanted"),
+    ({"W1": None, "dW1": None}, "has no W1; wanted"),
+    ({"b2": None}, 'parameters has "W2" but no "b2"'),
+    ({"dW2": None}, "has W2 but no dW2, the gradient to be checked"),
+    ({"w4": np.ones(3)}, "has the key w4, which is not one of X, Y, W1"),
+    ({"W5": np.ones((1, 1)), "dW5": np.ones((1, 1))}, 'parameters has the key "W5"'),
+    ({"dW7": np.ones((1, 1))}, 'gradients has the key "dW7", which belongs to no parameter'),
+    (
+        {"dW2": np.ones((5, 3))},
+        'gradients["dW2"] has shape (5, 3); parameters["W2"] has shape (3, 5). Transpose it?',
+    ),
+    ({"W2": np.ones((5, 3))}, "W2 has shape (5, 3); wanted (n_2, 5)"),
+    ({"X": np.ones((3, 4))}, "X has samples in rows: transpose X"),
+    ({"Y": np.array([1, 2, 0])}, "Y holds 2; the logistic loss wants labels in [0, 1]"),
+    ({"X": np.full((4, 3), np.nan)}, "X[0, 0] is nan: X must hold finite numbers"),
+    ({"Y": np.array([0.0, np.inf, 1.0])}, "Y[1] is inf: Y must hold finite numbers"),
+    ({"b3": np.array([[np.nan]])}, "b3[0, 0] is nan: the parameters must be finite numbers"),
+    ({"X": np.empty((4, 0))}, "X has shape (4, 0): it holds no numbers"),
+    ({"dW1": np.empty((0, 4))}, "dW1 has shape (0, 4): it holds no numbers"),
+    ({"W3": np.array([["a", "b", "c"]])}, "W3 has dtype <U1; wanted real numbers"),
+    ({"db1": np.ones((5, 1), dtype=complex)}, "db1 has dtype complex128; wanted real numbers"),
+    (
+        {"W1": np.array([[{}]], dtype=object)},
+        "W1 in {path} holds pickled objects, which are not read",
+    ),
+    ({"activation": "gelu"}, 'activation is "gelu"; known are: relu, leaky_relu'),
+    ({"activation": 3}, "activation has dtype int64 and shape (); wanted a string"),
+    ({"activation": [1.0, 2.0]}, "activation has dtype float64; wanted strings"),
+    ({"activation": ["relu"]}, "activation names 1 hidden layers; the parameters have 2"),
+    ({"loss": "hinge"}, 'loss is "hinge"; known are: logistic'),
+    ({"loss": ["logistic", "softmax"]}, "loss has dtype <U8 and shape (2,); wanted a string"),
+    ({"weight_decay": -1.0}, "weight_decay is -1.0; wanted a finite number, 0 or more"),
+    ({"weight_decay": [1.0, 2.0]}, "weight_decay has shape (2,); wanted one number"),
+    ({"weight_decay": "much"}, "weight_decay has dtype <U4; wanted real numbers"),
+]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"), CHANGES, ids=[message[:40] for _, message in CHANGES]
+)
+def test_unusable_cases(
+    example: dict[str, Any],
+    tmp_path: Path,
+    changes: Any,
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from fastgc.cli import main
+
+    path = save(tmp_path / "case.npz", example, **changes)
+    monkeypatch.setattr(sys, "argv", ["fastgc", "check", str(path)])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    out, err = capsys.readouterr()
+    assert caught.value.code == 2
+    assert out == ""
+    assert message.format(path=path) in one_line(err)
+
+
+def _truncated(whole: bytes) -> bytes:
+    return whole[: len(whole) // 2]
+
+
+def _damaged_member(whole: bytes) -> bytes:
+    middle = whole.index(b"X.npy") + 200
+    return (
+        whole[:middle] + bytes(b ^ 0xFF for b in whole[middle : middle + 40]) + whole[middle + 40 :]
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (lambda whole: b"", "is empty; `fastgc example FILE.npz` writes one"),
+        (lambda whole: b"hello world", "is not a npz file; `fastgc example"),
+        (lambda whole: pickle.dumps({"X": 1}), "is not a npz file"),
+        (_truncated, "is a damaged or truncated npz file"),
+        (_damaged_member, "X in .* is damaged or truncated"),
+        (lambda whole: b"PK\x03\x04" + b"\0" * 50, "is a damaged or truncated npz file"),
+    ],
+)  # fmt: skip
+def test_unusable_files(
+    example: dict[str, Any], tmp_path: Path, content: Any, message: str
+) -> None:
+    path = save(tmp_path / "case.npz", example)
+    path.write_bytes(content(path.read_bytes()))
+    run = fastgc_command("check", path)
+    assert (run.returncode, run.stdout) == (2, "")
+    assert re.search(message, one_line(run.stderr))
+
+
+def test_files_of_other_kinds(example: dict[str, Any], tmp_path: Path) -> None:
+    np.save(tmp_path / "one.npy", example["X"])
+    run = fastgc_command("check", tmp_path / "one.npy")
+    assert "is a npy file with one array; wanted npz" in one_line(run.stderr)
+    with zipfile.ZipFile(tmp_path / "text.npz", "w") as archive:
+        archive.writestr("X", "not an array")
+    run = fastgc_command("check", tmp_path / "text.npz")
+    assert run.returncode == 2
+    assert re.search("X in .* is not an array", one_line(run.stderr))
+    for path, message in ((tmp_path / "none.npz", "No such file"), (tmp_path, "Is a directory")):
+        run = fastgc_command("check", path)
+        assert run.returncode == 2
+        assert message in one_line(run.stderr)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["check"], "Missing argument"),
+        (["chekc", "x.npz"], "No such command"),
+        (["check", "x.npz", "--fast"], "No such option"),
+        (["check", "x.npz", "--epsilon", "small"], "Invalid value for '--epsilon'"),
+        (["check", "{case}", "--epsilon", "-1"], "epsilon is -1.0; wanted a finite number"),
+        (["check", "{case}", "--tolerance", "nan"], "tolerance is nan; wanted a finite number"),
+        (
+            ["check", "{case}", "--method", "fast"],
+            'method is "fast"; known are: auto, loop, stacked',
+        ),
+    ],
+)
+def test_unusable_arguments(
+    example: dict[str, Any], tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    path = save(tmp_path / "case.npz", example)
+    run = fastgc_command(*[argument.format(case=path) for argument in arguments])
+    assert (run.returncode, run.stdout) == (2, "")
+    assert message in one_line(run.stderr)
+
+
+def test_version_and_help() -> None:
+    assert fastgc_command("--version").stdout == f"fastgc {fastgc.__version__}\n"
+    for arguments in ([], ["--help"], ["-h"]):
+        run = fastgc_command(*arguments)
+        assert run.returncode == 0
+        assert "Examples:\n    fastgc demo" in run.stdout
+    for command in ("check", "demo", "example"):
+        run = fastgc_command(command, "--help")
+        assert run.returncode == 0
+        assert f"    fastgc {command}" in run.stdout
+    assert (
+        "Exit status: 0 right, 1 wrong, 2 unusable input, 3 cannot tell"
+        in fastgc_command("check", "--help").stdout
+    )
+
+
+def test_a_stream_that_lacks_the_letters() -> None:
+    run = fastgc_command("check", "--help", PYTHONIOENCODING="ascii", PYTHONUTF8="0")
+    assert (run.returncode, run.stderr) == (0, "")

@@ -1,0 +1,170 @@
+"""Report: what it says, how it prints, and what a program gets of it."""
+
+import dataclasses
+import io
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+import fastgc
+from tests.cases import lab_case
+
+
+@pytest.fixture
+def reports() -> tuple[fastgc.Report, fastgc.Report]:
+    X, Y, parameters, right, faulty = lab_case()
+    net = fastgc.Network(X, Y)
+    return fastgc.check(net, parameters, faulty), fastgc.check(net, parameters, right)
+
+
+def test_a_wrong_report(reports: tuple[fastgc.Report, fastgc.Report]) -> None:
+    wrong, _ = reports
+    assert wrong.verdict == "wrong"
+    assert not wrong.ok
+    assert not wrong
+    W2 = wrong.tensors["W2"]
+    assert W2.shape == (3, 5)
+    assert W2.verdict == "wrong"
+    assert not W2.ok
+    assert W2.difference == pytest.approx(1 / 3, rel=1e-6)
+    assert W2.worst.name == f"W2[{W2.worst.index[0]}, {W2.worst.index[1]}]"
+    assert W2.worst.analytic == pytest.approx(2 * W2.worst.numerical, rel=1e-6)
+    assert W2.worst.verdict == "disagree"
+    assert sum(W2.counts.values()) == 15
+    assert wrong.tensors["b1"].difference == pytest.approx(3 / 5, rel=1e-6)
+
+
+def test_the_worst_entry_is_the_worst() -> None:
+    w = np.zeros((2, 3))
+    gradients = np.ones((2, 3))
+    gradients[0, 1], gradients[1, 2] = 1.5, 3.0
+    worst = fastgc.check(lambda w: float(w.sum()), w, gradients).tensors["parameters"].worst
+    assert (worst.name, worst.index, worst.analytic) == ("parameters[1, 2]", (1, 2), 3.0)
+    gradients[0, 0] = math.nan
+    worst = fastgc.check(lambda w: float(w.sum()), w, gradients).tensors["parameters"].worst
+    assert (worst.name, worst.verdict) == ("parameters[0, 0]", "nonfinite")
+
+
+def test_text_of_a_wrong_report(reports: tuple[fastgc.Report, fastgc.Report]) -> None:
+    lines = str(reports[0]).splitlines()
+    assert lines[0] == "wrong: b1 and W2 (8 of 47 entries) disagree with the numerical gradient"
+    assert lines[1].startswith(
+        "difference 0.285093, tolerance 2e-07; method stacked, epsilon 1e-07; "
+    )
+    assert lines[3].split() == [
+        "tensor", "shape", "difference", "worst", "entry", "analytic", "numerical", "verdict"
+    ]  # fmt: skip
+    assert [line.split()[0] for line in lines[4:]] == ["W1", "b1", "W2", "b2", "W3", "b3"]
+    assert lines[6].startswith("W2      (3, 5)  3.333e-01   W2[")
+    assert lines[6].endswith("wrong, 4 of 15")
+    assert lines[4].endswith("correct")
+    assert max(map(len, lines)) < 110
+    assert not any(line != line.rstrip() for line in lines)
+
+
+def test_text_of_a_correct_report(reports: tuple[fastgc.Report, fastgc.Report]) -> None:
+    first = str(reports[1]).splitlines()[0]
+    assert (
+        first
+        == "correct: 47 entries of W1, b1, W2, b2, W3 and b3 agree with the numerical gradient"
+    )
+
+
+def test_text_of_one_entry_and_of_many_tensors() -> None:
+    one = fastgc.check(lambda t: t**2, 3.0, 6.0)
+    assert str(one).startswith("correct: 1 entry of parameters agrees with the numerical gradient")
+    names = [f"p{i}" for i in range(9)]
+    many = fastgc.check(
+        lambda p: sum(p.values()), dict.fromkeys(names, 1.0), dict.fromkeys(names, 2.0)
+    )
+    assert str(many).startswith(
+        "wrong: p0, p1, p2, p3, p4, p5 and 3 more (9 of 9 entries) disagree with the numerical"
+    )
+
+
+def test_text_of_nonfinite_gradients() -> None:
+    report = fastgc.check(lambda w: float(w.sum()), np.ones(3), np.array([1.0, math.nan, 2.0]))
+    assert str(report).endswith("wrong, 2 of 3 (1 not finite)")
+    assert math.isnan(report.difference)
+
+
+def test_names_with_brackets_are_no_markup() -> None:
+    report = fastgc.check(
+        lambda p: p["[red]x[/red]"] * 2, {"[red]x[/red]": 1.0}, {"[red]x[/red]": 2.0}
+    )
+    assert "[red]x[/red]" in str(report).splitlines()[4]
+
+
+def test_text_has_no_control_codes(
+    reports: tuple[fastgc.Report, fastgc.Report], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("FORCE_COLOR", "1"), ("TERM", "xterm-256color"), ("COLUMNS", "20")):
+        monkeypatch.setenv(name, value)
+    assert "\x1b" not in str(reports[0])
+    assert len(str(reports[0]).splitlines()) == 10
+
+
+def test_a_terminal_gets_colour_and_every_digit(
+    reports: tuple[fastgc.Report, fastgc.Report],
+) -> None:
+    for width in (40, 60, 80, 120):
+        stream = io.StringIO()
+        Console(file=stream, force_terminal=True, width=width, color_system="standard").print(
+            reports[0]
+        )
+        text = stream.getvalue()
+        assert "\x1b[1;31mwrong" in text
+        assert "…" not in text
+
+
+def test_reports_are_frozen(reports: tuple[fastgc.Report, fastgc.Report]) -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError, match="cannot assign to field 'verdict'"):
+        reports[0].verdict = "correct"  # type: ignore[misc]
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(type(k) is str and _is_plain(v) for k, v in value.items())
+    if isinstance(value, list):
+        return all(map(_is_plain, value))
+    return type(value) in (str, int, float, bool, type(None))
+
+
+def test_to_dict_is_plain_json(reports: tuple[fastgc.Report, fastgc.Report]) -> None:
+    for report in reports:
+        data = report.to_dict()
+        assert _is_plain(data)
+        assert json.loads(json.dumps(data, allow_nan=False)) == data
+        assert data["ok"] is report.ok
+        assert list(data["tensors"]) == list(report.tensors)
+        assert data["tensors"]["W2"]["shape"] == [3, 5]
+        assert data["tensors"]["W2"]["worst"]["index"] == list(report.tensors["W2"].worst.index)
+
+
+def test_to_dict_spells_out_what_json_lacks() -> None:
+    report = fastgc.check(
+        lambda w: float(w[1:].sum()),
+        np.array([1e17, 1.0, 1.0]),
+        np.array([math.nan, math.inf, 1.0]),
+    )
+    data = report.to_dict()
+    assert _is_plain(data)
+    json.dumps(data, allow_nan=False)
+    assert data["difference"] == "nan"
+    assert data["tensors"]["parameters"]["resolution"] == "inf"
+
+
+def test_scalar_types_of_a_report(reports: tuple[fastgc.Report, fastgc.Report]) -> None:
+    for field, kind in (
+        ("difference", float), ("tolerance", float), ("epsilon", float), ("cost", float),
+        ("evaluations", int), ("seconds", float), ("method", str), ("verdict", str),
+    ):  # fmt: skip
+        assert type(getattr(reports[0], field)) is kind
+    assert reports[0].method == "stacked"
+    assert reports[0].epsilon == 1e-7
+    assert reports[0].tolerance == 2e-7
+    assert reports[0].seconds > 0
