@@ -12,7 +12,7 @@ FloatArray: TypeAlias = NDArray[np.float64]
 Container: TypeAlias = Mapping[str, Any] | Sequence[Any] | ArrayLike
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Layout:
     """Names, shapes and order of the tensors of one container.
 

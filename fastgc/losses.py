@@ -13,7 +13,7 @@ import numpy as np
 from fastgc.layout import FloatArray
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Loss:
     """A loss: its value, and what its labels have to be.
 

@@ -1,6 +1,5 @@
 """Network: a cost that fastgc can see into."""
 
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,7 +11,7 @@ from fastgc.layout import Container, FloatArray, Layout, as_real_array, flatten_
 from fastgc.losses import LOSSES
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Layer:
     """Where one layer's W (n, k) and b (n, 1) lie in the flat vector, and what follows them."""
 
@@ -260,6 +259,8 @@ def _known(name: object, table: Mapping[str, object], what: str) -> str:
     if not isinstance(name, str):
         raise TypeError(f"{what} is {name!r}; wanted one of the names: {', '.join(table)}")
     if name not in table:
+        import difflib  # 4 ms that only a misspelt name should cost
+
         close = difflib.get_close_matches(name.lower(), table, n=1)
         advice = f' Did you mean "{close[0]}"?' if close else ""
         raise ValueError(f'{what} is "{name}"; known are: {", ".join(table)}.{advice}')

@@ -17,7 +17,7 @@ from fastgc.rounding import rounding_of_gradients
 Cost = Callable[[Any], Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Problem:
     """A cost at a point, ready for a method.
 

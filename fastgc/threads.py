@@ -5,11 +5,13 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 _lock = threading.Lock()
-_pool: ThreadPoolExecutor | None = None
+_pool: "ThreadPoolExecutor | None" = None
 _controller: Any = None
 _limiter: Any = None
 _limited = 0
@@ -77,10 +79,12 @@ def one_blas_thread() -> Iterator[None]:
                 _limiter.restore_original_limits()
 
 
-def _shared_pool() -> ThreadPoolExecutor:
+def _shared_pool() -> "ThreadPoolExecutor":
     global _pool
     with _lock:
         if _pool is None:
+            from concurrent.futures import ThreadPoolExecutor  # 5 ms that an import should not cost
+
             _pool = ThreadPoolExecutor(available_cores(), thread_name_prefix="fastgc")
         return _pool
 

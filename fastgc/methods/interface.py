@@ -7,7 +7,7 @@ from fastgc.layout import FloatArray
 from fastgc.problem import Problem
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Base:
     """What is known of the cost at θ before a method starts.
 
@@ -20,7 +20,7 @@ class Base:
     noise: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Resources:
     """What a method may use. None of it changes a result.
 
@@ -35,7 +35,7 @@ class Resources:
     advance: Callable[[int], None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Approximation:
     """What a method found, entry by entry; the verdict on it is reached elsewhere.
 
@@ -50,7 +50,7 @@ class Approximation:
     evaluations: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Method:
     """A way to get gradapprox.
 
