@@ -1,4 +1,4 @@
-"""How a Report looks: a headline, a line of figures, a table with a line for each tensor."""
+"""How a Report looks: a headline, the figures, a table with a line for each tensor."""
 
 import io
 import os
@@ -99,8 +99,9 @@ def headline(report: Report) -> str:
 
 def _figures(report: Report) -> str:
     return (
-        f"difference {report.difference:.6g}, tolerance {report.tolerance:g}; "
-        f"method {report.method}, epsilon {report.epsilon:g}; cost {report.cost:.6g}, "
+        f"difference {report.difference:.6g}, tolerance {report.tolerance:g}, "
+        f"cost {report.cost:.6g}\n"
+        f"method {report.method}, epsilon {report.epsilon:g}, "
         f"{report.evaluations} evaluations in {_duration(report.seconds)}"
     )
 
