@@ -70,10 +70,13 @@ def table_noise(values: Sequence[float]) -> float:
     >>> table_noise([0.0, 1.0, 4.0, 9.0, 16.0, 25.0, 36.0])     # a parabola has no noise
     0.0
     """
+    largest = max(map(abs, values))
+    if largest == 0:
+        return 0.0
     estimates: list[float] = []
     both_signs: list[bool] = []
     gamma = 1.0
-    row = list(values)
+    row = [value / largest for value in values]  # squares of 1e200 would overflow
     for k in range(1, len(values)):
         row = [b - a for a, b in pairwise(row)]
         gamma *= k / (2 * (2 * k - 1))
@@ -82,8 +85,8 @@ def table_noise(values: Sequence[float]) -> float:
     for k in range(len(estimates) - 2):
         three = estimates[k : k + 3]
         if both_signs[k] and max(three) <= 4 * min(three):
-            return estimates[k]
-    return min(estimates[:-2])
+            return largest * estimates[k]
+    return largest * min(estimates[:-2])
 
 
 def uncertainty_of_differences(cost: float, noise: float, steps: FloatArray) -> FloatArray:

@@ -59,7 +59,6 @@ def pose(cost: object, parameters: Container, *, vectorized: bool = False) -> Pr
         return _network_problem(cost, layout, theta)
     if vectorized:
         return _vectorized_problem(cost, layout, theta)
-
     return _function_problem(cost, layout, theta)
 
 
@@ -151,20 +150,23 @@ def _noting(layout: Layout, theta: FloatArray, *vectors: FloatArray) -> Iterator
     try:
         yield
     except Exception as error:
-        places = " to ".join(dict.fromkeys(_describe(layout, theta, v) for v in vectors))
-        error.add_note(f"fastgc: the cost raised this {places}")
+        places = list(dict.fromkeys(_describe(layout, theta, vector) for vector in vectors))
+        where = (
+            f"at {places[0]}" if len(places) == 1 else f"in the stack from {' to '.join(places)}"
+        )
+        error.add_note(f"fastgc: the cost raised this {where}")
         raise
 
 
 def _describe(layout: Layout, theta: FloatArray, vector: FloatArray) -> str:
     changed = np.flatnonzero(vector != theta)
     if changed.size == 0:
-        return "at the parameters as given"
+        return "the parameters as given"
     if changed.size == 1:
         k = int(changed[0])
-        return f"at {layout.entry(k)} {vector[k] - theta[k]:+.3g}"
+        return f"{layout.entry(k)} {vector[k] - theta[k]:+.3g}"
     step = float(np.linalg.norm(vector - theta))
-    return f"at a random step of length {step:.3g}, which measures its rounding noise"
+    return f"a random step of length {step:.3g}, which measures its rounding noise"
 
 
 def _as_float(value: object) -> float:

@@ -94,7 +94,9 @@ def _forget_after_fork() -> None:
     global _lock, _pool, _limited
     _lock = threading.Lock()
     _pool = None
-    _limited = 0
+    if _limited:  # by a thread of the parent
+        _limiter.restore_original_limits()
+        _limited = 0
 
 
 if hasattr(os, "register_at_fork"):

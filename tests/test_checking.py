@@ -375,7 +375,8 @@ def test_an_exception_at_the_parameters_and_in_a_stack() -> None:
     with pytest.raises(ZeroDivisionError) as caught:
         fastgc.check(stacked, W, W, vectorized=True)
     assert caught.value.__notes__ == [
-        "fastgc: the cost raised this at parameters[0, 0] +1e-07 to at parameters[2, 4] -1e-07"
+        "fastgc: the cost raised this in the stack from parameters[0, 0] +1e-07 "
+        "to parameters[2, 4] -1e-07"
     ]
 
     def distant(w: Any) -> float:

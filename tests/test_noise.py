@@ -90,3 +90,9 @@ def test_uncertainty() -> None:
     assert by_noise.tolist() == pytest.approx([1e-4, 5e-5, math.inf])
     by_size = uncertainty_of_differences(-4.0, 0.0, steps)
     assert by_size[0] == pytest.approx(4 * 2.0**-53 * 4.0 / 1e-7)
+
+
+@pytest.mark.parametrize("scale", [1e-250, 1e-3, 1e250])
+def test_noise_scales_with_the_values(scale: float) -> None:
+    values = [1.0, 1.5, 1.2, 1.9, 1.1, 1.4, 1.8, 1.3, 1.6]
+    assert table_noise([scale * v for v in values]) == pytest.approx(scale * table_noise(values))
