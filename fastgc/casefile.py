@@ -92,7 +92,7 @@ def save_example(path: str | os.PathLike[str], *, faulty: bool = False) -> None:
     arrays |= {"activation": "relu", "loss": "logistic", "weight_decay": 0.0}
     try:
         with Path(path).open("xb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
+            np.savez(file, **arrays)
     except FileExistsError as error:
         raise CaseError(f"{path} exists; it is left as it is. Choose another name") from error
     except OSError as error:
