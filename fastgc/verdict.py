@@ -39,11 +39,11 @@ def entry_verdicts(
         typical: s, (n,); the root mean square of ĝ over the entry's tensor.
         tolerance: relative.
     """
-    scale = np.maximum(np.maximum(np.abs(grad), np.abs(gradapprox)), typical)
-    # inf and NaN fail both comparisons; so does an error too large for a float
+    # inf and NaN are nonfinite below; an error too large for a float disagrees
     with np.errstate(invalid="ignore", over="ignore"):
+        scale = np.maximum(np.maximum(np.abs(grad), np.abs(gradapprox)), typical)
         within = np.abs(grad - gradapprox) <= tolerance * scale + uncertainty
-    resolved = (uncertainty <= RESOLUTION * scale) | ((grad == 0) & (gradapprox == 0))
+        resolved = (uncertainty <= RESOLUTION * scale) | ((grad == 0) & (gradapprox == 0))
     codes = np.where(within, np.where(resolved, AGREE, UNRESOLVED), DISAGREE)
     codes[~(np.isfinite(grad) & np.isfinite(gradapprox))] = NONFINITE
     return codes.astype(np.uint8)
@@ -88,7 +88,8 @@ def root_mean_square(vector: FloatArray) -> float:
         return 0.0
     exponent = _exponent(largest)
     mean = _norm(np.ldexp(vector, -exponent)) / math.sqrt(vector.size)
-    return math.ldexp(mean, exponent)
+    # rounded up, the mean of the largest floats would be none
+    return math.ldexp(min(mean, math.ldexp(largest, -exponent)), exponent)
 
 
 def _largest(vector: FloatArray) -> float:

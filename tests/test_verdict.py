@@ -92,6 +92,12 @@ def test_root_mean_square_leaves_out_what_is_not_finite() -> None:
     assert root_mean_square(np.array([nan])) == 0.0
 
 
+def test_root_mean_square_of_the_largest_floats() -> None:
+    largest = float(np.finfo(float).max)
+    for count in range(1, 12):
+        assert root_mean_square(np.full(count, largest)) == pytest.approx(largest)
+
+
 @given(
     hnp.arrays(float, 5, elements=st.floats(allow_nan=True, allow_infinity=True)),
     hnp.arrays(float, 5, elements=st.floats(allow_nan=True, allow_infinity=True)),
