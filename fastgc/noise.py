@@ -40,7 +40,7 @@ def noise_of_cost(problem: Problem) -> tuple[float, int]:
     for step in STEPS:
         # Multiples of a rounding unit of θ: then θ + iδ is exact, and the table shows the rounding
         # of the cost alone, not that of its arguments.
-        delta = (4.0 * theta + step * direction) - 4.0 * theta
+        delta = 4.0 * ((theta + 0.25 * step * direction) - theta)
         costs = _along(problem, delta)
         evaluations += POINTS
         if not all(map(math.isfinite, costs)):

@@ -84,6 +84,11 @@ def test_a_line_through_theta_is_exact() -> None:
     assert (np.ptp(steps[:, :2], axis=0) == 0).all()
 
 
+def test_parameters_near_the_largest_float() -> None:
+    problem = pose(lambda w: float(np.clip(w, -1, 1).sum()), np.array([0.0, 1.7e308]))
+    assert noise_of_cost(problem)[0] < 1e-15
+
+
 def test_uncertainty() -> None:
     steps = np.array([2e-7, 4e-7, 0.0])
     by_noise = uncertainty_of_differences(1.0, 1e-12, steps)
