@@ -58,10 +58,10 @@ def renderable(report: Report) -> RenderableType:
         table.add_column(heading, justify=justify, overflow="fold")
     for tensor in report.tensors.values():
         table.add_row(
-            Text(tensor.name),
+            Text(_shown(tensor.name)),
             Text(str(tensor.shape)),
             Text(f"{tensor.difference:.3e}"),
-            Text(tensor.worst.name),
+            Text(_shown(tensor.worst.name)),
             Text(f"{tensor.worst.analytic:.7g}"),
             Text(f"{tensor.worst.numerical:.7g}"),
             Text(_verdict_cell(tensor), style=STYLES[tensor.verdict]),
@@ -116,6 +116,11 @@ def _verdict_cell(tensor: TensorReport) -> str:
     return f"{cell} ({nonfinite} not finite)" if nonfinite else cell
 
 
+def _shown(name: str) -> str:
+    """A name as it is, or with its line breaks and control codes spelt out."""
+    return name if name.isprintable() and name else repr(name)
+
+
 def _size(tensor: TensorReport) -> int:
     return sum(tensor.counts.values())
 
@@ -126,7 +131,7 @@ def _entries(count: int) -> str:
 
 def _list(names: Iterable[str]) -> str:
     """``W1, b1 and W2``; a long list ends in ``and 7 more``."""
-    names = list(names)
+    names = [_shown(name) for name in names]
     if len(names) > NAMED:
         names = [*names[:NAMED], f"{len(names) - NAMED} more"]
     if len(names) == 1:

@@ -98,6 +98,13 @@ def test_names_with_brackets_are_no_markup() -> None:
     assert "[red]x[/red]" in str(report).splitlines()[5]
 
 
+def test_names_with_control_codes_are_spelt_out() -> None:
+    for name, shown in (("a\nb", "'a\\nb'"), ("\x1b[31m", "'\\x1b[31m'"), ("", "''")):
+        report = fastgc.check(lambda p: sum(p.values()) * 2.0, {name: 1.0}, {name: 2.0})
+        assert str(report).startswith(f"correct: 1 entry of {shown} agrees")
+        assert len(str(report).splitlines()) == 6
+
+
 def test_text_has_no_control_codes(
     reports: tuple[fastgc.Report, fastgc.Report], monkeypatch: pytest.MonkeyPatch
 ) -> None:
