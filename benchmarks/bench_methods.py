@@ -39,13 +39,17 @@ def contenders(name: str) -> dict[str, Callable[[], Array]]:
     gradients = lab.backward_propagation_n(X, Y, lab.forward_propagation_n(X, Y, parameters)[1])
     net = fastgc.Network(X, Y)
     problem = pose(net, parameters)
-    base = Base(base_cost(problem)[0], noise_of_cost(problem)[0])
+    cost, _ = base_cost(problem)
+    base = Base(cost, noise_of_cost(problem, cost)[0])
+    everything = np.arange(problem.theta.size)
     resources = Resources(256 * 2**20, available_cores(), lambda _: None)
     right = flat(gradients)
 
     def by_method(method: str) -> Array:
         with one_blas_thread():
-            found = METHODS[method].approximate(problem, base, METHODS[method].epsilon, resources)
+            found = METHODS[method].approximate(
+                problem, everything, base, METHODS[method].epsilon, resources
+            )
         return found.gradapprox
 
     def by_gradient_check_n() -> Array:

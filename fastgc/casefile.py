@@ -1,5 +1,6 @@
 """Saved cases: a network, its data and its gradients in one npz file, read without pickle."""
 
+import io
 import os
 import re
 from dataclasses import dataclass
@@ -59,7 +60,7 @@ def load_case(path: str | os.PathLike[str]) -> Case:
         elif key not in ("X", "Y", *OPTIONS) and not re.fullmatch(r"d[ZA]\d+", key):
             raise CaseError(
                 f"{path} has the key {key}, which is not one of X, Y, W1, b1, …, dW1, db1, …, "
-                f"{', '.join(OPTIONS)}"
+                f"{', '.join(OPTIONS)}. Mend the name, or leave it out"
             )
     for key in parameters:
         if f"d{key}" not in gradients:
@@ -102,17 +103,16 @@ def save_example(path: str | os.PathLike[str], *, faulty: bool = False) -> None:
 def _read(path: Path) -> dict[str, NDArray[Any]]:
     """Every array of the file. Whatever the bytes are, the only exception is CaseError."""
     try:
-        with path.open("rb") as file:
-            start = file.read(6)
+        content = path.read_bytes()
     except OSError as error:
         raise CaseError(f"{path} cannot be read: {error.strerror or error}") from error
-    if start == b"\x93NUMPY":
+    if content.startswith(b"\x93NUMPY"):
         raise CaseError(f"{path} is a npy file with one array; wanted npz: np.savez(path, X=X, …)")
-    if not start.startswith(b"PK"):
-        what = "is empty" if not start else "is not a npz file"
+    if not content.startswith(b"PK"):
+        what = "is not a npz file" if content else "is empty"
         raise CaseError(f"{path} {what}; `fastgc example FILE.npz` writes one to start from")
     try:
-        archive = np.load(path, allow_pickle=False)
+        archive = np.load(io.BytesIO(content), allow_pickle=False)
     except Exception as error:  # a zip's directory can be damaged in more ways than can be listed
         raise CaseError(f"{path} is a damaged or truncated npz file: {error}") from error
     arrays = {}
@@ -125,7 +125,7 @@ def _read(path: Path) -> dict[str, NDArray[Any]]:
                     raise CaseError(f"{key} in {path} cannot be read: {error}") from error
                 raise CaseError(
                     f"{key} in {path} holds pickled objects, which are not read; "
-                    "wanted an array of numbers"
+                    "wanted an array of numbers: np.savez(path, X=X, Y=Y, **parameters, dW1=dW1, …)"
                 ) from error
             except Exception as error:  # as above, for one member
                 raise CaseError(f"{key} in {path} is damaged or truncated: {error}") from error

@@ -7,11 +7,14 @@ import contextlib
 import math
 import numbers
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
+
+from fastgc.disputes import settle
 from fastgc.layout import Container, flatten_gradients
-from fastgc.methods import METHODS, Approximation, Base, Resources
+from fastgc.methods import METHODS, Base, Resources
 from fastgc.noise import noise_of_cost
 from fastgc.problem import Problem, base_cost, pose
 from fastgc.progress import Progress
@@ -98,18 +101,23 @@ def check(
     if callable(gradients):
         gradients = gradients(layout.build(layout.views(problem.theta.copy())))
     grad = flatten_gradients(layout, gradients)
-    base, approximation, evaluations = _approximate(
-        problem, method, epsilon, memory, threads, progress, measure_noise=True
-    )
-    tensors = tensor_reports(problem, grad, approximation, tolerance)
+    with _at_work(problem, memory, threads, progress) as resources:
+        cost_at_theta, spent = base_cost(problem)
+        noise, more = noise_of_cost(problem, cost_at_theta)
+        base = Base(cost_at_theta, noise)
+        first = METHODS[method].approximate(
+            problem, np.arange(layout.size), base, epsilon, resources
+        )
+        findings = settle(problem, base, method, epsilon, resources, grad, first, tolerance)
+    tensors = tensor_reports(layout, findings)
     return Report(
         verdict=worst_verdict(tensor.verdict for tensor in tensors.values()),
-        difference=relative_difference(grad, approximation.gradapprox),
+        difference=relative_difference(grad, findings.gradapprox),
         tolerance=tolerance,
         epsilon=epsilon,
         method=method,
         cost=base.cost,
-        evaluations=evaluations,
+        evaluations=spent + more + findings.evaluations,
         seconds=time.perf_counter() - began,
         tensors=tensors,
     )
@@ -172,10 +180,12 @@ def numerical_gradient(
     """
     _require_resources(memory, threads, progress)
     problem, method, epsilon = _prepare(cost, parameters, method, epsilon, vectorized)
-    _, approximation, _ = _approximate(
-        problem, method, epsilon, memory, threads, progress, measure_noise=False
-    )
-    return problem.layout.build(problem.layout.views(approximation.gradapprox))
+    with _at_work(problem, memory, threads, progress) as resources:
+        base = Base(base_cost(problem)[0], noise=0.0)  # not measured: no verdict depends on it
+        found = METHODS[method].approximate(
+            problem, np.arange(problem.layout.size), base, epsilon, resources
+        )
+    return problem.layout.build(problem.layout.views(found.gradapprox))
 
 
 def _prepare(
@@ -206,29 +216,16 @@ def _prepare(
     return problem, method, float(epsilon)
 
 
-def _approximate(
-    problem: Problem,
-    method: str,
-    epsilon: float,
-    memory: int,
-    threads: int | None,
-    show: bool,
-    *,
-    measure_noise: bool,
-) -> tuple[Base, Approximation, int]:
-    """What is known at θ, the method's approximation, and the evaluations of both."""
+@contextlib.contextmanager
+def _at_work(problem: Problem, memory: int, threads: int | None, show: bool) -> Iterator[Resources]:
+    """What a method may use; shows a bar meanwhile, and holds BLAS to one thread for a Network."""
     bar = Progress(2 * problem.layout.size, enabled=show)
-    resources = Resources(
-        memory=memory,
-        threads=available_cores() if threads is None else threads,
-        advance=bar.advance,
-    )
     with one_blas_thread() if problem.pure else contextlib.nullcontext(), bar:
-        cost, spent = base_cost(problem)
-        noise, more = noise_of_cost(problem) if measure_noise else (0.0, 0)
-        base = Base(cost, noise)
-        approximation = METHODS[method].approximate(problem, base, epsilon, resources)
-    return base, approximation, spent + more + approximation.evaluations
+        yield Resources(
+            memory=memory,
+            threads=available_cores() if threads is None else threads,
+            advance=bar.advance,
+        )
 
 
 def _require_resources(memory: object, threads: object, progress: object) -> None:

@@ -276,7 +276,7 @@ def gradient_check_n(
     )
     # Where A_L is exactly 0 or 1 the lab's cost is inf or NaN; the verdict says so, numpy need not.
     with one_blas_thread(), np.errstate(divide="ignore", invalid="ignore"):
-        J_plus, J_minus, _ = perturbed_costs(problem, epsilon, _RESOURCES)
+        J_plus, J_minus = perturbed_costs(problem, np.arange(theta.size), epsilon, _RESOURCES)
         gradapprox = (J_plus - J_minus) / (2 * epsilon)
     return _tell(relative_difference(grad, gradapprox), print_msg)
 

@@ -163,7 +163,7 @@ def as_real_array(value: object, label: str) -> NDArray[Any]:
         array = np.asarray(value)
     except (ValueError, TypeError) as error:
         raise TypeError(
-            f"{label} cannot be made an array of numbers: {error}. "
+            f"{label} cannot be made an array of numbers: {str(error).rstrip('.')}. "
             "Pass each tensor as an array of its own"
         ) from error
     if array.dtype.kind not in "iuf":

@@ -62,7 +62,7 @@ def _probabilities(Y: FloatArray) -> FloatArray:
     if outside.size:
         raise ValueError(
             f"Y holds {outside[0]:g}; the logistic loss wants labels in [0, 1]. "
-            'Map the classes to 0 and 1, or use loss="squared"'
+            'Use loss="softmax" for class indices, loss="squared" for other numbers'
         )
     return Y
 

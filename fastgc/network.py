@@ -208,6 +208,8 @@ class Network:
 
 
 def _data(X: object, Y: object) -> tuple[FloatArray, FloatArray]:
+    if np.asarray(Y).dtype == np.bool_:
+        Y = np.asarray(Y, dtype=np.float64)
     X, Y = _finite(X, "X"), _finite(Y, "Y")
     if X.ndim != 2:
         raise ValueError(
@@ -286,7 +288,7 @@ def _depth(names: list[str]) -> int:
         if name not in wanted:
             raise ValueError(
                 f'parameters has the key "{name}"; a Network has W1, b1, W2, b2, … numbered from 1 '
-                f"without gaps, and nothing else (found in order: {', '.join(wanted) or 'none'})"
+                "without gaps, and nothing else"
             )
     for name in wanted:
         if name not in names:

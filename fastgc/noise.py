@@ -12,7 +12,7 @@ from itertools import pairwise
 import numpy as np
 
 from fastgc.layout import FloatArray
-from fastgc.problem import Problem
+from fastgc.problem import Problem, random_cost
 from fastgc.rounding import UNIT_ROUNDOFF
 
 POINTS = 9
@@ -25,16 +25,36 @@ STACK_LIMIT = 2**16  # parameters; nine copies of more would be no small part of
 # cost that rounds to single precision needs.
 STEPS = tuple(2.0**e for e in range(-30, -5, 6))
 
+# Noise above so many rounding units of J is measured again before it is believed.
+SUSPICIOUS = 1e4
+
 # Rounding errors of J that are always allowed for: a J rounded once moves a central difference by
 # u·|J|/ε, and a sum of a few terms by some more, when the table shows nothing.
 LEAST_NOISE = 4 * UNIT_ROUNDOFF
 
 
-def noise_of_cost(problem: Problem) -> tuple[float, int]:
-    """σ_J, the standard deviation of the rounding errors of J near θ, and the evaluations spent."""
-    theta = problem.theta
-    direction = np.random.default_rng(0).standard_normal(theta.size)
+def noise_of_cost(problem: Problem, cost: float) -> tuple[float, int]:
+    """σ_J, the standard deviation of the rounding errors of J near θ, and the evaluations spent.
+
+    Args:
+        problem: whose cost it is.
+        cost: J(θ), evaluated by itself.
+
+    Raises:
+        ValueError: for a vectorized cost whose rows depend on each other, or a random one.
+    """
+    direction = np.random.default_rng(0).standard_normal(problem.theta.size)
     direction /= math.sqrt(direction @ direction)
+    sigma, evaluations = _noise_along(problem, direction, cost)
+    if sigma > SUSPICIOUS * UNIT_ROUNDOFF * abs(cost):
+        # a low precision, or a kink on the way: that would hardly lie on the other side as well
+        other, more = _noise_along(problem, -direction, cost)
+        sigma, evaluations = min(sigma, other), evaluations + more
+    return sigma, evaluations
+
+
+def _noise_along(problem: Problem, direction: FloatArray, cost: float) -> tuple[float, int]:
+    theta = problem.theta
     evaluations = 0
     sigma = 0.0
     for step in STEPS:
@@ -46,6 +66,14 @@ def noise_of_cost(problem: Problem) -> tuple[float, int]:
         if not all(map(math.isfinite, costs)):
             break
         sigma = table_noise(costs)
+        if abs(costs[0] - cost) > 100 * max(sigma, UNIT_ROUNDOFF * abs(cost)):
+            if problem.evaluate_stack is None:
+                raise random_cost(cost, costs[0])
+            raise ValueError(
+                f"the vectorized cost is {cost!r} for the parameters alone and {costs[0]!r} for "
+                f"the same parameters in a stack of {POINTS}: its rows depend on each other. "
+                "Sum and normalise within each row, over the axes after the first"
+            )
         if sum(a == b for a, b in pairwise(costs)) <= POINTS // 2:
             break
     return sigma, evaluations

@@ -78,13 +78,27 @@ def base_cost(problem: Problem) -> tuple[float, int]:
         )
     if problem.pure:
         return value, 1
+    return value, 1 + require_same_cost(problem, value)
+
+
+def require_same_cost(problem: Problem, value: float) -> int:
+    """Evaluates J(θ) once more; 1, the evaluations spent.
+
+    Raises:
+        ValueError: for a cost that gives another number than `value` now.
+    """
     again = problem.evaluate(problem.theta)
     if again != value:
-        raise ValueError(
-            f"the cost differs by {abs(again - value):.3g} between two identical calls "
-            f"({value!r}, then {again!r}): it is random, or keeps state. Dropout? Seed it"
-        )
-    return value, 2
+        raise random_cost(value, again)
+    return 1
+
+
+def random_cost(value: float, again: float) -> ValueError:
+    """The error for a cost that gave `value` and then `again` at the same parameters."""
+    return ValueError(
+        f"the cost differs by {abs(again - value):.3g} between two identical calls "
+        f"({value!r}, then {again!r}): it is random, or keeps state. Dropout? Seed it"
+    )
 
 
 def _network_problem(net: Network, layout: Layout, theta: FloatArray) -> Problem:
@@ -200,10 +214,14 @@ def _as_number_array(value: object, wanted: str) -> NDArray[Any]:
         return np.asarray(float(value))
     try:
         array = np.asarray(value)
-    except (ValueError, TypeError) as error:
-        raise TypeError(f"the cost returned {_kind(value)}; wanted {wanted}") from error
-    if array.dtype.kind not in "iuf":
-        advice = " Take its real part" if array.dtype.kind == "c" else ""
+    except (ValueError, TypeError):
+        array = np.asarray(None)
+    if isinstance(value, tuple) or array.dtype.kind not in "iuf":
+        advice = ""
+        if isinstance(value, tuple):
+            advice = " Return the cost alone: lambda parameters: f(parameters)[0]"
+        elif array.dtype.kind == "c":
+            advice = " Take its real part"
         raise TypeError(f"the cost returned {_kind(value)}; wanted {wanted}.{advice}")
     return array
 

@@ -7,18 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastgc.layout import FloatArray, entry_name
-from fastgc.methods import Approximation
-from fastgc.problem import Problem
+from fastgc.disputes import Findings
+from fastgc.layout import Layout, entry_name
 from fastgc.verdict import (
-    AGREE,
-    DISAGREE,
     ENTRY_VERDICTS,
     NONFINITE,
     Verdict,
-    entry_verdicts,
+    entry_scale,
     relative_difference,
-    root_mean_square,
     verdict_of,
 )
 
@@ -36,7 +32,7 @@ class Entry:
         analytic: the gradient that was checked.
         numerical: gradapprox.
         uncertainty: how far rounding may have moved `numerical`.
-        verdict: ``agree``, ``unresolved``, ``disagree`` or ``nonfinite``.
+        verdict: ``agree``, ``kink``, ``unresolved``, ``disagree`` or ``nonfinite``.
     """
 
     name: str
@@ -58,8 +54,8 @@ class TensorReport:
         difference: the lab's formula over this tensor.
         worst: the entry with the worst verdict and, among those, the largest error.
         counts: number of entries by entry verdict.
-        resolution: the largest uncertainty of its entries, in the unit of the gradient: errors
-            much smaller than this could not have been seen.
+        resolution: the largest uncertainty of its entries, relative to the gradient: errors
+            smaller than this are lost in the rounding noise of the cost.
         diagnosis: what the error looks like; None where nothing is said.
     """
 
@@ -147,26 +143,18 @@ class Report:
         }
 
 
-def tensor_reports(
-    problem: Problem, grad: FloatArray, approximation: Approximation, tolerance: float
-) -> dict[str, TensorReport]:
-    """The verdict on every tensor of `grad` (P,)."""
-    layout = problem.layout
-    gradapprox, uncertainty = approximation.gradapprox, approximation.uncertainty
-    parts = list(layout.tensors())
-    means = [root_mean_square(gradapprox[part]) for _, part in parts]
-    typical = np.repeat(means, np.diff(layout.offsets))
-    codes = entry_verdicts(grad, gradapprox, uncertainty, typical, tolerance)
-    if problem.rounding is not None and (codes == DISAGREE).any():
-        # entries that a right backward pass could not have got any closer
-        wider = uncertainty + problem.rounding()
-        excused = entry_verdicts(grad, gradapprox, wider, typical, tolerance) < DISAGREE
-        codes[excused & (codes == DISAGREE)] = AGREE
+def tensor_reports(layout: Layout, findings: Findings) -> dict[str, TensorReport]:
+    """The verdict on every tensor."""
+    grad, gradapprox, codes = findings.grad, findings.gradapprox, findings.codes
     with np.errstate(invalid="ignore", over="ignore"):  # inf - inf in a nonfinite entry
         errors = np.abs(grad - gradapprox)
+        scale = entry_scale(grad, gradapprox, findings.typical)
+        relative = np.zeros(grad.size)
+        np.divide(findings.uncertainty, scale, out=relative, where=scale > 0)
     errors[codes == NONFINITE] = np.inf
+    relative[codes == NONFINITE] = 0.0
     reports = {}
-    for i, (name, part) in enumerate(parts):
+    for i, (name, part) in enumerate(layout.tensors()):
         worst = codes[part].max()
         k = int(np.argmax(np.where(codes[part] == worst, errors[part], -1.0)))
         index = layout.index(i, k)
@@ -181,11 +169,11 @@ def tensor_reports(
                 index=index,
                 analytic=float(grad[part][k]),
                 numerical=float(gradapprox[part][k]),
-                uncertainty=float(uncertainty[part][k]),
+                uncertainty=float(findings.uncertainty[part][k]),
                 verdict=ENTRY_VERDICTS[worst],
             ),
             counts=dict(zip(ENTRY_VERDICTS, counts, strict=True)),
-            resolution=float(uncertainty[part].max()),
+            resolution=float(relative[part].max()),
         )
     return reports
 

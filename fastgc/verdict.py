@@ -12,8 +12,8 @@ from fastgc.layout import FloatArray
 Verdict: TypeAlias = Literal["correct", "wrong", "unresolved"]
 
 #: What can be said of one entry, from best to worst; `entry_verdicts` returns their indices.
-ENTRY_VERDICTS = ("agree", "unresolved", "disagree", "nonfinite")
-AGREE, UNRESOLVED, DISAGREE, NONFINITE = range(4)
+ENTRY_VERDICTS = ("agree", "kink", "unresolved", "disagree", "nonfinite")
+AGREE, KINK, UNRESOLVED, DISAGREE, NONFINITE = range(5)
 
 #: The largest uncertainty, relative to the gradient, at which an agreement still says something.
 RESOLUTION = 1e-3
@@ -41,12 +41,18 @@ def entry_verdicts(
     """
     # inf and NaN are nonfinite below; an error too large for a float disagrees
     with np.errstate(invalid="ignore", over="ignore"):
-        scale = np.maximum(np.maximum(np.abs(grad), np.abs(gradapprox)), typical)
+        scale = entry_scale(grad, gradapprox, typical)
         within = np.abs(grad - gradapprox) <= tolerance * scale + uncertainty
-        resolved = (uncertainty <= RESOLUTION * scale) | ((grad == 0) & (gradapprox == 0))
+        zero = (grad == 0) & (gradapprox == 0) & (uncertainty < np.inf)
+        resolved = (uncertainty <= RESOLUTION * scale) | zero
     codes = np.where(within, np.where(resolved, AGREE, UNRESOLVED), DISAGREE)
     codes[~(np.isfinite(grad) & np.isfinite(gradapprox))] = NONFINITE
     return codes.astype(np.uint8)
+
+
+def entry_scale(grad: FloatArray, gradapprox: FloatArray, typical: FloatArray) -> FloatArray:
+    """max(|g|, |ĝ|, s), (n,): what an entry's error is relative to."""
+    return np.maximum(np.maximum(np.abs(grad), np.abs(gradapprox)), typical)
 
 
 def verdict_of(worst: int) -> Verdict:

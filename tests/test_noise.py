@@ -7,8 +7,12 @@ import numpy as np
 import pytest
 
 from fastgc.noise import POINTS, noise_of_cost, table_noise, uncertainty_of_differences
-from fastgc.problem import pose
+from fastgc.problem import Problem, pose
 from tests.cases import NETWORKS, lab_case
+
+
+def measure(problem: Problem) -> tuple[float, int]:
+    return noise_of_cost(problem, problem.evaluate(problem.theta))
 
 
 @pytest.mark.parametrize("sigma", [1e-12, 1e-6, 1e-2])
@@ -33,41 +37,41 @@ def test_noise_of_a_cost(sigma: float) -> None:
         seed = int(np.frombuffer(w.tobytes(), dtype=np.uint64).sum() % 2**32)
         return float(np.sin(w).sum() + sigma * np.random.default_rng(seed).standard_normal())
 
-    found, evaluations = noise_of_cost(pose(cost, np.linspace(0.1, 1, 10)))
+    found, evaluations = measure(pose(cost, np.linspace(0.1, 1, 10)))
     assert sigma / 5 < found < 5 * sigma
-    assert evaluations == POINTS
+    assert evaluations in (POINTS, 2 * POINTS)  # more noise than rounding is measured again
 
 
 def test_a_cost_in_single_precision_takes_longer_steps() -> None:
     def cost(w: Any) -> float:
         return float(np.sum(np.sin(w.astype(np.float32))))
 
-    found, evaluations = noise_of_cost(pose(cost, np.linspace(0.1, 1, 10)))
+    found, evaluations = measure(pose(cost, np.linspace(0.1, 1, 10)))
     assert 1e-9 < found < 1e-6
     assert evaluations > POINTS
 
 
 def test_a_constant_cost_has_no_noise() -> None:
-    assert noise_of_cost(pose(lambda w: 3.0, np.ones(4)))[0] == 0.0
+    assert measure(pose(lambda w: 3.0, np.ones(4)))[0] == 0.0
 
 
 def test_a_cost_that_ends_nearby_is_survived() -> None:
     problem = pose(lambda w: 1.0 if w[0] == 0.5 else math.nan, np.array([0.5]))
-    assert noise_of_cost(problem)[0] == 0.0
+    assert measure(problem)[0] == 0.0
 
 
 @pytest.mark.parametrize("case", NETWORKS, ids=lambda case: case.name)
 def test_noise_of_networks_is_that_of_rounding(case: Any) -> None:
     net, parameters = case.build()
     problem = pose(net, parameters)
-    assert noise_of_cost(problem)[0] < 1e-14 * max(1.0, net(parameters))
+    assert measure(problem)[0] < 1e-14 * max(1.0, net(parameters))
 
 
 def test_the_labs_cost_is_noisier_than_the_networks() -> None:
     from fastgc import lab
 
     X, Y, parameters, _, _ = lab_case()
-    found, _ = noise_of_cost(pose(lambda p: lab.forward_propagation_n(X, Y, p)[0], parameters))
+    found, _ = measure(pose(lambda p: lab.forward_propagation_n(X, Y, p)[0], parameters))
     assert 1e-15 < found < 1e-12  # log(1 − A3) where A3 is near 1
 
 
@@ -79,14 +83,14 @@ def test_a_line_through_theta_is_exact() -> None:
         return float(w.sum())
 
     theta = np.array([1.0, 1e3, -1e-5, 0.0])
-    noise_of_cost(pose(cost, theta))
-    steps = np.diff(np.array(seen[:POINTS]), axis=0)
+    measure(pose(cost, theta))
+    steps = np.diff(np.array(seen[-POINTS:]), axis=0)
     assert (np.ptp(steps[:, :2], axis=0) == 0).all()
 
 
 def test_parameters_near_the_largest_float() -> None:
     problem = pose(lambda w: float(np.clip(w, -1, 1).sum()), np.array([0.0, 1.7e308]))
-    assert noise_of_cost(problem)[0] < 1e-15
+    assert measure(problem)[0] < 1e-15
 
 
 def test_uncertainty() -> None:

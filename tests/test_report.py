@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -52,8 +53,8 @@ def test_the_worst_entry_is_the_worst() -> None:
 def test_text_of_a_wrong_report(reports: tuple[fastgc.Report, fastgc.Report]) -> None:
     lines = str(reports[0]).splitlines()
     assert lines[0] == "wrong: b1 and W2 (8 of 47 entries) disagree with the numerical gradient"
-    assert lines[1] == "difference 0.285093, tolerance 2e-07, cost 2.40783"
-    assert lines[2].startswith("method stacked, epsilon 1e-07, 104 evaluations in ")
+    assert lines[1] == "difference 0.285093, cost 2.40783, tolerance 2e-07 for each entry"
+    assert lines[2].startswith("method stacked, epsilon 1e-07, 121 evaluations in ")
     assert lines[4].split() == [
         "tensor", "shape", "difference", "worst", "entry", "analytic", "numerical", "verdict"
     ]  # fmt: skip
@@ -155,12 +156,13 @@ def test_to_dict_spells_out_what_json_lacks() -> None:
     report = fastgc.check(
         lambda w: float(w[1:].sum()),
         np.array([1e17, 1.0, 1.0]),
-        np.array([math.nan, math.inf, 1.0]),
+        np.array([0.0, math.inf, 1.0]),
     )
     data = report.to_dict()
     assert _is_plain(data)
     json.dumps(data, allow_nan=False)
     assert data["difference"] == "nan"
+    assert data["tensors"]["parameters"]["worst"]["analytic"] == "inf"
     assert data["tensors"]["parameters"]["resolution"] == "inf"
 
 
@@ -174,3 +176,43 @@ def test_scalar_types_of_a_report(reports: tuple[fastgc.Report, fastgc.Report]) 
     assert reports[0].epsilon == 1e-7
     assert reports[0].tolerance == 2e-7
     assert reports[0].seconds > 0
+
+
+def test_resolution_is_relative_to_the_gradient() -> None:
+    def cost(w: Any) -> float:
+        return float(1e5 + (w**2).sum())
+
+    w = np.array([0.35, 0.82])
+    report = fastgc.check(cost, w, 2 * w * 1.0001)
+    assert report.ok
+    assert 1e-5 < report.tensors["parameters"].resolution < 1e-3
+    assert re.match(
+        r"correct: 2 entries of parameters agree with the numerical gradient to within \de-04, "
+        "the rounding noise\n",
+        str(report),
+    )
+    strict = fastgc.check(lambda w: float((w**2).sum()), w, 2 * w, tolerance=0.0)
+    assert re.search(r"numerical gradient to within \de-\d\d, the rounding noise\n", str(strict))
+
+
+def test_cannot_tell_says_what_to_try() -> None:
+    def cost(w: Any) -> float:
+        return float(np.sum(np.sin(w.astype(np.float32))))
+
+    w = np.linspace(0.1, 1, 20)
+    report = fastgc.check(cost, w, np.cos(w))
+    text = str(report)
+    found = re.match(r"cannot tell: .* of the cost\ntry a longer step, epsilon=(\S+); is", text)
+    assert found
+    again = fastgc.check(cost, w, np.cos(w), epsilon=float(found[1]), tolerance=1e-3)
+    assert again.ok
+    hopeless = fastgc.check(lambda w: 1.0 + 1e-30 * float(w), 1.0, 1e-30)
+    assert "\nscale the parameters or the cost, and compute the cost in float64\n" in str(hopeless)
+
+
+def test_kinks_are_counted_and_shown() -> None:
+    w = np.array([0.0, 1.0, -1.0])
+    report = fastgc.check(lambda w: float(np.maximum(w, 0).sum()), w, (w > 0) * 1.0)
+    assert report.ok
+    assert report.tensors["parameters"].counts["kink"] == 1
+    assert str(report).endswith("correct, 1 at kinks")

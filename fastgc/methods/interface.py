@@ -2,9 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fastgc.layout import FloatArray
 from fastgc.problem import Problem
+
+Entries: TypeAlias = NDArray[np.intp]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -37,17 +43,31 @@ class Resources:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Approximation:
-    """What a method found, entry by entry; the verdict on it is reached elsewhere.
+    """What a method found of n entries; the verdict on it is reached elsewhere.
 
     Attributes:
-        gradapprox: (P,).
-        uncertainty: (P,); how far rounding may have moved each gradapprox, in the same unit.
+        gradapprox: (n,).
+        uncertainty: (n,); how far rounding may have moved each gradapprox, in the same unit.
+        slope_below: (n,); the one-sided slope (J − J_minus) / ε.
+        slope_above: (n,); the one-sided slope (J_plus − J) / ε.
         evaluations: of the cost.
     """
 
     gradapprox: FloatArray
     uncertainty: FloatArray
+    slope_below: FloatArray
+    slope_above: FloatArray
     evaluations: int
+
+    def of(self, some: NDArray[np.bool_]) -> "Approximation":
+        """The same of some of the entries."""
+        return Approximation(
+            self.gradapprox[some],
+            self.uncertainty[some],
+            self.slope_below[some],
+            self.slope_above[some],
+            self.evaluations,
+        )
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -55,11 +75,12 @@ class Method:
     """A way to get gradapprox.
 
     Attributes:
-        approximate: (problem, base, epsilon, resources) -> Approximation.
+        approximate: (problem, entries, base, epsilon, resources) -> Approximation of the entries,
+            indices (n,) into the flat vector of parameters.
         refusal: why it cannot work on a problem, with the remedy; None where it can.
         epsilon: the step it takes where the caller names none.
     """
 
-    approximate: Callable[[Problem, Base, float, Resources], Approximation]
+    approximate: Callable[[Problem, Entries, Base, float, Resources], Approximation]
     refusal: Callable[[Problem], str | None]
     epsilon: float

@@ -6,19 +6,18 @@ mistake in one of them cannot hide here.
 
 import numpy as np
 
-from fastgc.methods.interface import Approximation, Base, Method, Resources
+from fastgc.methods.interface import Approximation, Base, Entries, Method, Resources
 from fastgc.noise import uncertainty_of_differences
 from fastgc.problem import Problem
 
 
 def approximate(
-    problem: Problem, base: Base, epsilon: float, resources: Resources
+    problem: Problem, entries: Entries, base: Base, epsilon: float, resources: Resources
 ) -> Approximation:
     """gradapprox_k = (J(θ + ε e_k) − J(θ − ε e_k)) / 2ε, with the step as it was realised."""
     theta = problem.theta.copy()
-    gradapprox = np.zeros(theta.size)
-    steps = np.zeros(theta.size)
-    for k in range(theta.size):
+    gradapprox, below, above, steps = np.zeros((4, entries.size))
+    for i, k in enumerate(entries):
         value = theta[k]
         theta[k] = plus = value + epsilon
         J_plus = problem.evaluate(theta)
@@ -27,14 +26,18 @@ def approximate(
         theta[k] = value
         # θ ± ε is rounded: at θ = 1000 by 1e-13, a millionth of the step. What was really taken
         # divides; a step lost altogether leaves 0, and an unbounded uncertainty.
-        steps[k] = plus - minus
-        if steps[k] > 0:
-            gradapprox[k] = (J_plus - J_minus) / steps[k]
+        if minus < value < plus:
+            steps[i] = plus - minus
+            gradapprox[i] = (J_plus - J_minus) / (plus - minus)
+            below[i] = (base.cost - J_minus) / (value - minus)
+            above[i] = (J_plus - base.cost) / (plus - value)
         resources.advance(2)
     return Approximation(
         gradapprox=gradapprox,
         uncertainty=uncertainty_of_differences(base.cost, base.noise, steps),
-        evaluations=2 * theta.size,
+        slope_below=below,
+        slope_above=above,
+        evaluations=2 * entries.size,
     )
 
 

@@ -7,9 +7,10 @@ evaluated in blocks of K rows, K even.
 from collections.abc import Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastgc.layout import FloatArray
-from fastgc.methods.interface import Approximation, Base, Method, Resources
+from fastgc.methods.interface import Approximation, Base, Entries, Method, Resources
 from fastgc.noise import uncertainty_of_differences
 from fastgc.problem import Problem
 from fastgc.threads import share
@@ -19,55 +20,59 @@ from fastgc.threads import share
 CACHE_BYTES = 4 * 2**20
 
 # Vectors of P numbers that a check holds besides its blocks: θ, steps, costs, gradapprox, …
-RESULT_VECTORS = 16
+RESULT_VECTORS = 24
 
 
 def approximate(
-    problem: Problem, base: Base, epsilon: float, resources: Resources
+    problem: Problem, entries: Entries, base: Base, epsilon: float, resources: Resources
 ) -> Approximation:
     """gradapprox_k = (J(θ + ε e_k) − J(θ − ε e_k)) / 2ε, with the step as it was realised."""
-    J_plus, J_minus, steps = perturbed_costs(problem, epsilon, resources)
-    gradapprox = np.zeros(steps.size)
+    J_plus, J_minus = perturbed_costs(problem, entries, epsilon, resources)
+    theta = problem.theta[entries]
+    up, down = (theta + epsilon) - theta, theta - (theta - epsilon)
+    taken = (up > 0) & (down > 0)  # not lost to the rounding of θ
     with np.errstate(invalid="ignore", over="ignore"):  # inf - inf: the verdict is "nonfinite"
-        np.divide(J_plus - J_minus, steps, out=gradapprox, where=steps > 0)
-    return Approximation(
-        gradapprox=gradapprox,
-        uncertainty=uncertainty_of_differences(base.cost, base.noise, steps),
-        evaluations=2 * steps.size,
-    )
+        return Approximation(
+            gradapprox=_ratio(J_plus - J_minus, up + down, taken),
+            uncertainty=uncertainty_of_differences(
+                base.cost, base.noise, np.where(taken, up + down, 0.0)
+            ),
+            slope_below=_ratio(base.cost - J_minus, down, taken),
+            slope_above=_ratio(J_plus - base.cost, up, taken),
+            evaluations=2 * entries.size,
+        )
 
 
 def perturbed_costs(
-    problem: Problem, epsilon: float, resources: Resources
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """J_plus, J_minus, and the steps between their arguments as rounded, each (P,)."""
+    problem: Problem, entries: Entries, epsilon: float, resources: Resources
+) -> tuple[FloatArray, FloatArray]:
+    """J_plus and J_minus of n entries, each (n,)."""
     theta = problem.theta
-    P = theta.size
     evaluate_stack = problem.evaluate_stack
     assert evaluate_stack is not None
-    pairs, workers = block_size(problem, resources)
-    plus, minus = theta + epsilon, theta - epsilon
-    costs = np.empty(2 * P)
+    pairs, workers = block_size(problem, entries.size, resources)
+    costs = np.empty((entries.size, 2))
 
     def work(blocks: Iterator[int]) -> None:
-        rows = np.empty((2 * pairs, P))
+        rows = np.empty((2 * pairs, theta.size))
         rows[:] = theta
+        flat = rows.reshape(-1)
         for block in blocks:
-            first, stop = block * pairs, min((block + 1) * pairs, P)
-            # entries k of rows 2(k - first) and 2(k - first) + 1, as two diagonals
-            end = first + (stop - first - 1) * (2 * P + 1) + 1
-            at_plus = rows.reshape(-1)[first : end : 2 * P + 1]
-            at_minus = rows.reshape(-1)[first + P : end + P : 2 * P + 1]
-            at_plus[:], at_minus[:] = plus[first:stop], minus[first:stop]
-            costs[2 * first : 2 * stop] = evaluate_stack(rows[: 2 * (stop - first)])
-            at_plus[:] = at_minus[:] = theta[first:stop]
-            resources.advance(2 * (stop - first))
+            some = entries[block * pairs : (block + 1) * pairs]
+            values = theta[some]
+            plus = np.arange(some.size) * (2 * theta.size) + some  # rows 0, 2, 4, …
+            minus = plus + theta.size
+            flat[plus], flat[minus] = values + epsilon, values - epsilon
+            found = evaluate_stack(rows[: 2 * some.size])
+            costs[block * pairs : block * pairs + some.size] = found.reshape(-1, 2)
+            flat[plus] = flat[minus] = values
+            resources.advance(2 * some.size)
 
-    share(work, count=-(-P // pairs), workers=workers)
-    return costs[0::2], costs[1::2], plus - minus
+    share(work, count=-(-entries.size // pairs), workers=workers)
+    return costs[:, 0], costs[:, 1]
 
 
-def block_size(problem: Problem, resources: Resources) -> tuple[int, int]:
+def block_size(problem: Problem, entries: int, resources: Resources) -> tuple[int, int]:
     """K/2, the pairs of rows of a block, and how many blocks are worked on at once.
 
     Raises:
@@ -81,9 +86,15 @@ def block_size(problem: Problem, resources: Resources) -> tuple[int, int]:
             f"pass memory={pair} or more"
         )
     room = max(1, (resources.memory - RESULT_VECTORS * 8 * P) // pair)
-    pairs = min(max(1, CACHE_BYTES // pair), room, P)
-    workers = min(resources.threads, room // pairs, -(-P // pairs)) if problem.pure else 1
+    pairs = min(max(1, CACHE_BYTES // pair), room, entries)
+    workers = min(resources.threads, room // pairs, -(-entries // pairs)) if problem.pure else 1
     return pairs, workers
+
+
+def _ratio(difference: FloatArray, step: FloatArray, taken: NDArray[np.bool_]) -> FloatArray:
+    ratio = np.zeros(step.size)
+    np.divide(difference, step, out=ratio, where=taken)
+    return ratio
 
 
 def _refusal(problem: Problem) -> str | None:
