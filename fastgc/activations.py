@@ -49,6 +49,9 @@ def identity(z: FloatArray) -> FloatArray:
     return z
 
 
+#: The activations with a corner, at 0.
+CORNERED = ("relu", "leaky_relu")
+
 ACTIVATIONS: dict[str, Callable[[FloatArray], FloatArray]] = {
     "relu": relu,
     "leaky_relu": leaky_relu,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgc.kinks import slope_intervals
 from fastgc.layout import FloatArray
 from fastgc.methods import METHODS, Approximation, Base, Resources
 from fastgc.problem import Problem, require_same_cost
@@ -80,6 +81,7 @@ def settle(
         excused = entry_verdicts(grad, gradapprox, wider, typical, tolerance) < DISAGREE
         codes[disputed[excused[disputed]]] = AGREE
         disputed = disputed[~excused[disputed]]
+    doubtful, first_step = disputed, epsilon
     if disputed.size:
         evaluations += require_same_cost(problem, base.cost)
     nearing = np.zeros(disputed.size, dtype=np.bool_)
@@ -116,6 +118,13 @@ def settle(
         disputed, nearing = disputed[still], nearing[still]
     # on its way to g as fast as truncation shrinks, and not there yet
     codes[disputed[nearing]] = UNRESOLVED
+    doubtful = doubtful[(codes[doubtful] == DISAGREE) | (codes[doubtful] == UNRESOLVED)]
+    if doubtful.size and problem.near_corner():
+        low, high, noise = slope_intervals(problem, doubtful, base, first_step, SHORTER)
+        evaluations += 4 * doubtful.size + 1
+        g, middle = grad[doubtful], 0.5 * (low + high)
+        slack = tolerance * entry_scale(g, middle, typical[doubtful]) + 2 * noise
+        codes[doubtful[(low < high) & _between(low, g, high, slack)]] = KINK
     return Findings(grad, gradapprox, uncertainty, typical, codes, evaluations)
 
 

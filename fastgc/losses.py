@@ -1,7 +1,7 @@
 """The losses of a Network, from the last pre-activations and the labels: values only.
 
-Each takes z (…, n_L, m) and the labels that `labels` made, and returns the losses that are to be
-summed, (…, n_L, m) or (…, m). Every loss is a sum of terms that are not negative, so that it keeps
+Each takes z (…, n_L, m) and the labels that `labels` made, and returns the loss of each sample,
+(…, m). Every loss is a sum of terms that are not negative, so that it keeps
 its relative accuracy where the output saturates.
 """
 
@@ -34,7 +34,7 @@ def logistic(z: FloatArray, y: FloatArray) -> FloatArray:
     size = np.abs(z)
     value = np.log1p(np.exp(-size))
     value += size * np.abs((z > 0) - y)
-    return value
+    return _over_outputs(value)
 
 
 def softmax(z: FloatArray, classes: FloatArray) -> FloatArray:
@@ -52,8 +52,12 @@ def softmax(z: FloatArray, classes: FloatArray) -> FloatArray:
 def squared(z: FloatArray, y: FloatArray) -> FloatArray:
     """½ (z − y)²."""
     residual = z - y
-    value: FloatArray = 0.5 * residual * residual
-    return value
+    return _over_outputs(0.5 * residual * residual)
+
+
+def _over_outputs(values: FloatArray) -> FloatArray:
+    total: FloatArray = values[..., 0, :] if values.shape[-2] == 1 else values.sum(axis=-2)
+    return total
 
 
 def _probabilities(Y: FloatArray) -> FloatArray:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastgc.activations import ACTIVATIONS
+from fastgc.activations import ACTIVATIONS, CORNERED
 from fastgc.layout import Container, FloatArray, Layout, as_real_array, flatten_parameters
 from fastgc.losses import LOSSES
 
@@ -97,19 +97,40 @@ class Network:
         Each vector's cost is computed by BLAS calls whose shapes do not depend on how many
         vectors there are, so it is the same to the last bit alone and among others.
         """
+        total: FloatArray = self.sample_losses(layers, vectors).sum(axis=-1)
+        if self.weight_decay != 0:
+            total = total + self.decay(layers, vectors)
+        return np.divide(total, self.m)
+
+    def sample_losses(self, layers: Sequence[Layer], vectors: FloatArray) -> FloatArray:
+        """The loss of each sample, (…, m), for flat parameter vectors (…, P)."""
         lead = vectors.shape[:-1]
         A = self.X
         for layer in layers:
             Z = vectors[..., layer.W].reshape(*lead, layer.n, layer.k) @ A
             Z += vectors[..., layer.b].reshape(*lead, layer.n, 1)
             A = layer.activate(Z)
-        losses = LOSSES[self.loss].value(A, self._labels)
-        total: FloatArray = losses.reshape(*lead, -1).sum(axis=-1)
-        if self.weight_decay != 0:
-            for layer in layers:
-                W = vectors[..., layer.W]
-                total = total + 0.5 * self.weight_decay * np.vecdot(W, W)
-        return np.divide(total, self.m)
+        losses: FloatArray = LOSSES[self.loss].value(A, self._labels)
+        return losses
+
+    def decay(self, layers: Sequence[Layer], vectors: FloatArray) -> FloatArray:
+        """λ/2 · Σ W², (…), for flat parameter vectors (…, P)."""
+        total = np.zeros(vectors.shape[:-1])
+        for layer in layers:
+            W = vectors[..., layer.W]
+            total = total + 0.5 * self.weight_decay * np.vecdot(W, W)
+        return total
+
+    def near_corner(self, layers: Sequence[Layer], theta: FloatArray) -> bool:
+        """Whether a hidden unit lies close to its corner: |z| ≤ 1e-4 of the layer's largest."""
+        A = self.X
+        for layer, name in zip(layers, self._hidden(len(layers)), strict=False):
+            W, b = theta[layer.W].reshape(layer.n, layer.k), theta[layer.b].reshape(layer.n, 1)
+            Z = W @ A + b
+            if name in CORNERED and np.abs(Z).min() <= 1e-4 * np.abs(Z).max():
+                return True
+            A = layer.activate(Z)
+        return False
 
     def output_size(self, z: FloatArray) -> FloatArray:
         """|A_L| + |Y| (n_L, m), for the last pre-activations: the terms that dZ_L subtracts."""

@@ -27,6 +27,9 @@ class Problem:
         evaluate: vector (P,) -> cost; leaves the vector as it is.
         evaluate_stack: rows (K, P) -> costs (K,); None where the cost takes one set of parameters
             at a time.
+        sample_losses: rows (K, P) -> m times the terms whose sum is J, (K, m + 1): a column for
+            each sample, then weight decay; None where fastgc cannot see into the cost.
+        near_corner: whether any sample is near a corner of an activation.
         row_bytes: memory that evaluating one row of a stack takes besides the row itself.
         rounding: how far rounding may move each entry of a right gradient, (P,); None where fastgc
             cannot see into the cost.
@@ -39,6 +42,8 @@ class Problem:
     evaluate: Callable[[FloatArray], float]
     evaluate_stack: Callable[[FloatArray], FloatArray] | None
     rounding: Callable[[], FloatArray] | None
+    sample_losses: Callable[[FloatArray], FloatArray] | None
+    near_corner: Callable[[], bool]
     row_bytes: int
     pure: bool
 
@@ -103,6 +108,11 @@ def random_cost(value: float, again: float) -> ValueError:
 
 def _network_problem(net: Network, layout: Layout, theta: FloatArray) -> Problem:
     layers, layout = net.layers(layout)
+
+    def sample_losses(rows: FloatArray) -> FloatArray:
+        losses, decay = net.sample_losses(layers, rows), net.decay(layers, rows)
+        return np.concatenate((losses, decay[:, np.newaxis]), axis=1)
+
     widest = max(layer.n for layer in layers)
     return Problem(
         layout,
@@ -110,6 +120,8 @@ def _network_problem(net: Network, layout: Layout, theta: FloatArray) -> Problem
         evaluate=lambda vector: float(net.forward(layers, vector)),
         evaluate_stack=lambda rows: net.forward(layers, rows),
         rounding=lambda: rounding_of_gradients(net, layers, theta),
+        sample_losses=sample_losses,
+        near_corner=lambda: net.near_corner(layers, theta),
         row_bytes=4 * 8 * widest * net.m,  # Z, A and two temporaries of the widest layer
         pure=True,
     )
@@ -124,7 +136,17 @@ def _function_problem(cost: Cost, layout: Layout, theta: FloatArray) -> Problem:
             _refuse_writes(layout, theta, arrays)
         return _as_float(value)
 
-    return Problem(layout, theta, evaluate, None, None, row_bytes=0, pure=False)
+    return Problem(
+        layout,
+        theta,
+        evaluate=evaluate,
+        evaluate_stack=None,
+        rounding=None,
+        sample_losses=None,
+        near_corner=lambda: False,
+        row_bytes=0,
+        pure=False,
+    )
 
 
 def _vectorized_problem(cost: Cost, layout: Layout, theta: FloatArray) -> Problem:
@@ -142,6 +164,8 @@ def _vectorized_problem(cost: Cost, layout: Layout, theta: FloatArray) -> Proble
         evaluate=lambda vector: float(evaluate_stack(vector[np.newaxis])[0]),
         evaluate_stack=evaluate_stack,
         rounding=None,
+        sample_losses=None,
+        near_corner=lambda: False,
         row_bytes=8 * layout.size,  # the copies that the cost may keep
         pure=False,
     )

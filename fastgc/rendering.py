@@ -130,7 +130,7 @@ def _way_out(report: Report) -> str:
 
 
 def _noise(report: Report) -> float:
-    """The largest uncertainty, relative to the gradient, in the tensors that the verdict rests on."""
+    """The largest uncertainty relative to the gradient, in the tensors the verdict rests on."""
     return max(t.resolution for t in report.tensors.values() if t.verdict == report.verdict)
 
 
