@@ -77,7 +77,8 @@ def check(
         A `Report`, true when the gradients are right.
 
     Raises:
-        TypeError, ValueError: for input that cannot be checked. Wrong gradients raise nothing.
+        TypeError, ValueError: for input that cannot be checked, and for a cost that is random, not
+            finite, writes to its parameters or returns no number. Wrong gradients raise nothing.
 
     An exception that the cost raises passes through, with a note of where it was raised.
 

@@ -101,10 +101,11 @@ def table_noise(values: Sequence[float]) -> float:
     largest = max(map(abs, values))
     if largest == 0:
         return 0.0
+    unit = 2.0 ** (math.frexp(largest)[1] - 1)  # squares of 1e200 would overflow
     estimates: list[float] = []
     both_signs: list[bool] = []
     gamma = 1.0
-    row = [value / largest for value in values]  # squares of 1e200 would overflow
+    row = [value / unit for value in values]
     for k in range(1, len(values)):
         row = [b - a for a, b in pairwise(row)]
         gamma *= k / (2 * (2 * k - 1))
@@ -113,8 +114,8 @@ def table_noise(values: Sequence[float]) -> float:
     for k in range(len(estimates) - 2):
         three = estimates[k : k + 3]
         if both_signs[k] and max(three) <= 4 * min(three):
-            return largest * estimates[k]
-    return largest * min(estimates[:-2])
+            return unit * estimates[k]
+    return unit * min(estimates[:-2])
 
 
 def uncertainty_of_differences(cost: float, noise: float, steps: FloatArray) -> FloatArray:
