@@ -68,7 +68,7 @@ def load_case(path: str | os.PathLike[str]) -> Case:
     try:
         network = Network(
             _numbers(arrays["X"], "X"),
-            _numbers(arrays["Y"], "Y"),
+            _numbers(arrays["Y"], "Y", kinds="iufb"),
             activation=_names(arrays.get("activation"), "activation", "relu"),
             loss=_name(arrays.get("loss"), "loss", "logistic"),
             weight_decay=_scalar(arrays.get("weight_decay"), "weight_decay"),
@@ -135,9 +135,9 @@ def _read(path: Path) -> dict[str, NDArray[Any]]:
     return arrays
 
 
-def _numbers(array: NDArray[Any], key: str) -> NDArray[Any]:
+def _numbers(array: NDArray[Any], key: str, kinds: str = "iuf") -> NDArray[Any]:
     try:
-        real = as_real_array(array, key)
+        real = as_real_array(array, key, kinds)
     except TypeError as error:
         raise CaseError(str(error)) from error
     if real.size == 0:

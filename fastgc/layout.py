@@ -152,8 +152,8 @@ def flatten_gradients(layout: Layout, gradients: object) -> FloatArray:
     return np.concatenate(arrays, dtype=np.float64)
 
 
-def as_real_array(value: object, label: str) -> NDArray[Any]:
-    """`value` as an array of real numbers of any real dtype; TypeError says what it was."""
+def as_real_array(value: object, label: str, kinds: str = "iuf") -> NDArray[Any]:
+    """`value` as an array of a dtype of these `kinds`; TypeError says what it was."""
     if isinstance(value, Mapping):
         raise TypeError(
             f"{label} is a {type(value).__name__}: containers may not be nested. "
@@ -166,7 +166,7 @@ def as_real_array(value: object, label: str) -> NDArray[Any]:
             f"{label} cannot be made an array of numbers: {str(error).rstrip('.')}. "
             "Pass each tensor as an array of its own"
         ) from error
-    if array.dtype.kind not in "iuf":
+    if array.dtype.kind not in kinds:
         raise TypeError(
             f"{label} has dtype {array.dtype}; wanted real numbers (float or integer). "
             f"{_dtype_advice(array.dtype.kind, label)}"

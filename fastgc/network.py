@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 from fastgc.activations import ACTIVATIONS, CORNERED
 from fastgc.layout import Container, FloatArray, Layout, as_real_array, flatten_parameters
 from fastgc.losses import LOSSES
+from fastgc.shapes import require_chain
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -164,28 +165,15 @@ class Network:
             for (name, part), shape in zip(layout.tensors(), layout.shapes, strict=True)
         }
         depth = _depth(list(where))
-        activations = (*self._hidden(depth), "identity")
-        layers = []
-        below = self.X.shape[0]
-        for l in range(1, depth + 1):
-            (W_shape, W), (b_shape, b) = where[f"W{l}"], where[f"b{l}"]
-            if len(W_shape) != 2 or W_shape[1] != below:
-                raise ValueError(self._weight_message(l, W_shape, below))
-            if b_shape != (W_shape[0], 1):
-                raise ValueError(
-                    f"b{l} has shape {b_shape}; wanted ({W_shape[0]}, 1), a column with one bias "
-                    f"for each row of W{l}. "
-                    + (
-                        f"Reshape it: b{l}.reshape(-1, 1)"
-                        if int(np.prod(b_shape)) == W_shape[0]
-                        else "Check how it was made"
-                    )
-                )
-            layers.append(
-                Layer(W=W, b=b, n=W_shape[0], k=below, activate=ACTIVATIONS[activations[l - 1]])
+        pairs = [(where[f"W{l}"], where[f"b{l}"]) for l in range(1, depth + 1)]
+        require_chain(self.X.shape, [(W_shape, b_shape) for (W_shape, _), (b_shape, _) in pairs])
+        layers = [
+            Layer(W=W, b=b, n=shape[0], k=shape[1], activate=ACTIVATIONS[name])
+            for ((shape, W), (_, b)), name in zip(
+                pairs, (*self._hidden(depth), "identity"), strict=True
             )
-            below = W_shape[0]
-        self._check_output(below, f"W{depth}")
+        ]
+        self._check_output(layers[-1].n, f"W{depth}")
         return tuple(layers), layout
 
     def _hidden(self, depth: int) -> tuple[str, ...]:
@@ -198,19 +186,6 @@ class Network:
                 "or one for each hidden layer"
             )
         return self.activation
-
-    def _weight_message(self, l: int, shape: tuple[int, ...], below: int) -> str:
-        start = f"W{l} has shape {shape}; wanted (n_{l}, {below}), "
-        if l > 1:
-            fits = len(shape) == 2 and shape[0] == below
-            advice = "Transpose it?" if fits else f"Check the width of layer {l - 1}"
-            return start + f"since W{l - 1} has {below} rows. {advice}"
-        start += f"since X has shape {self.X.shape} and its columns are samples. "
-        if len(shape) == 2 and shape[1] == self.m:
-            return start + "X seems to have samples in rows: transpose X"
-        if len(shape) == 2 and shape[0] == below:
-            return start + "Transpose it?"
-        return start + "Check the width of the input"
 
     def _check_output(self, outputs: int, last: str) -> None:
         if self.loss == "softmax" and self.Y.ndim == 1:
@@ -229,9 +204,7 @@ class Network:
 
 
 def _data(X: object, Y: object) -> tuple[FloatArray, FloatArray]:
-    if np.asarray(Y).dtype == np.bool_:
-        Y = np.asarray(Y, dtype=np.float64)
-    X, Y = _finite(X, "X"), _finite(Y, "Y")
+    X, Y = _finite(X, "X"), _finite(Y, "Y", kinds="iufb")
     if X.ndim != 2:
         raise ValueError(
             f"X has shape {X.shape}; wanted (n_0, m), a column for each sample. "
@@ -256,8 +229,8 @@ def _data(X: object, Y: object) -> tuple[FloatArray, FloatArray]:
     return X, Y
 
 
-def _finite(value: object, label: str) -> FloatArray:
-    array = np.array(as_real_array(value, label), dtype=np.float64, order="C")
+def _finite(value: object, label: str, kinds: str = "iuf") -> FloatArray:
+    array = np.array(as_real_array(value, label, kinds), dtype=np.float64, order="C")
     if array.size == 0:
         raise ValueError(f"{label} has shape {array.shape}: it holds no numbers")
     finite = np.isfinite(array)

@@ -292,6 +292,23 @@ def test_wrong_input_is_named(call: Any, message: str) -> None:
         call(parameters, right)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda X, p: (X.T, p), r"W1 has shape \(5, 4\); wanted \(n_1, 3\).* transpose X"),
+        (lambda X, p: (X, {**p, "W2": p["W2"].T}), r"W2 has shape \(5, 3\); wanted \(n_2, 5\)"),
+        (lambda X, p: (X, {**p, "b1": p["b1"].ravel()}), r"b1 has shape \(5,\); wanted \(5, 1\)"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_named(change: Any, message: str) -> None:
+    X, Y, parameters, right, _ = lab_case()
+    X, parameters = change(X, parameters)
+    with pytest.raises(ValueError, match=message):
+        lab.forward_propagation_n(X, Y, parameters)
+    with pytest.raises(ValueError, match=message):
+        lab.gradient_check_n(parameters, right, X, Y)
+
+
 def test_extreme_sigmoid_and_relu() -> None:
     np.testing.assert_allclose(lab.sigmoid([-1000.0, 0.0, 1000.0]), [0.0, 0.5, 1.0], atol=1e-300)
     assert lab.relu(np.array([-1, 0, 2])).tolist() == [0, 0, 2]
