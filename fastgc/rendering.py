@@ -70,11 +70,13 @@ def _lines(report: Report) -> list[list[Piece]]:
     lines += [[(line, "")] for line in _figures(report)] + [[]]
     cells = [[(heading, "bold") for heading, _ in COLUMNS]]
     cells += [_row(tensor) for tensor in report.tensors.values()]
-    widths = [max(len(row[i][0]) for row in cells) for i in range(len(COLUMNS))]
+    widths = [max(len(row[i][0]) + 2 for row in cells) for i in range(len(COLUMNS))]
+    widths[-1] = 0
     for row in cells:
         line = []
         for (text, text_style), (_, aligned), width in zip(row, COLUMNS, widths, strict=True):
-            line.append((f"{text:{aligned}{width}}  ", text_style))
+            padded = f"{text:>{width - 2}}  " if aligned == ">" else f"{text:<{width}}"
+            line.append((padded, text_style))
         lines.append(line)
     return lines
 

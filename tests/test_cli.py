@@ -6,6 +6,7 @@ import pickle
 import re
 import subprocess
 import sys
+import threading
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -304,6 +305,35 @@ def test_version_and_help() -> None:
         "Exit status: 0 right, 1 wrong, 2 unusable input, 3 cannot tell"
         in fastgc_command("check", "--help").stdout
     )
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_is_not_a_wrong_gradient(example: dict[str, Any], tmp_path: Path) -> None:
+    path = save(tmp_path / "case.npz", example)
+    for arguments in (["check", path], ["check", path, "--json"], ["demo"], ["--help"]):
+        with Path("/dev/full").open("w") as full:
+            run = subprocess.run(
+                [sys.executable, "-m", "fastgc", *map(str, arguments)],
+                stdout=full,
+                stderr=subprocess.PIPE,
+                text=True,
+                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                check=False,
+                timeout=60,
+            )
+        assert run.returncode == 2
+        assert one_line(run.stderr) == "fastgc: cannot write: No space left on device\n"
+
+
+def test_files_through_a_pipe(example: dict[str, Any], tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.npz"
+    os.mkfifo(pipe)
+    content = save(tmp_path / "case.npz", example).read_bytes()
+    writer = threading.Thread(target=pipe.write_bytes, args=(content,))
+    writer.start()
+    run = fastgc_command("check", pipe)
+    writer.join()
+    assert (run.returncode, run.stderr) == (0, "")
 
 
 def test_a_stream_that_lacks_the_letters() -> None:
