@@ -19,8 +19,10 @@ pty = pytest.importorskip("pty", reason="needs a POSIX terminal")
 ROOT = Path(__file__).parent.parent
 HIDE_CURSOR, SHOW_CURSOR, CLEAR_LINE = "\x1b[?25l", "\x1b[?25h", "\x1b[2K"
 
+# A process started in the background may inherit an ignored Ctrl-C; a terminal's does not.
 SCRIPT = """
-import sys, time, numpy as np, fastgc
+import signal, sys, time, numpy as np, fastgc
+signal.signal(signal.SIGINT, signal.default_int_handler)
 def cost(w):
     time.sleep({pause})
     return float(w.sum())
