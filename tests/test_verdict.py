@@ -179,3 +179,17 @@ def test_a_saturated_output_is_right_to_rounding(seed: int) -> None:
     gradients["W2"] = gradients["W2"] + 1e-13
     report = fastgc.check(net, parameters, gradients)
     assert [name for name, tensor in report.tensors.items() if not tensor.ok] == ["W2"]
+
+
+def test_a_fit_to_rounding_is_right_to_rounding() -> None:
+    # the residual of a perfect fit is the rounding of its terms, 1e7 · 1e-16, in both gradients
+    rng = np.random.default_rng(0)
+    X, W = rng.standard_normal((6, 40)), 1e7 * rng.standard_normal((3, 6))
+    net = fastgc.Network(X, W @ X, loss="squared")
+    parameters = {"W1": W, "b1": np.zeros((3, 1))}
+    gradients = backward(net, parameters)
+    rounding = 1e-9 * np.sign(gradients["W1"])
+    report = fastgc.check(net, parameters, {**gradients, "W1": gradients["W1"] + rounding})
+    assert report.verdict != "wrong"
+    wrong = {**gradients, "W1": gradients["W1"] + 1e-3}
+    assert fastgc.check(net, parameters, wrong).verdict != "correct"
