@@ -100,7 +100,7 @@ def main() -> None:
             *table,
             "",
             "The lines *method …* time a method alone; `numerical_gradient` adds what the caller",
-            "passed being looked at and two evaluations of the cost; `lab.gradient_check_n` is the",
+            "passed being looked at and an evaluation of the cost; `lab.gradient_check_n` is the",
             "drop-in for the lab's function; `check` also measures the rounding noise of the cost",
             "and reaches a verdict on every entry.",
             "",
