@@ -104,8 +104,8 @@ def check(
     grad = flatten_gradients(layout, gradients)
     with _at_work(problem, memory, threads, progress) as resources:
         cost_at_theta, spent = base_cost(problem)
-        noise, more = noise_of_cost(problem, cost_at_theta)
-        base = Base(cost_at_theta, noise)
+        noise = noise_of_cost(problem, cost_at_theta)
+        base = Base(cost_at_theta, noise.sigma, noise.single)
         first = METHODS[method].approximate(
             problem, np.arange(layout.size), base, epsilon, resources
         )
@@ -118,7 +118,7 @@ def check(
         epsilon=epsilon,
         method=method,
         cost=base.cost,
-        evaluations=spent + more + findings.evaluations,
+        evaluations=spent + noise.evaluations + findings.evaluations,
         seconds=time.perf_counter() - began,
         tensors=tensors,
     )

@@ -6,6 +6,7 @@ when the step is shortened: the one moves gradapprox, the other leaves two one-s
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,14 +72,15 @@ def settle(
     below, above = first.slope_below.copy(), first.slope_above.copy()
     means = [root_mean_square(gradapprox[part]) for _, part in problem.layout.tensors()]
     typical = np.repeat(means, np.diff(problem.layout.offsets))
-    codes = entry_verdicts(grad, gradapprox, uncertainty, typical, tolerance)
+    judge = partial(entry_verdicts, tolerance=tolerance, exact_zeros=not base.single)
+    codes = judge(grad, gradapprox, uncertainty, typical)
     evaluations = first.evaluations
 
     disputed = np.flatnonzero(codes == DISAGREE)
     if disputed.size and problem.rounding is not None:
         # a right backward pass could not have got these any closer
         wider = uncertainty + problem.rounding()
-        excused = entry_verdicts(grad, gradapprox, wider, typical, tolerance) < DISAGREE
+        excused = judge(grad, gradapprox, wider, typical) < DISAGREE
         codes[disputed[excused[disputed]]] = AGREE
         disputed = disputed[~excused[disputed]]
     doubtful, first_step = disputed, epsilon
@@ -111,8 +113,8 @@ def settle(
         disputed, look, nearing = disputed[moved], look.of(moved), nearing[moved]
         gradapprox[disputed], uncertainty[disputed] = look.gradapprox, look.uncertainty
         below[disputed], above[disputed] = look.slope_below, look.slope_above
-        codes[disputed] = entry_verdicts(
-            grad[disputed], look.gradapprox, look.uncertainty, typical[disputed], tolerance
+        codes[disputed] = judge(
+            grad[disputed], look.gradapprox, look.uncertainty, typical[disputed]
         )
         still = codes[disputed] == DISAGREE
         disputed, nearing = disputed[still], nearing[still]

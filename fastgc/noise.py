@@ -7,6 +7,7 @@ rounding errors do not.
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -33,8 +34,24 @@ SUSPICIOUS = 1e4
 LEAST_NOISE = 4 * UNIT_ROUNDOFF
 
 
-def noise_of_cost(problem: Problem, cost: float) -> tuple[float, int]:
-    """σ_J, the standard deviation of the rounding errors of J near θ, and the evaluations spent.
+@dataclass(frozen=True, eq=False, repr=False)
+class Noise:
+    """The rounding noise of a cost.
+
+    Attributes:
+        sigma: σ_J, the standard deviation of the rounding errors of J near θ.
+        single: whether J only takes values of single precision: then a step too short to move it
+            says nothing of its slope.
+        evaluations: of the cost, spent on this.
+    """
+
+    sigma: float
+    single: bool
+    evaluations: int
+
+
+def noise_of_cost(problem: Problem, cost: float) -> Noise:
+    """The rounding noise of J near θ.
 
     Args:
         problem: whose cost it is.
@@ -45,26 +62,37 @@ def noise_of_cost(problem: Problem, cost: float) -> tuple[float, int]:
     """
     direction = np.random.default_rng(0).standard_normal(problem.theta.size)
     direction /= math.sqrt(direction @ direction)
-    sigma, evaluations = _noise_along(problem, direction, cost)
-    if sigma > SUSPICIOUS * UNIT_ROUNDOFF * abs(cost):
-        # a low precision, or a kink on the way: that would hardly lie on the other side as well
-        other, more = _noise_along(problem, -direction, cost)
-        sigma, evaluations = min(sigma, other), evaluations + more
-    return sigma, evaluations
+    noise = _noise_along(problem, direction, cost)
+    if noise.sigma <= SUSPICIOUS * UNIT_ROUNDOFF * abs(cost):
+        return noise
+    # a low precision, or a kink on the way: that would hardly lie on the other side as well
+    other = _noise_along(problem, -direction, cost)
+    return Noise(
+        min(noise.sigma, other.sigma),
+        noise.single and other.single,
+        noise.evaluations + other.evaluations,
+    )
 
 
-def _noise_along(problem: Problem, direction: FloatArray, cost: float) -> tuple[float, int]:
+def _noise_along(problem: Problem, direction: FloatArray, cost: float) -> Noise:
     theta = problem.theta
     evaluations = 0
     sigma = 0.0
+    seen = {cost}
     for step in STEPS:
         # Multiples of a rounding unit of θ: then θ + iδ is exact, and the table shows the rounding
         # of the cost alone, not that of its arguments.
         delta = 4.0 * ((theta + 0.25 * step * direction) - theta)
-        costs = _along(problem, delta)
         evaluations += POINTS
+        try:
+            costs = _along(problem, delta)
+        except Exception:
+            if step == STEPS[0]:
+                raise
+            break  # further away than any perturbation of the check: the cost may end here
         if not all(map(math.isfinite, costs)):
             break
+        seen.update(costs)
         sigma = table_noise(costs)
         if abs(costs[0] - cost) > 100 * max(sigma, UNIT_ROUNDOFF * abs(cost)):
             if problem.evaluate_stack is None:
@@ -76,7 +104,12 @@ def _noise_along(problem: Problem, direction: FloatArray, cost: float) -> tuple[
             )
         if sum(a == b for a, b in pairwise(costs)) <= POINTS // 2:
             break
-    return sigma, evaluations
+    return Noise(sigma, len(seen) > 2 and all(map(_is_single, seen)), evaluations)
+
+
+def _is_single(value: float) -> bool:
+    """Whether `value` is a number of single precision, as one in 2²⁹ of double precision is."""
+    return math.frexp(value)[0] * 2**24 % 1 == 0
 
 
 def _along(problem: Problem, delta: FloatArray) -> list[float]:

@@ -25,6 +25,8 @@ def entry_verdicts(
     uncertainty: FloatArray,
     typical: FloatArray,
     tolerance: float,
+    *,
+    exact_zeros: bool = True,
 ) -> NDArray[np.uint8]:
     """Index into `ENTRY_VERDICTS` for every entry.
 
@@ -38,13 +40,16 @@ def entry_verdicts(
         uncertainty: U, (n,).
         typical: s, (n,); the root mean square of ĝ over the entry's tensor.
         tolerance: relative.
+        exact_zeros: whether a ĝ of exactly zero says that J does not depend on the entry; it does
+            not where J has so few digits that the step may be too short to change them.
     """
     # inf and NaN are nonfinite below; an error too large for a float disagrees
     with np.errstate(invalid="ignore", over="ignore"):
         scale = entry_scale(grad, gradapprox, typical)
         within = np.abs(grad - gradapprox) <= tolerance * scale + uncertainty
-        zero = (grad == 0) & (gradapprox == 0) & (uncertainty < np.inf)
-        resolved = (uncertainty <= RESOLUTION * scale) | zero
+        resolved = uncertainty <= RESOLUTION * scale
+        if exact_zeros:
+            resolved |= (grad == 0) & (gradapprox == 0) & (uncertainty < np.inf)
     codes = np.where(within, np.where(resolved, AGREE, UNRESOLVED), DISAGREE)
     codes[~(np.isfinite(grad) & np.isfinite(gradapprox))] = NONFINITE
     return codes.astype(np.uint8)

@@ -436,6 +436,15 @@ def test_single_precision_costs_are_not_accused() -> None:
     assert fastgc.check(cost, w, -np.cos(w), epsilon=1e-2, tolerance=1e-3).verdict == "wrong"
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_a_step_too_short_for_the_precision_proves_no_zero(dtype: Any) -> None:
+    def cost(w: Any) -> float:
+        return float(np.sum(w.astype(dtype) ** 2, dtype=dtype))
+
+    # no step of 1e-7 changes this cost, and all-zero gradients would match that
+    assert fastgc.check(cost, np.full(3, 0.3), np.zeros(3)).verdict == "unresolved"
+
+
 def test_assert_gradients() -> None:
     assert fastgc.assert_gradients(quadratic, PARAMETERS, GRADIENTS).ok
     wrong = {**GRADIENTS, "c": 4.0}

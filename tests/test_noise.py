@@ -12,7 +12,8 @@ from tests.cases import NETWORKS, lab_case
 
 
 def measure(problem: Problem) -> tuple[float, int]:
-    return noise_of_cost(problem, problem.evaluate(problem.theta))
+    noise = noise_of_cost(problem, problem.evaluate(problem.theta))
+    return noise.sigma, noise.evaluations
 
 
 @pytest.mark.parametrize("sigma", [1e-12, 1e-6, 1e-2])
@@ -105,3 +106,26 @@ def test_uncertainty() -> None:
 def test_noise_scales_with_the_values(scale: float) -> None:
     values = [1.0, 1.5, 1.2, 1.9, 1.1, 1.4, 1.8, 1.3, 1.6]
     assert table_noise([scale * v for v in values]) == pytest.approx(scale * table_noise(values))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_single_precision_is_recognised(dtype: Any) -> None:
+    def cost(w: Any) -> float:
+        return float(np.sum(np.sin(w.astype(dtype)), dtype=dtype))
+
+    problem = pose(cost, np.linspace(0.1, 1, 10))
+    noise = noise_of_cost(problem, problem.evaluate(problem.theta))
+    assert noise.single == (dtype is not np.float64)
+
+
+def test_a_constant_is_not_taken_for_single_precision() -> None:
+    assert not noise_of_cost(pose(lambda w: 0.5, np.ones(3)), 0.5).single
+
+
+def test_a_cost_that_ends_further_away_is_survived() -> None:
+    def cost(w: Any) -> float:
+        if abs(float(w) - 0.5) > 1e-3:
+            raise ZeroDivisionError
+        return 3.0
+
+    assert measure(pose(cost, 0.5))[0] == 0.0

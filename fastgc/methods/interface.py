@@ -20,10 +20,12 @@ class Base:
     Attributes:
         cost: J(θ).
         noise: σ_J, the standard deviation of its rounding errors.
+        single: whether it only takes values of single precision.
     """
 
     cost: float
     noise: float
+    single: bool = False
 
 
 @dataclass(frozen=True, eq=False, repr=False)
