@@ -286,7 +286,8 @@ def test_a_cost_that_is_no_function() -> None:
         fastgc.check(swapped, W, W)
 
 
-def _random_cost(rng: Any = np.random.default_rng(0)) -> Any:  # noqa: B008
+def _random_cost() -> Any:
+    rng = np.random.default_rng(0)
     return lambda w: float(np.sum(w) + rng.standard_normal())
 
 

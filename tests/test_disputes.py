@@ -74,8 +74,7 @@ def test_a_slope_on_either_side_of_a_corner_is_right(name: str, cost: Any, dista
 
 def test_a_mistake_is_found_beside_corners() -> None:
     w = np.array([0.0, 0.0, 1.5])
-    cost = lambda w: float(np.abs(w).sum())  # noqa: E731
-    report = fastgc.check(cost, w, np.array([1.0, -1.0, 1.001]))
+    report = fastgc.check(lambda w: float(np.abs(w).sum()), w, np.array([1.0, -1.0, 1.001]))
     assert report.verdict == "wrong"
     assert report.tensors["parameters"].worst.name == "parameters[2]"
     assert report.tensors["parameters"].counts["disagree"] == 1
