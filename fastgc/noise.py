@@ -160,7 +160,6 @@ def uncertainty_of_differences(cost: float, noise: float, steps: FloatArray) -> 
         steps: 2ε as realised, (P,); where it is 0 the uncertainty is inf.
     """
     uncertainty = np.full(steps.shape, np.inf)
-    np.divide(
-        2.0 * max(10.0 * noise, LEAST_NOISE * abs(cost)), steps, out=uncertainty, where=steps > 0
-    )
+    error = 2.0 * max(10.0 * noise, LEAST_NOISE * abs(cost))
+    np.divide(error, steps, out=uncertainty, where=steps > 0)
     return uncertainty

@@ -7,7 +7,6 @@ evaluated in blocks of K rows, K even.
 from collections.abc import Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastgc.layout import FloatArray
 from fastgc.methods.interface import Approximation, Base, Entries, Method, Resources
@@ -30,15 +29,15 @@ def approximate(
     J_plus, J_minus = perturbed_costs(problem, entries, epsilon, resources)
     theta = problem.theta[entries]
     up, down = (theta + epsilon) - theta, theta - (theta - epsilon)
-    taken = (up > 0) & (down > 0)  # not lost to the rounding of θ
+    if not (up.all() and down.all()):  # some steps are lost to the rounding of θ
+        lost = (up == 0) | (down == 0)
+        up[lost] = down[lost] = 0.0
     with np.errstate(invalid="ignore", over="ignore"):  # inf - inf: the verdict is "nonfinite"
         return Approximation(
-            gradapprox=_ratio(J_plus - J_minus, up + down, taken),
-            uncertainty=uncertainty_of_differences(
-                base.cost, base.noise, np.where(taken, up + down, 0.0)
-            ),
-            slope_below=_ratio(base.cost - J_minus, down, taken),
-            slope_above=_ratio(J_plus - base.cost, up, taken),
+            gradapprox=_ratio(J_plus - J_minus, up + down),
+            uncertainty=uncertainty_of_differences(base.cost, base.noise, up + down),
+            slope_below=_ratio(base.cost - J_minus, down),
+            slope_above=_ratio(J_plus - base.cost, up),
             evaluations=2 * entries.size,
         )
 
@@ -91,10 +90,11 @@ def block_size(problem: Problem, entries: int, resources: Resources) -> tuple[in
     return pairs, workers
 
 
-def _ratio(difference: FloatArray, step: FloatArray, taken: NDArray[np.bool_]) -> FloatArray:
-    ratio = np.zeros(step.size)
-    np.divide(difference, step, out=ratio, where=taken)
-    return ratio
+def _ratio(difference: FloatArray, step: FloatArray) -> FloatArray:
+    """difference / step, and 0 where the step is."""
+    if step.all():
+        return np.divide(difference, step)
+    return np.divide(difference, step, out=np.zeros(step.size), where=step > 0)
 
 
 def _refusal(problem: Problem) -> str | None:
