@@ -40,7 +40,7 @@ def contenders(name: str) -> dict[str, Callable[[], Array]]:
     net = fastgc.Network(X, Y)
     problem = pose(net, parameters)
     cost, _ = base_cost(problem)
-    base = Base(cost, noise_of_cost(problem, cost).sigma)
+    base = Base(cost, noise_of_cost(problem, cost, 2**28).sigma)
     everything = np.arange(problem.theta.size)
     resources = Resources(256 * 2**20, available_cores(), lambda _: None)
     right = flat(gradients)

@@ -15,6 +15,7 @@ import numpy as np
 from fastgc.disputes import settle
 from fastgc.layout import Container, flatten_gradients
 from fastgc.methods import METHODS, Base, Resources
+from fastgc.methods.stacked import least_memory
 from fastgc.noise import noise_of_cost
 from fastgc.problem import Problem, base_cost, pose
 from fastgc.progress import Progress
@@ -97,15 +98,15 @@ def check(
     began = time.perf_counter()
     tolerance = _require_number(tolerance, "tolerance")
     _require_resources(memory, threads, progress)
-    problem, method, epsilon = _prepare(cost, parameters, method, epsilon, vectorized)
+    problem, method, epsilon = _prepare(cost, parameters, method, epsilon, vectorized, memory)
     layout = problem.layout
     if callable(gradients):
         gradients = gradients(layout.build(layout.views(problem.theta.copy())))
     grad = flatten_gradients(layout, gradients)
     with _at_work(problem, memory, threads, progress) as resources:
         cost_at_theta, spent = base_cost(problem)
-        noise = noise_of_cost(problem, cost_at_theta)
-        base = Base(cost_at_theta, noise.sigma, noise.single)
+        noise = noise_of_cost(problem, cost_at_theta, memory)
+        base = Base(cost_at_theta, noise.sigma, noise.coarse)
         first = METHODS[method].approximate(
             problem, np.arange(layout.size), base, epsilon, resources
         )
@@ -180,7 +181,7 @@ def numerical_gradient(
     {'a': 5.0, 'b': 2.0}
     """
     _require_resources(memory, threads, progress)
-    problem, method, epsilon = _prepare(cost, parameters, method, epsilon, vectorized)
+    problem, method, epsilon = _prepare(cost, parameters, method, epsilon, vectorized, memory)
     with _at_work(problem, memory, threads, progress) as resources:
         base = Base(base_cost(problem)[0], noise=0.0)  # not measured: no verdict depends on it
         found = METHODS[method].approximate(
@@ -195,6 +196,7 @@ def _prepare(
     method: str,
     epsilon: float | None,
     vectorized: bool,
+    memory: int,
 ) -> tuple[Problem, str, float]:
     """The problem, and the method and step to use on it."""
     if not isinstance(method, str):
@@ -207,6 +209,8 @@ def _prepare(
     problem = pose(cost, parameters, vectorized=vectorized)
     if method == "auto":
         method = method_for(problem)
+        if method == "stacked" and least_memory(problem) > memory:
+            method = "loop"
     refusal = METHODS[method].refusal(problem)
     if refusal is not None:
         raise ValueError(f'method "{method}" cannot check this cost: {refusal}')
@@ -240,7 +244,10 @@ def _require_number(value: object, name: str) -> float:
     """A finite number that is not negative, as a float."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} is {value!r}; wanted a number")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
     if not 0 <= number < math.inf:
         raise ValueError(f"{name} is {value}; wanted a finite number that is not negative")
     return number

@@ -72,7 +72,7 @@ def settle(
     below, above = first.slope_below.copy(), first.slope_above.copy()
     means = [root_mean_square(gradapprox[part]) for _, part in problem.layout.tensors()]
     typical = np.repeat(means, np.diff(problem.layout.offsets))
-    judge = partial(entry_verdicts, tolerance=tolerance, exact_zeros=not base.single)
+    judge = partial(entry_verdicts, tolerance=tolerance, exact_zeros=not base.coarse)
     codes = judge(grad, gradapprox, uncertainty, typical)
     evaluations = first.evaluations
 

@@ -107,11 +107,13 @@ class Network:
         """The loss of each sample, (…, m), for flat parameter vectors (…, P)."""
         lead = vectors.shape[:-1]
         A = self.X
-        for layer in layers:
-            Z = vectors[..., layer.W].reshape(*lead, layer.n, layer.k) @ A
-            Z += vectors[..., layer.b].reshape(*lead, layer.n, 1)
-            A = layer.activate(Z)
-        losses: FloatArray = LOSSES[self.loss].value(A, self._labels)
+        # an underflow is harmless, and what overflows is reported as a cost that is not finite
+        with np.errstate(under="ignore", over="ignore", invalid="ignore"):
+            for layer in layers:
+                Z = vectors[..., layer.W].reshape(*lead, layer.n, layer.k) @ A
+                Z += vectors[..., layer.b].reshape(*lead, layer.n, 1)
+                A = layer.activate(Z)
+            losses: FloatArray = LOSSES[self.loss].value(A, self._labels)
         return losses
 
     def decay(self, layers: Sequence[Layer], vectors: FloatArray) -> FloatArray:
@@ -266,7 +268,7 @@ def _known(name: object, table: Mapping[str, object], what: str) -> str:
 def _weight_decay(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
         raise TypeError(f"weight_decay is {value!r}; wanted a number")
-    if not (0 <= value < float("inf")):
+    if not (0 <= value <= np.finfo(np.float64).max):
         raise ValueError(f"weight_decay is {value}; wanted a finite number, 0 or more")
     return float(value)
 

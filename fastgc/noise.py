@@ -17,7 +17,6 @@ from fastgc.problem import Problem, random_cost
 from fastgc.rounding import UNIT_ROUNDOFF
 
 POINTS = 9
-STACK_LIMIT = 2**16  # parameters; nine copies of more would be no small part of a memory limit
 
 # Steps tried in turn, along a direction of length 1, until fewer than half of the first differences
 # are zero. The first is shorter than ε, so that the line meets a kink less often than the check
@@ -40,41 +39,42 @@ class Noise:
 
     Attributes:
         sigma: σ_J, the standard deviation of the rounding errors of J near θ.
-        single: whether J only takes values of single precision: then a step too short to move it
-            says nothing of its slope.
+        coarse: whether J has so few digits, as in single precision or beside a large constant, that
+            a short step may not move it: then a difference of zero says nothing of its slope.
         evaluations: of the cost, spent on this.
     """
 
     sigma: float
-    single: bool
+    coarse: bool
     evaluations: int
 
 
-def noise_of_cost(problem: Problem, cost: float) -> Noise:
+def noise_of_cost(problem: Problem, cost: float, memory: int) -> Noise:
     """The rounding noise of J near θ.
 
     Args:
         problem: whose cost it is.
         cost: J(θ), evaluated by itself.
+        memory: bytes that it may allocate at once.
 
     Raises:
         ValueError: for a vectorized cost whose rows depend on each other, or a random one.
     """
     direction = np.random.default_rng(0).standard_normal(problem.theta.size)
     direction /= math.sqrt(direction @ direction)
-    noise = _noise_along(problem, direction, cost)
+    noise = _noise_along(problem, direction, cost, memory)
     if noise.sigma <= SUSPICIOUS * UNIT_ROUNDOFF * abs(cost):
         return noise
     # a low precision, or a kink on the way: that would hardly lie on the other side as well
-    other = _noise_along(problem, -direction, cost)
+    other = _noise_along(problem, -direction, cost, memory)
     return Noise(
         min(noise.sigma, other.sigma),
-        noise.single and other.single,
+        noise.coarse and other.coarse,
         noise.evaluations + other.evaluations,
     )
 
 
-def _noise_along(problem: Problem, direction: FloatArray, cost: float) -> Noise:
+def _noise_along(problem: Problem, direction: FloatArray, cost: float, memory: int) -> Noise:
     theta = problem.theta
     evaluations = 0
     sigma = 0.0
@@ -85,7 +85,7 @@ def _noise_along(problem: Problem, direction: FloatArray, cost: float) -> Noise:
         delta = 4.0 * ((theta + 0.25 * step * direction) - theta)
         evaluations += POINTS
         try:
-            costs = _along(problem, delta)
+            costs = _along(problem, delta, memory)
         except Exception:
             if step == STEPS[0]:
                 raise
@@ -104,7 +104,9 @@ def _noise_along(problem: Problem, direction: FloatArray, cost: float) -> Noise:
             )
         if sum(a == b for a, b in pairwise(costs)) <= POINTS // 2:
             break
-    return Noise(sigma, len(seen) > 2 and all(map(_is_single, seen)), evaluations)
+    single = len(seen) > 2 and all(map(_is_single, seen))
+    stuck = len(seen) > 1 and evaluations > POINTS  # it took longer steps to move it
+    return Noise(sigma, (single or stuck) and not problem.pure, evaluations)
 
 
 def _is_single(value: float) -> bool:
@@ -112,10 +114,11 @@ def _is_single(value: float) -> bool:
     return math.frexp(value)[0] * 2**24 % 1 == 0
 
 
-def _along(problem: Problem, delta: FloatArray) -> list[float]:
+def _along(problem: Problem, delta: FloatArray, memory: int) -> list[float]:
     """J(θ + iδ) for i = 0 … 8; in one stack where that is small."""
     theta = problem.theta
-    if problem.evaluate_stack is not None and theta.size <= STACK_LIMIT:
+    stack = POINTS * (8 * theta.size + problem.row_bytes)
+    if problem.evaluate_stack is not None and stack <= memory // 8:
         rows = theta + np.arange(POINTS)[:, np.newaxis] * delta
         return [float(cost) for cost in problem.evaluate_stack(rows)]
     return [problem.evaluate(theta + i * delta) for i in range(POINTS)]

@@ -60,7 +60,7 @@ def pose(cost: object, parameters: Container, *, vectorized: bool = False) -> Pr
             "The order of the arguments is cost, parameters, gradients"
         )
     layout, theta = flatten_parameters(parameters)
-    if isinstance(cost, Network):
+    if isinstance(cost, Network) and type(cost).__call__ is Network.__call__:
         return _network_problem(cost, layout, theta)
     if vectorized:
         return _vectorized_problem(cost, layout, theta)
@@ -122,7 +122,7 @@ def _network_problem(net: Network, layout: Layout, theta: FloatArray) -> Problem
         rounding=lambda: rounding_of_gradients(net, layers, theta),
         sample_losses=sample_losses,
         near_corner=lambda: net.near_corner(layers, theta),
-        row_bytes=4 * 8 * widest * net.m,  # Z, A and two temporaries of the widest layer
+        row_bytes=7 * 8 * widest * net.m,  # Z, A and the temporaries of silu, the widest layer's
         pure=True,
     )
 
@@ -235,7 +235,10 @@ def _as_number_array(value: object, wanted: str) -> NDArray[Any]:
     if value is None:
         raise TypeError(f"the cost returned None; wanted {wanted}. Does it end in a return?")
     if isinstance(value, numbers.Real) and not isinstance(value, bool):
-        return np.asarray(float(value))
+        try:
+            return np.asarray(float(value))
+        except OverflowError:
+            return np.asarray(np.inf)
     try:
         array = np.asarray(value)
     except (ValueError, TypeError):

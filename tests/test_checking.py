@@ -446,6 +446,52 @@ def test_a_step_too_short_for_the_precision_proves_no_zero(dtype: Any) -> None:
     assert fastgc.check(cost, np.full(3, 0.3), np.zeros(3)).verdict == "unresolved"
 
 
+@pytest.mark.parametrize(
+    "cost",
+    [
+        lambda w: float(1e12 + w.sum()),
+        lambda w: round(float((w**2).sum()), 4),
+        lambda w: float(np.float32(100) + np.sum(np.sin(w.astype(np.float32)))),
+    ],
+    ids=["offset", "rounded", "single"],
+)
+def test_forgotten_gradients_of_a_coarse_cost_do_not_pass(cost: Any) -> None:
+    assert not fastgc.check(cost, np.full(3, 0.3), np.zeros(3)).ok
+
+
+def test_a_subclass_of_network_is_checked_as_what_it_computes() -> None:
+    class Penalised(fastgc.Network):
+        def __call__(self, parameters: Any) -> float:
+            return super().__call__(parameters) + float((parameters["W1"] ** 2).sum())
+
+    net, parameters = NETWORKS[0].build()
+    penalised = Penalised(net.X, net.Y)
+    gradients = backward(net, parameters)
+    assert not fastgc.check(penalised, parameters, gradients).ok
+    gradients["W1"] = gradients["W1"] + 2 * parameters["W1"]
+    assert fastgc.check(penalised, parameters, gradients).ok
+
+
+def test_numbers_beyond_floats_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"tolerance is 1000.*wanted a finite number"):
+        fastgc.check(lambda w: float(w.sum()), W, W, tolerance=10**400)
+    with pytest.raises(ValueError, match="the cost is inf at the parameters given"):
+        fastgc.check(lambda w: 10**400, W, W)
+
+
+def test_a_network_whose_rows_do_not_fit_is_looped() -> None:
+    net, parameters = NETWORKS[0].build()
+    report = fastgc.check(net, parameters, backward(net, parameters), memory=1000)
+    assert (report.verdict, report.method) == ("correct", "loop")
+
+
+def test_strict_floating_point_settings_are_no_obstacle() -> None:
+    net = fastgc.Network([[1.0, 2.0]], [1, 0])
+    parameters = {"W1": np.array([[400.0]]), "b1": np.array([[0.0]])}
+    with np.errstate(all="raise"):
+        assert fastgc.check(net, parameters, backward(net, parameters)).verdict != "wrong"
+
+
 def test_assert_gradients() -> None:
     assert fastgc.assert_gradients(quadratic, PARAMETERS, GRADIENTS).ok
     wrong = {**GRADIENTS, "c": 4.0}

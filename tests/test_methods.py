@@ -24,7 +24,7 @@ MEMORY = 256 * 2**20
 
 def run(name: str, problem: Problem, *, memory: int = MEMORY, threads: int = 1) -> Approximation:
     cost, _ = base_cost(problem)
-    noise = noise_of_cost(problem, cost).sigma
+    noise = noise_of_cost(problem, cost, 2**28).sigma
     resources = Resources(memory=memory, threads=threads, advance=lambda _: None)
     method = METHODS[name]
     everything = np.arange(problem.theta.size)

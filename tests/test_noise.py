@@ -12,7 +12,7 @@ from tests.cases import NETWORKS, lab_case
 
 
 def measure(problem: Problem) -> tuple[float, int]:
-    noise = noise_of_cost(problem, problem.evaluate(problem.theta))
+    noise = noise_of_cost(problem, problem.evaluate(problem.theta), 2**28)
     return noise.sigma, noise.evaluations
 
 
@@ -114,12 +114,12 @@ def test_single_precision_is_recognised(dtype: Any) -> None:
         return float(np.sum(np.sin(w.astype(dtype)), dtype=dtype))
 
     problem = pose(cost, np.linspace(0.1, 1, 10))
-    noise = noise_of_cost(problem, problem.evaluate(problem.theta))
-    assert noise.single == (dtype is not np.float64)
+    noise = noise_of_cost(problem, problem.evaluate(problem.theta), 2**28)
+    assert noise.coarse == (dtype is not np.float64)
 
 
 def test_a_constant_is_not_taken_for_single_precision() -> None:
-    assert not noise_of_cost(pose(lambda w: 0.5, np.ones(3)), 0.5).single
+    assert not noise_of_cost(pose(lambda w: 0.5, np.ones(3)), 0.5, 2**28).coarse
 
 
 def test_a_cost_that_ends_further_away_is_survived() -> None:

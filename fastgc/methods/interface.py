@@ -20,12 +20,12 @@ class Base:
     Attributes:
         cost: J(θ).
         noise: σ_J, the standard deviation of its rounding errors.
-        single: whether it only takes values of single precision.
+        coarse: whether it has too few digits for a short step to move it.
     """
 
     cost: float
     noise: float
-    single: bool = False
+    coarse: bool = False
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -78,7 +78,7 @@ def block_size(problem: Problem, entries: int, resources: Resources) -> tuple[in
         ValueError: where not one pair of rows fits into the memory allowed.
     """
     P = problem.layout.size
-    pair = 2 * (8 * P + problem.row_bytes)
+    pair = least_memory(problem)
     if pair > resources.memory:
         raise ValueError(
             f"memory={resources.memory} is too little for two perturbed copies of {P} parameters; "
@@ -88,6 +88,11 @@ def block_size(problem: Problem, entries: int, resources: Resources) -> tuple[in
     pairs = min(max(1, CACHE_BYTES // pair), room, entries)
     workers = min(resources.threads, room // pairs, -(-entries // pairs)) if problem.pure else 1
     return pairs, workers
+
+
+def least_memory(problem: Problem) -> int:
+    """Bytes of one pair of rows and of their evaluation."""
+    return 2 * (8 * problem.layout.size + problem.row_bytes)
 
 
 def _ratio(difference: FloatArray, step: FloatArray) -> FloatArray:
