@@ -64,7 +64,8 @@ def check(
         gradients: the same container with the same shapes, or a function of the parameters that
             returns it. A mapping may be keyed ``W1`` or ``dW1``; the ``dZ1``, ``dA1``, … that a
             backward pass returns beside them are passed over.
-        method: ``loop``, ``stacked``, or ``auto``, which is `select_method`'s choice.
+        method: ``loop``, ``stacked``, or ``auto``, which is `select_method`'s choice, and ``loop``
+            where `memory` is too little for that.
         epsilon: the step; None for the method's own, 1e-7.
         tolerance: the relative error that an entry may have and still agree.
         vectorized: the cost takes every array with a leading axis K and returns K costs.

@@ -10,7 +10,7 @@ from fastgc.problem import Problem, pose
 def select_method(
     cost: Callable[..., Any], parameters: Container, *, vectorized: bool = False
 ) -> str:
-    """The method that ``method="auto"`` takes; a pure function, nothing is evaluated.
+    """The method that ``method="auto"`` takes, given memory; a pure function, nothing is evaluated.
 
     A `Network`, and a cost with ``vectorized=True``, take many sets of parameters in one call:
     ``stacked``. Any other cost takes one at a time: ``loop``.

@@ -274,7 +274,7 @@ def test_unusable_options(options: Any, error: type[Exception], message: str) ->
 
 def test_options_are_keywords() -> None:
     with pytest.raises(TypeError, match="takes 3 positional arguments but 4 were given"):
-        fastgc.check(np.sum, W, W, "loop")  # type: ignore[call-arg]
+        fastgc.check(np.sum, W, W, "loop")  # type: ignore[call-arg]  # the mistake under test
 
 
 def test_a_cost_that_is_no_function() -> None:
