@@ -2,6 +2,7 @@
 
 from fastgc.checking import GradientMismatch, assert_gradients, check, numerical_gradient
 from fastgc.network import Network
+from fastgc.planning import Forecast, Plan, plan
 from fastgc.report import Entry, Report, TensorReport
 from fastgc.selection import select_method
 
@@ -9,12 +10,15 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Entry",
+    "Forecast",
     "GradientMismatch",
     "Network",
+    "Plan",
     "Report",
     "TensorReport",
     "assert_gradients",
     "check",
     "numerical_gradient",
+    "plan",
     "select_method",
 ]

@@ -10,19 +10,17 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
-
 from fastgc.disputes import settle
 from fastgc.layout import Container, flatten_gradients
 from fastgc.methods import METHODS, Base, Resources
-from fastgc.methods.stacked import least_memory
 from fastgc.noise import noise_of_cost
 from fastgc.problem import Problem, base_cost, pose
 from fastgc.progress import Progress
 from fastgc.report import Report, tensor_reports
 from fastgc.selection import method_for
+from fastgc.tally import tally
 from fastgc.threads import available_cores, one_blas_thread
-from fastgc.verdict import relative_difference, worst_verdict
+from fastgc.verdict import worst_verdict
 
 DEFAULT_MEMORY = 256 * 2**20
 
@@ -64,12 +62,13 @@ def check(
         gradients: the same container with the same shapes, or a function of the parameters that
             returns it. A mapping may be keyed ``W1`` or ``dW1``; the ``dZ1``, ``dA1``, … that a
             backward pass returns beside them are passed over.
-        method: ``loop``, ``stacked``, or ``auto``, which is `select_method`'s choice, and ``loop``
-            where `memory` is too little for that.
-        epsilon: the step; None for the method's own, 1e-7.
+        method: ``loop``, ``stacked``, ``incremental``, ``node``, or ``auto``, which is
+            `select_method`'s choice, and ``loop`` where `memory` is too little for ``stacked``.
+        epsilon: the step; None for the method's own: 1e-7, and 2⁻⁴⁰ for ``incremental`` and
+            ``node``, whose differences do not cancel.
         tolerance: the relative error that an entry may have and still agree.
         vectorized: the cost takes every array with a leading axis K and returns K costs.
-        memory: bytes that the method may allocate at once.
+        memory: bytes that the method's blocks may take at once; results of P numbers come on top.
         threads: at most this many threads for a `Network`; None for one per core. Any other cost
             is called from the calling thread alone. Neither `memory` nor `threads` changes a bit
             of the result.
@@ -99,28 +98,35 @@ def check(
     began = time.perf_counter()
     tolerance = _require_number(tolerance, "tolerance")
     _require_resources(memory, threads, progress)
-    problem, method, epsilon = _prepare(cost, parameters, method, epsilon, vectorized, memory)
+    problem, method, epsilon = _prepare(
+        cost, parameters, method, epsilon, vectorized, memory, progress
+    )
     layout = problem.layout
     if callable(gradients):
         gradients = gradients(layout.build(layout.views(problem.theta.copy())))
     grad = flatten_gradients(layout, gradients)
-    with _at_work(problem, memory, threads, progress) as resources:
+    with _at_work(
+        problem, METHODS[method].evaluations(problem), memory, threads, progress
+    ) as resources:
         cost_at_theta, spent = base_cost(problem)
-        noise = noise_of_cost(problem, cost_at_theta, memory)
-        base = Base(cost_at_theta, noise.sigma, noise.coarse)
-        first = METHODS[method].approximate(
-            problem, np.arange(layout.size), base, epsilon, resources
-        )
+        if METHODS[method].exact:
+            base = Base(cost_at_theta, noise=0.0)
+        else:
+            noise = noise_of_cost(problem, cost_at_theta, memory)
+            base = Base(cost_at_theta, noise.sigma, noise.coarse)
+            spent += noise.evaluations
+        first = METHODS[method].approximate(problem, None, base, epsilon, resources)
         findings = settle(problem, base, method, epsilon, resources, grad, first, tolerance)
-    tensors = tensor_reports(layout, findings)
+    found = tally(layout, findings)
+    tensors = tensor_reports(layout, findings, found)
     return Report(
         verdict=worst_verdict(tensor.verdict for tensor in tensors.values()),
-        difference=relative_difference(grad, findings.gradapprox),
+        difference=found.difference,
         tolerance=tolerance,
         epsilon=epsilon,
         method=method,
         cost=base.cost,
-        evaluations=spent + noise.evaluations + findings.evaluations,
+        evaluations=spent + findings.evaluations,
         seconds=time.perf_counter() - began,
         tensors=tensors,
     )
@@ -182,12 +188,14 @@ def numerical_gradient(
     {'a': 5.0, 'b': 2.0}
     """
     _require_resources(memory, threads, progress)
-    problem, method, epsilon = _prepare(cost, parameters, method, epsilon, vectorized, memory)
-    with _at_work(problem, memory, threads, progress) as resources:
+    problem, method, epsilon = _prepare(
+        cost, parameters, method, epsilon, vectorized, memory, progress
+    )
+    with _at_work(
+        problem, METHODS[method].evaluations(problem), memory, threads, progress
+    ) as resources:
         base = Base(base_cost(problem)[0], noise=0.0)  # not measured: no verdict depends on it
-        found = METHODS[method].approximate(
-            problem, np.arange(problem.layout.size), base, epsilon, resources
-        )
+        found = METHODS[method].approximate(problem, None, base, epsilon, resources)
     return problem.layout.build(problem.layout.views(found.gradapprox))
 
 
@@ -198,6 +206,7 @@ def _prepare(
     epsilon: float | None,
     vectorized: bool,
     memory: int,
+    announce: bool,
 ) -> tuple[Problem, str, float]:
     """The problem, and the method and step to use on it."""
     if not isinstance(method, str):
@@ -209,12 +218,11 @@ def _prepare(
     _require_flag(vectorized, "vectorized")
     problem = pose(cost, parameters, vectorized=vectorized)
     if method == "auto":
-        method = method_for(problem)
-        if method == "stacked" and least_memory(problem) > memory:
-            method = "loop"
+        method = method_for(problem, memory)
     refusal = METHODS[method].refusal(problem)
     if refusal is not None:
         raise ValueError(f'method "{method}" cannot check this cost: {refusal}')
+    METHODS[method].load(announce)
     if epsilon is None:
         epsilon = METHODS[method].epsilon
     elif _require_number(epsilon, "epsilon") == 0:
@@ -223,9 +231,11 @@ def _prepare(
 
 
 @contextlib.contextmanager
-def _at_work(problem: Problem, memory: int, threads: int | None, show: bool) -> Iterator[Resources]:
+def _at_work(
+    problem: Problem, total: int, memory: int, threads: int | None, show: bool
+) -> Iterator[Resources]:
     """What a method may use; shows a bar meanwhile, and holds BLAS to one thread for a Network."""
-    bar = Progress(2 * problem.layout.size, enabled=show)
+    bar = Progress(total, enabled=show)
     with one_blas_thread() if problem.pure else contextlib.nullcontext(), bar:
         yield Resources(
             memory=memory,

@@ -1,4 +1,4 @@
-"""The command line: fastgc demo, fastgc check, fastgc example."""
+"""The command line: fastgc demo, check, plan and example."""
 
 import contextlib
 import io
@@ -13,6 +13,7 @@ import typer
 import fastgc
 from fastgc.casefile import CaseError, load_case, save_example
 from fastgc.methods import METHODS
+from fastgc.planning import drawn_network
 from fastgc.rendering import headline, show
 
 RIGHT, WRONG, UNUSABLE, CANNOT_TELL = range(4)
@@ -50,6 +51,7 @@ def _main(
       fastgc example case.npz         write a case to start from
       fastgc check case.npz           check it
       fastgc check case.npz --json    the same for a program
+      fastgc plan --widths 784,512,256,1 --samples 32      what a check would cost
     """
     if context.invoked_subcommand is None:
         print(context.get_help())
@@ -67,19 +69,22 @@ def demo() -> None:
 
     X, Y, parameters = lab.gradient_check_n_test_case()
     _, cache = lab.forward_propagation_n(X, Y, parameters)
+    faulty = lab.faulty_backward_propagation_n(X, Y, cache)
+    mended = lab.backward_propagation_n(X, Y, cache)
     net = fastgc.Network(X, Y)
+    ready = "stacked"  # the default would wait for its kernels, compiled at their first use
     print(
         "The fraud-detection network, LINEAR -> RELU -> LINEAR -> RELU -> LINEAR -> SIGMOID:\n"
         "widths 4-5-3-1, 47 parameters, 3 payments. Someone has written its backward pass.\n"
     )
     print("1. As it was handed in\n")
-    show(fastgc.check(net, parameters, lab.faulty_backward_propagation_n(X, Y, cache)))
+    show(fastgc.check(net, parameters, faulty, method=ready))
     print(
         "\nThe bugs: dW2 is twice what it should be, and db1 is summed with 4/m instead of 1/m.\n"
         "The report names both tensors and no other.\n"
     )
     print("2. Mended\n")
-    show(fastgc.check(net, parameters, lab.backward_propagation_n(X, Y, cache)))
+    show(fastgc.check(net, parameters, mended, method=ready))
     print(
         "\nWhat to do next:\n"
         "  fastgc example case.npz && fastgc check case.npz   a case in a file\n"
@@ -93,7 +98,7 @@ def check(
     file: Annotated[Path, typer.Argument(metavar="FILE.npz", help="X, Y, W1, b1, …, dW1, db1, …")],
     method: Annotated[str, typer.Option(help=f"auto, {', '.join(METHODS)}.")] = "auto",
     epsilon: Annotated[
-        float | None, typer.Option(help="The step.  [default: the method's own, 1e-7]")
+        float | None, typer.Option(help="The step.  [default: the method's own]")
     ] = None,
     tolerance: Annotated[
         float, typer.Option(help="The relative error at which an entry still agrees.")
@@ -133,6 +138,27 @@ def check(
     if not report.ok:
         print(f"fastgc: {headline(report)}", file=sys.stderr)
     raise typer.Exit(STATUS[report.verdict])
+
+
+@app.command()
+def plan(
+    widths: Annotated[str, typer.Option(help="n_0,n_1,…,n_L, as 784,512,256,1.")],
+    samples: Annotated[int, typer.Option(help="The number of samples.")],
+    activation: Annotated[str, typer.Option(help="Of the hidden layers.")] = "relu",
+    loss: Annotated[str, typer.Option(help="logistic, softmax or squared.")] = "logistic",
+) -> None:
+    """Show what checking a network of these widths would cost with each method, on this machine.
+
+    \b
+    Example:
+      fastgc plan --widths 784,512,256,1 --samples 32
+    """
+    try:
+        net, parameters = drawn_network(widths, samples, activation, loss)
+        forecast = fastgc.plan(net, parameters)
+    except (ValueError, TypeError) as error:
+        raise _unusable(error) from error
+    print(forecast)
 
 
 @app.command()

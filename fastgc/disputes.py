@@ -31,13 +31,13 @@ LOOKS = 3
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Findings:
-    """Everything found about every entry, (P,) each.
+    """Everything found about every entry, (P,) each but `means`.
 
     Attributes:
         grad: the gradient that is checked.
         gradapprox: from the longest step that did not prove to be too long.
         uncertainty: of `gradapprox`.
-        typical: the root mean square of gradapprox over the entry's tensor.
+        means: the root mean square of gradapprox over each tensor.
         codes: indices into `ENTRY_VERDICTS`.
         evaluations: of the cost, in all.
     """
@@ -45,7 +45,7 @@ class Findings:
     grad: FloatArray
     gradapprox: FloatArray
     uncertainty: FloatArray
-    typical: FloatArray
+    means: FloatArray
     codes: NDArray[np.uint8]
     evaluations: int
 
@@ -68,68 +68,84 @@ def settle(
         first: the approximation of every entry.
         tolerance: relative.
     """
-    gradapprox, uncertainty = first.gradapprox.copy(), first.uncertainty.copy()
-    below, above = first.slope_below.copy(), first.slope_above.copy()
-    means = [root_mean_square(gradapprox[part]) for _, part in problem.layout.tensors()]
-    typical = np.repeat(means, np.diff(problem.layout.offsets))
+    layout = problem.layout
+    gradapprox, uncertainty = first.gradapprox, first.uncertainty
+    means = np.array([root_mean_square(gradapprox[part]) for _, part in layout.tensors()])
     judge = partial(entry_verdicts, tolerance=tolerance, exact_zeros=not base.coarse)
-    codes = judge(grad, gradapprox, uncertainty, typical)
+    codes = np.empty(layout.size, dtype=np.uint8)
+    for part, tensors, lengths in layout.pieces():
+        typical = layout.per_entry(means, tensors, lengths)
+        codes[part] = judge(grad[part], gradapprox[part], uncertainty[part], typical)
     evaluations = first.evaluations
 
     disputed = np.flatnonzero(codes == DISAGREE)
+    typical = means[layout.tensor_of(disputed)]
     if disputed.size and problem.rounding is not None:
         # a right backward pass could not have got these any closer
-        wider = uncertainty + problem.rounding()
-        excused = judge(grad, gradapprox, wider, typical) < DISAGREE
-        codes[disputed[excused[disputed]]] = AGREE
-        disputed = disputed[~excused[disputed]]
-    doubtful, first_step = disputed, epsilon
-    if disputed.size:
-        evaluations += require_same_cost(problem, base.cost)
+        wider = uncertainty[disputed] + problem.rounding()[disputed]
+        excused = judge(grad[disputed], gradapprox[disputed], wider, typical) < DISAGREE
+        codes[disputed[excused]] = AGREE
+        disputed, typical = disputed[~excused], typical[~excused]
+    if disputed.size == 0:
+        return Findings(grad, gradapprox, uncertainty, means, codes, evaluations)
+
+    evaluations += require_same_cost(problem, base.cost)
+    doubtful, doubtful_typical, first_step = disputed, typical, epsilon
+    low, high = (slope[disputed] for slope in first.slopes())
     nearing = np.zeros(disputed.size, dtype=np.bool_)
     for _ in range(LOOKS):
         if disputed.size == 0:
             break
         epsilon /= SHORTER
-        look = METHODS[method].approximate(problem, disputed, base, epsilon, resources)
+        everything = disputed.size == layout.size
+        look = METHODS[method].approximate(
+            problem, None if everything else disputed, base, epsilon, resources
+        )
         evaluations += look.evaluations
         g = grad[disputed]
         with np.errstate(invalid="ignore", over="ignore"):  # what is not finite stays as it was
+            look_low, look_high = look.slopes()
             noise = look.uncertainty + uncertainty[disputed]
             moved = np.abs(look.gradapprox - gradapprox[disputed]) > noise
             nearing = np.abs(g - look.gradapprox) < np.abs(g - gradapprox[disputed]) / 32
-            gap = np.abs(look.slope_above - look.slope_below)
-            corner = (gap > noise) & (gap > np.abs(above - below)[disputed] / 4)
-            allowed = tolerance * entry_scale(g, look.gradapprox, typical[disputed])
-            slack = allowed + 2 * look.uncertainty
-            kink = corner & _between(look.slope_below, g, look.slope_above, slack)
+            gap = look_high - look_low
+            corner = (gap > noise) & (gap > (high - low) / 4)
+            allowed = tolerance * entry_scale(g, look.gradapprox, typical)
+            kink = corner & _within(look_low, g, look_high, allowed + 2 * look.uncertainty)
             # as far off as the bend within the longer step, which the noise of the shorter hides
-            slack = allowed + uncertainty[disputed]
-            hidden = _between(below[disputed], g, above[disputed], slack)
+            hidden = _within(low, g, high, allowed + uncertainty[disputed])
             hidden &= np.abs(g - look.gradapprox) <= allowed + look.uncertainty
         codes[disputed[kink]] = KINK
         codes[disputed[~kink & ~moved & (corner | hidden)]] = UNRESOLVED
         moved &= ~kink
-        disputed, look, nearing = disputed[moved], look.of(moved), nearing[moved]
-        gradapprox[disputed], uncertainty[disputed] = look.gradapprox, look.uncertainty
-        below[disputed], above[disputed] = look.slope_below, look.slope_above
+        disputed, typical, nearing = disputed[moved], typical[moved], nearing[moved]
+        low, high = look_low[moved], look_high[moved]
+        gradapprox[disputed] = look.gradapprox[moved]
+        uncertainty[disputed] = look.uncertainty[moved]
         codes[disputed] = judge(
-            grad[disputed], look.gradapprox, look.uncertainty, typical[disputed]
+            grad[disputed], gradapprox[disputed], uncertainty[disputed], typical
         )
         still = codes[disputed] == DISAGREE
-        disputed, nearing = disputed[still], nearing[still]
+        disputed, typical, nearing = disputed[still], typical[still], nearing[still]
+        low, high = low[still], high[still]
     # on its way to g as fast as truncation shrinks, and not there yet
     codes[disputed[nearing]] = UNRESOLVED
-    doubtful = doubtful[(codes[doubtful] == DISAGREE) | (codes[doubtful] == UNRESOLVED)]
+    if METHODS[method].exact:
+        return Findings(grad, gradapprox, uncertainty, means, codes, evaluations)
+
+    undecided = (codes[doubtful] == DISAGREE) | (codes[doubtful] == UNRESOLVED)
+    doubtful, typical = doubtful[undecided], doubtful_typical[undecided]
     if doubtful.size and problem.near_corner():
         low, high, noise = slope_intervals(problem, doubtful, base, first_step, SHORTER)
         evaluations += 4 * doubtful.size + 1
         g, middle = grad[doubtful], 0.5 * (low + high)
-        slack = tolerance * entry_scale(g, middle, typical[doubtful]) + 2 * noise
-        codes[doubtful[(low < high) & _between(low, g, high, slack)]] = KINK
-    return Findings(grad, gradapprox, uncertainty, typical, codes, evaluations)
+        slack = tolerance * entry_scale(g, middle, typical) + 2 * noise
+        codes[doubtful[(low < high) & _within(low, g, high, slack)]] = KINK
+    return Findings(grad, gradapprox, uncertainty, means, codes, evaluations)
 
 
-def _between(a: FloatArray, g: FloatArray, b: FloatArray, slack: FloatArray) -> NDArray[np.bool_]:
-    """Whether g lies between a and b, in either order, widened by `slack`."""
-    return (np.minimum(a, b) - slack <= g) & (g <= np.maximum(a, b) + slack)
+def _within(
+    low: FloatArray, g: FloatArray, high: FloatArray, slack: FloatArray
+) -> NDArray[np.bool_]:
+    """Whether g lies between low and high, widened by `slack`."""
+    return (low - slack <= g) & (g <= high + slack)

@@ -276,6 +276,7 @@ def gradient_check_n(
         theta,
         evaluate=lambda vector: float(cost_of_stack(vector)),
         evaluate_stack=cost_of_stack,
+        inside=None,
         rounding=None,
         sample_losses=None,
         near_corner=lambda: False,

@@ -49,6 +49,13 @@ def softmax(z: FloatArray, classes: FloatArray) -> FloatArray:
     return value
 
 
+def softmax_of(z: FloatArray) -> FloatArray:
+    """exp z_k / Σ exp z, over the rows of z (n, m)."""
+    powers = np.exp(z - z.max(axis=0))
+    chances: FloatArray = powers / powers.sum(axis=0)
+    return chances
+
+
 def squared(z: FloatArray, y: FloatArray) -> FloatArray:
     """½ (z − y)²."""
     residual = z - y

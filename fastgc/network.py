@@ -1,14 +1,14 @@
 """Network: a cost that fastgc can see into."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastgc.activations import ACTIVATIONS, CORNERED
+from fastgc.activations import ACTIVATIONS, CORNERED, sigmoid
 from fastgc.layout import Container, FloatArray, Layout, as_real_array, flatten_parameters
-from fastgc.losses import LOSSES
+from fastgc.losses import LOSSES, softmax_of
 from fastgc.shapes import require_chain
 
 
@@ -20,7 +20,12 @@ class Layer:
     b: slice
     n: int
     k: int
-    activate: Callable[[FloatArray], FloatArray]
+    activation: str
+
+    @property
+    def activate(self) -> Callable[[FloatArray], FloatArray]:
+        """The activation; it may overwrite what it is given."""
+        return ACTIVATIONS[self.activation]
 
 
 class Network:
@@ -45,7 +50,8 @@ class Network:
         TypeError: for X, Y that are not real numbers, or a name that is not a string.
         ValueError: for wrong shapes, NaN or inf, labels the loss cannot use, unknown names.
 
-    X and Y are copied: changing them later changes nothing here.
+    X and Y are copied: changing them later changes nothing here. `labels` is Y as the loss uses it:
+    (n_L, m), or class indices (m,).
 
     >>> import numpy as np
     >>> net = Network(np.array([[1.0, 2.0]]), [0, 1])
@@ -68,8 +74,8 @@ class Network:
         self.loss = _known(loss, LOSSES, "loss")
         self.weight_decay = _weight_decay(weight_decay)
         self.X, self.Y = _data(X, Y)
-        self._labels = LOSSES[self.loss].labels(self.Y)
-        for array in (self.X, self.Y, self._labels):
+        self.labels = LOSSES[self.loss].labels(self.Y)
+        for array in (self.X, self.Y, self.labels):
             array.flags.writeable = False
 
     @property
@@ -105,16 +111,24 @@ class Network:
 
     def sample_losses(self, layers: Sequence[Layer], vectors: FloatArray) -> FloatArray:
         """The loss of each sample, (…, m), for flat parameter vectors (…, P)."""
-        lead = vectors.shape[:-1]
-        A = self.X
         # an underflow is harmless, and what overflows is reported as a cost that is not finite
         with np.errstate(under="ignore", over="ignore", invalid="ignore"):
-            for layer in layers:
-                Z = vectors[..., layer.W].reshape(*lead, layer.n, layer.k) @ A
-                Z += vectors[..., layer.b].reshape(*lead, layer.n, 1)
-                A = layer.activate(Z)
-            losses: FloatArray = LOSSES[self.loss].value(A, self._labels)
+            for _, _, Z in self.propagate(layers, vectors):
+                last = Z
+            losses: FloatArray = LOSSES[self.loss].value(last, self.labels)
         return losses
+
+    def propagate(
+        self, layers: Sequence[Layer], vectors: FloatArray
+    ) -> Iterator[tuple[Layer, FloatArray, FloatArray]]:
+        """Each layer with its A_{l−1} and Z_l, (…, n, m); Z_l is overwritten for the next."""
+        lead = vectors.shape[:-1]
+        A = self.X
+        for layer in layers:
+            Z = vectors[..., layer.W].reshape(*lead, layer.n, layer.k) @ A
+            Z += vectors[..., layer.b].reshape(*lead, layer.n, 1)
+            yield layer, A, Z
+            A = layer.activate(Z)
 
     def decay(self, layers: Sequence[Layer], vectors: FloatArray) -> FloatArray:
         """λ/2 · Σ W², (…), for flat parameter vectors (…, P)."""
@@ -126,20 +140,20 @@ class Network:
 
     def near_corner(self, layers: Sequence[Layer], theta: FloatArray) -> bool:
         """Whether a hidden unit lies close to its corner: |z| ≤ 1e-4 of the layer's largest."""
-        A = self.X
-        for layer, name in zip(layers, self._hidden(len(layers)), strict=False):
-            W, b = theta[layer.W].reshape(layer.n, layer.k), theta[layer.b].reshape(layer.n, 1)
-            Z = W @ A + b
-            if name in CORNERED and np.abs(Z).min() <= 1e-4 * np.abs(Z).max():
-                return True
-            A = layer.activate(Z)
-        return False
+        return any(
+            layer.activation in CORNERED and np.abs(Z).min() <= 1e-4 * np.abs(Z).max()
+            for layer, _, Z in self.propagate(layers, theta)
+        )
 
     def output_size(self, z: FloatArray) -> FloatArray:
         """|A_L| + |Y| (n_L, m), for the last pre-activations: the terms that dZ_L subtracts."""
         if self.loss == "squared":
-            return np.abs(z) + np.abs(self._labels)
-        return np.full(z.shape, 2.0)  # probabilities and labels in [0, 1]
+            return np.abs(z) + np.abs(self.labels)
+        if self.loss == "logistic":
+            return sigmoid(z) + self.labels
+        size = softmax_of(z)
+        size[self.labels.astype(np.intp), np.arange(self.m)] += 1.0
+        return size
 
     def layers(self, layout: Layout) -> tuple[tuple[Layer, ...], Layout]:
         """The layers that `layout` describes, and `layout` with the names W1, b1, …
@@ -170,7 +184,7 @@ class Network:
         pairs = [(where[f"W{l}"], where[f"b{l}"]) for l in range(1, depth + 1)]
         require_chain(self.X.shape, [(W_shape, b_shape) for (W_shape, _), (b_shape, _) in pairs])
         layers = [
-            Layer(W=W, b=b, n=shape[0], k=shape[1], activate=ACTIVATIONS[name])
+            Layer(W=W, b=b, n=shape[0], k=shape[1], activation=name)
             for ((shape, W), (_, b)), name in zip(
                 pairs, (*self._hidden(depth), "identity"), strict=True
             )
@@ -191,9 +205,9 @@ class Network:
 
     def _check_output(self, outputs: int, last: str) -> None:
         if self.loss == "softmax" and self.Y.ndim == 1:
-            if self._labels.max() >= outputs:
+            if self.labels.max() >= outputs:
                 raise ValueError(
-                    f"Y holds class {int(self._labels.max())}; {last} has {outputs} rows, so the "
+                    f"Y holds class {int(self.labels.max())}; {last} has {outputs} rows, so the "
                     f"classes are 0 to {outputs - 1}"
                 )
             return

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgc.inside import Inside
 from fastgc.layout import Container, FloatArray, Layout, flatten_parameters
 from fastgc.network import Network
 from fastgc.rounding import rounding_of_gradients
@@ -31,6 +32,7 @@ class Problem:
             each sample, then weight decay; None where fastgc cannot see into the cost.
         near_corner: whether any sample is near a corner of an activation.
         row_bytes: memory that evaluating one row of a stack takes besides the row itself.
+        inside: what fastgc sees inside a Network; None for any other cost.
         rounding: how far rounding may move each entry of a right gradient, (P,); None where fastgc
             cannot see into the cost.
         pure: whether the cost is known to depend on nothing but its parameters, so that it need
@@ -41,6 +43,7 @@ class Problem:
     theta: FloatArray
     evaluate: Callable[[FloatArray], float]
     evaluate_stack: Callable[[FloatArray], FloatArray] | None
+    inside: Inside | None
     rounding: Callable[[], FloatArray] | None
     sample_losses: Callable[[FloatArray], FloatArray] | None
     near_corner: Callable[[], bool]
@@ -75,7 +78,7 @@ def base_cost(problem: Problem) -> tuple[float, int]:
     Raises:
         ValueError: for a cost that is not finite, or is random.
     """
-    value = problem.evaluate(problem.theta)
+    value = problem.evaluate(problem.theta) if problem.inside is None else problem.inside.cost
     if not math.isfinite(value):
         raise ValueError(
             f"the cost is {value} at the parameters given; wanted a finite number. "
@@ -118,6 +121,7 @@ def _network_problem(net: Network, layout: Layout, theta: FloatArray) -> Problem
         layout,
         theta,
         evaluate=lambda vector: float(net.forward(layers, vector)),
+        inside=Inside(net, layers, theta),
         evaluate_stack=lambda rows: net.forward(layers, rows),
         rounding=lambda: rounding_of_gradients(net, layers, theta),
         sample_losses=sample_losses,
@@ -141,6 +145,7 @@ def _function_problem(cost: Cost, layout: Layout, theta: FloatArray) -> Problem:
         theta,
         evaluate=evaluate,
         evaluate_stack=None,
+        inside=None,
         rounding=None,
         sample_losses=None,
         near_corner=lambda: False,
@@ -163,6 +168,7 @@ def _vectorized_problem(cost: Cost, layout: Layout, theta: FloatArray) -> Proble
         theta,
         evaluate=lambda vector: float(evaluate_stack(vector[np.newaxis])[0]),
         evaluate_stack=evaluate_stack,
+        inside=None,
         rounding=None,
         sample_losses=None,
         near_corner=lambda: False,

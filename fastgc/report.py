@@ -5,18 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from fastgc.disputes import Findings
 from fastgc.layout import Layout, entry_name
-from fastgc.verdict import (
-    ENTRY_VERDICTS,
-    NONFINITE,
-    Verdict,
-    entry_scale,
-    relative_difference,
-    verdict_of,
-)
+from fastgc.tally import Tally
+from fastgc.verdict import ENTRY_VERDICTS, Verdict, verdict_of
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -143,37 +135,27 @@ class Report:
         }
 
 
-def tensor_reports(layout: Layout, findings: Findings) -> dict[str, TensorReport]:
+def tensor_reports(layout: Layout, findings: Findings, found: Tally) -> dict[str, TensorReport]:
     """The verdict on every tensor."""
-    grad, gradapprox, codes = findings.grad, findings.gradapprox, findings.codes
-    with np.errstate(invalid="ignore", over="ignore"):  # inf - inf in a nonfinite entry
-        errors = np.abs(grad - gradapprox)
-        scale = entry_scale(grad, gradapprox, findings.typical)
-        relative = np.zeros(grad.size)
-        np.divide(findings.uncertainty, scale, out=relative, where=scale > 0)
-    errors[codes == NONFINITE] = np.inf
-    relative[codes == NONFINITE] = 0.0
     reports = {}
-    for i, (name, part) in enumerate(layout.tensors()):
-        worst = codes[part].max()
-        k = int(np.argmax(np.where(codes[part] == worst, errors[part], -1.0)))
-        index = layout.index(i, k)
-        counts = np.bincount(codes[part], minlength=len(ENTRY_VERDICTS)).tolist()
+    for t, (name, offset) in enumerate(zip(layout.names, layout.offsets, strict=False)):
+        place, worst = int(found.place[t]), int(found.worst[t])
+        index = layout.index(t, place - offset)
         reports[name] = TensorReport(
             name=name,
-            shape=layout.shapes[i],
+            shape=layout.shapes[t],
             verdict=verdict_of(worst),
-            difference=relative_difference(grad[part], gradapprox[part]),
+            difference=found.differences[t],
             worst=Entry(
                 name=entry_name(name, index),
                 index=index,
-                analytic=float(grad[part][k]),
-                numerical=float(gradapprox[part][k]),
-                uncertainty=float(findings.uncertainty[part][k]),
+                analytic=float(findings.grad[place]),
+                numerical=float(findings.gradapprox[place]),
+                uncertainty=float(findings.uncertainty[place]),
                 verdict=ENTRY_VERDICTS[worst],
             ),
-            counts=dict(zip(ENTRY_VERDICTS, counts, strict=True)),
-            resolution=float(relative[part].max()),
+            counts=dict(zip(ENTRY_VERDICTS, found.counts[t].tolist(), strict=True)),
+            resolution=float(found.resolutions[t]),
         )
     return reports
 

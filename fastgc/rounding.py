@@ -20,13 +20,11 @@ def rounding_of_gradients(net: Network, layers: Sequence[Layer], theta: FloatArr
     and every gradient below inherits that. 8u·(Γ_l |A_{l−1}|ᵀ)/m, with Γ_L = |A_L| + |Y| and
     Γ_l = c·|W_{l+1}|ᵀ Γ_{l+1}, where c bounds the slope of the activation. No slope is evaluated.
     """
-    inputs = [net.X]
-    for layer in layers:
-        W = theta[layer.W].reshape(layer.n, layer.k)
-        inputs.append(layer.activate(W @ inputs[-1] + theta[layer.b].reshape(layer.n, 1)))
+    with np.errstate(all="ignore"):
+        steps = [(layer, A, Z) for layer, A, Z in net.propagate(layers, theta)]
     bound = np.empty(theta.size)
-    spread = net.output_size(inputs[-1])
-    for layer, below in zip(reversed(layers), reversed(inputs[:-1]), strict=True):
+    spread = net.output_size(steps[-1][2])
+    for layer, below, _ in reversed(steps):
         bound[layer.W] = (spread @ np.abs(below).T).ravel()
         bound[layer.b] = spread.sum(axis=1)
         spread = STEEPEST * np.abs(theta[layer.W].reshape(layer.n, layer.k)).T @ spread

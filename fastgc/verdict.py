@@ -23,7 +23,7 @@ def entry_verdicts(
     grad: FloatArray,
     gradapprox: FloatArray,
     uncertainty: FloatArray,
-    typical: FloatArray,
+    typical: FloatArray | float,
     tolerance: float,
     *,
     exact_zeros: bool = True,
@@ -48,16 +48,24 @@ def entry_verdicts(
         scale = entry_scale(grad, gradapprox, typical)
         within = np.abs(grad - gradapprox) <= tolerance * scale + uncertainty
         resolved = uncertainty <= RESOLUTION * scale
-        if exact_zeros:
-            resolved |= (grad == 0) & (gradapprox == 0) & (uncertainty < np.inf)
-    codes = np.where(within, np.where(resolved, AGREE, UNRESOLVED), DISAGREE)
+    codes = np.zeros(grad.size, dtype=np.uint8)
+    if within.all() and resolved.all() and scale.max(initial=0.0) < np.inf:  # as nearly always
+        return codes
+    if exact_zeros:
+        resolved |= (grad == 0) & (gradapprox == 0) & (uncertainty < np.inf)
+    codes[~resolved] = UNRESOLVED
+    codes[~within] = DISAGREE
     codes[~(np.isfinite(grad) & np.isfinite(gradapprox))] = NONFINITE
-    return codes.astype(np.uint8)
+    return codes
 
 
-def entry_scale(grad: FloatArray, gradapprox: FloatArray, typical: FloatArray) -> FloatArray:
+def entry_scale(
+    grad: FloatArray, gradapprox: FloatArray, typical: FloatArray | float
+) -> FloatArray:
     """max(|g|, |ĝ|, s), (n,): what an entry's error is relative to."""
-    return np.maximum(np.maximum(np.abs(grad), np.abs(gradapprox)), typical)
+    scale = np.abs(grad)
+    np.maximum(scale, np.abs(gradapprox), out=scale)
+    return np.maximum(scale, typical, out=scale)
 
 
 def verdict_of(worst: int) -> Verdict:
@@ -104,7 +112,8 @@ def root_mean_square(vector: FloatArray) -> float:
 
 
 def _largest(vector: FloatArray) -> float:
-    return float(np.abs(vector).max(initial=0.0))
+    """max |v|, without a copy; NaN if there is one."""
+    return max(float(vector.max(initial=0.0)), -float(vector.min(initial=0.0)))
 
 
 def _norm(vector: FloatArray) -> float:

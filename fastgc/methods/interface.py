@@ -50,26 +50,16 @@ class Approximation:
     Attributes:
         gradapprox: (n,).
         uncertainty: (n,); how far rounding may have moved each gradapprox, in the same unit.
-        slope_below: (n,); the one-sided slope (J − J_minus) / ε.
-        slope_above: (n,); the one-sided slope (J_plus − J) / ε.
+        slopes: the least and the greatest slope of each entry, (n,) each: of the one-sided slopes
+            (J − J_minus) / ε and (J_plus − J) / ε, or finer, sample by sample. They cost time and
+            memory, and are asked for only where a gradient disagrees.
         evaluations: of the cost.
     """
 
     gradapprox: FloatArray
     uncertainty: FloatArray
-    slope_below: FloatArray
-    slope_above: FloatArray
+    slopes: Callable[[], tuple[FloatArray, FloatArray]]
     evaluations: int
-
-    def of(self, some: NDArray[np.bool_]) -> "Approximation":
-        """The same of some of the entries."""
-        return Approximation(
-            self.gradapprox[some],
-            self.uncertainty[some],
-            self.slope_below[some],
-            self.slope_above[some],
-            self.evaluations,
-        )
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -78,11 +68,18 @@ class Method:
 
     Attributes:
         approximate: (problem, entries, base, epsilon, resources) -> Approximation of the entries,
-            indices (n,) into the flat vector of parameters.
+            indices (n,) into the flat vector of parameters; None for all.
         refusal: why it cannot work on a problem, with the remedy; None where it can.
+        evaluations: how many perturbed costs it will look at in all.
         epsilon: the step it takes where the caller names none.
+        exact: whether its differences are free of cancellation, so that the noise of J does not
+            matter, and its slopes are taken sample by sample.
+        load: makes ready what it needs; its argument, whether to say so if that takes seconds.
     """
 
-    approximate: Callable[[Problem, Entries, Base, float, Resources], Approximation]
+    approximate: Callable[[Problem, Entries | None, Base, float, Resources], Approximation]
     refusal: Callable[[Problem], str | None]
+    evaluations: Callable[[Problem], int]
     epsilon: float
+    exact: bool = False
+    load: Callable[[bool], object] = bool  # nothing to load

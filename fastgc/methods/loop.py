@@ -12,10 +12,11 @@ from fastgc.problem import Problem
 
 
 def approximate(
-    problem: Problem, entries: Entries, base: Base, epsilon: float, resources: Resources
+    problem: Problem, entries: Entries | None, base: Base, epsilon: float, resources: Resources
 ) -> Approximation:
     """gradapprox_k = (J(θ + ε e_k) − J(θ − ε e_k)) / 2ε, with the step as it was realised."""
     theta = problem.theta.copy()
+    entries = np.arange(theta.size) if entries is None else entries
     gradapprox, below, above, steps = np.zeros((4, entries.size))
     for i, k in enumerate(entries):
         value = theta[k]
@@ -35,10 +36,9 @@ def approximate(
     return Approximation(
         gradapprox=gradapprox,
         uncertainty=uncertainty_of_differences(base.cost, base.noise, steps),
-        slope_below=below,
-        slope_above=above,
+        slopes=lambda: (np.minimum(below, above), np.maximum(below, above)),
         evaluations=2 * entries.size,
     )
 
 
-LOOP = Method(approximate=approximate, refusal=lambda _: None, epsilon=1e-7)
+LOOP = Method(approximate, lambda _: None, lambda problem: 2 * problem.layout.size, epsilon=1e-7)

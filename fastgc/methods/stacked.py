@@ -23,23 +23,26 @@ RESULT_VECTORS = 24
 
 
 def approximate(
-    problem: Problem, entries: Entries, base: Base, epsilon: float, resources: Resources
+    problem: Problem, entries: Entries | None, base: Base, epsilon: float, resources: Resources
 ) -> Approximation:
     """gradapprox_k = (J(θ + ε e_k) − J(θ − ε e_k)) / 2ε, with the step as it was realised."""
+    entries = np.arange(problem.theta.size) if entries is None else entries
     J_plus, J_minus = perturbed_costs(problem, entries, epsilon, resources)
     theta = problem.theta[entries]
     up, down = (theta + epsilon) - theta, theta - (theta - epsilon)
     if not (up.all() and down.all()):  # some steps are lost to the rounding of θ
         lost = (up == 0) | (down == 0)
         up[lost] = down[lost] = 0.0
+
+    def slopes() -> tuple[FloatArray, FloatArray]:
+        with np.errstate(invalid="ignore", over="ignore"):
+            below, above = _ratio(base.cost - J_minus, down), _ratio(J_plus - base.cost, up)
+        return np.minimum(below, above), np.maximum(below, above)
+
     with np.errstate(invalid="ignore", over="ignore"):  # inf - inf: the verdict is "nonfinite"
-        return Approximation(
-            gradapprox=_ratio(J_plus - J_minus, up + down),
-            uncertainty=uncertainty_of_differences(base.cost, base.noise, up + down),
-            slope_below=_ratio(base.cost - J_minus, down),
-            slope_above=_ratio(J_plus - base.cost, up),
-            evaluations=2 * entries.size,
-        )
+        gradapprox = _ratio(J_plus - J_minus, up + down)
+    uncertainty = uncertainty_of_differences(base.cost, base.noise, up + down)
+    return Approximation(gradapprox, uncertainty, slopes, evaluations=2 * entries.size)
 
 
 def perturbed_costs(
@@ -111,4 +114,4 @@ def _refusal(problem: Problem) -> str | None:
     return None
 
 
-STACKED = Method(approximate=approximate, refusal=_refusal, epsilon=1e-7)
+STACKED = Method(approximate, _refusal, lambda problem: 2 * problem.layout.size, epsilon=1e-7)

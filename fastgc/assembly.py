@@ -1,0 +1,116 @@
+"""From pre-activations to parameters: Z_l = W_l A_{l−1} + b_l is linear in W_l and b_l.
+
+What depends on Z_l[i, s] with slope D_l[i, s], summed over the samples, depends on W_l[i, j] with
+slope Σ_s D_l[i, s] A_{l−1}[j, s], and on b_l[i] with Σ_s D_l[i, s].
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from fastgc.inside import Inside
+from fastgc.layout import FloatArray
+from fastgc.methods.interface import Entries, Resources
+from fastgc.network import Layer
+from fastgc.operations import forward_operations
+from fastgc.point import Point
+from fastgc.response import WORTH_SHARING, unit_slopes
+from fastgc.threads import share
+
+# Rows of W_l in one product. They are the same for any number of threads, since BLAS sums in an
+# order that depends on the shapes.
+ROWS = 128
+
+
+def assemble(
+    inside: Inside,
+    values: FloatArray,
+    entries: Entries | None,
+    resources: Resources,
+    *,
+    absolute: bool = False,
+) -> FloatArray:
+    """Σ_s D A / m for each entry, (n,).
+
+    Args:
+        inside: the network at its parameters.
+        values: D_lᵀ (m, n_l), l = 1 … L, one after the other.
+        entries: indices into the flat vector; None for all.
+        resources: what may be used.
+        absolute: take |A| for A.
+    """
+    m = inside.net.m
+    found = np.empty(inside.theta.size)
+    blocks = []
+    at = 0
+    for layer, A, _ in inside.tensors():
+        D = values[at : at + m * layer.n].reshape(m, layer.n)
+        at += m * layer.n
+        wanted = range(0, layer.n, ROWS) if entries is None else _touched(layer, entries)
+        if wanted:
+            A = np.abs(A) if absolute else A
+            blocks += [(layer, D[:, start : start + ROWS], A, start) for start in wanted]
+
+    def work(numbers: Iterator[int]) -> None:
+        for number in numbers:
+            layer, D, A, start = blocks[number]
+            rows = slice(start, start + ROWS)
+            to = found[layer.W].reshape(layer.n, layer.k)[rows]
+            np.matmul(D.T, A, out=to)
+            to /= m
+            np.divide(D.sum(axis=0), m, out=found[layer.b][rows])
+
+    worth = forward_operations(inside.widths, m) > WORTH_SHARING
+    share(work, count=len(blocks), workers=resources.threads if worth else 1)
+    return found if entries is None else found[entries]
+
+
+def _touched(layer: Layer, entries: Entries) -> list[int]:
+    """The first rows of the blocks that hold any of the entries."""
+    weights = entries[(entries >= layer.W.start) & (entries < layer.W.stop)] - layer.W.start
+    biases = entries[(entries >= layer.b.start) & (entries < layer.b.stop)] - layer.b.start
+    rows = np.concatenate((weights // layer.k, biases)) // ROWS * ROWS
+    return [int(row) for row in np.unique(rows)]
+
+
+def add_decay(
+    inside: Inside, step: float, entries: Entries | None, slopes: FloatArray, sizes: FloatArray
+) -> None:
+    """Adds (λ/m) W, the central difference of (λ/2m) Σ W², to `slopes`, and its size to `sizes`.
+
+    Both (n,), of the entries; with the step t it is the mean of (λ/m) (W + t/2), upwards, and
+    (λ/m) (W − t/2), downwards.
+    """
+    rate = inside.net.weight_decay / inside.net.m
+    if rate == 0:
+        return
+    decay = np.zeros(inside.theta.size)
+    for layer in inside.layers:
+        W = inside.theta[layer.W]
+        decay[layer.W] = 0.5 * rate * ((W + 0.5 * step) + (W - 0.5 * step))
+    decay = decay if entries is None else decay[entries]
+    slopes += decay
+    sizes += np.abs(decay)
+
+
+def slope_intervals(
+    inside: Inside,
+    point: Point,
+    step: float,
+    entries: Entries | None,
+    resources: Resources,
+    found: FloatArray,
+) -> tuple[FloatArray, FloatArray]:
+    """The least and the greatest slope of J by each entry, corners taken sample by sample; (n,).
+
+    Args:
+        inside, point, step, resources: as `found` was made with.
+        entries: indices into the flat vector; None for all.
+        found: what the kernel found by pre-activation.
+    """
+    low, high = unit_slopes(inside, point, step, resources, found)
+    # Σ_s of the interval [low, high] · A is that of its middle, give or take half its length
+    middle = assemble(inside, 0.5 * (low + high), entries, resources)
+    reach = assemble(inside, 0.5 * (high - low), entries, resources, absolute=True)
+    add_decay(inside, step, entries, middle, np.zeros(middle.size))
+    return middle - reach, middle + reach

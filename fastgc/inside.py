@@ -1,0 +1,56 @@
+"""What fastgc sees inside a Network at its parameters: every layer's values."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from fastgc.layout import FloatArray
+from fastgc.losses import LOSSES
+from fastgc.network import Layer, Network
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Inside:
+    """A Network at θ; its values are computed when first asked for.
+
+    Attributes:
+        net: the network.
+        layers: W_l and b_l in the flat vector.
+        theta: the parameters (P,).
+    """
+
+    net: Network
+    layers: tuple[Layer, ...]
+    theta: FloatArray
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """n_0 … n_L."""
+        return (self.layers[0].k, *(layer.n for layer in self.layers))
+
+    @cached_property
+    def values(self) -> tuple[list[FloatArray], list[FloatArray]]:
+        """A_0 … A_{L−1} and Z_1 … Z_L, transposed: (m, n_l) each, C-contiguous."""
+        m = self.net.m
+        inputs, Zs = [], []
+        with np.errstate(all="ignore"):
+            for layer, A, Z in self.net.propagate(self.layers, self.theta):
+                inputs.append(np.ascontiguousarray(A.T).reshape(m, layer.k))
+                Zs.append(np.array(Z.T, order="C"))
+        return inputs, Zs
+
+    @cached_property
+    def cost(self) -> float:
+        """J(θ), to the last bit what `Network.forward` returns."""
+        Z_L = np.ascontiguousarray(self.values[1][-1].T)
+        with np.errstate(all="ignore"):
+            total = LOSSES[self.net.loss].value(Z_L, self.net.labels).sum(axis=-1)
+            if self.net.weight_decay != 0:
+                total = total + self.net.decay(self.layers, self.theta)
+            return float(np.divide(total, self.net.m))
+
+    def tensors(self) -> Iterator[tuple[Layer, FloatArray, FloatArray]]:
+        """Each layer with its A_{l−1}ᵀ and Z_lᵀ."""
+        yield from zip(self.layers, *self.values, strict=True)

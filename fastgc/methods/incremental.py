@@ -1,0 +1,60 @@
+"""`incremental`: each weight and bias, recomputing only what it reaches, as a change.
+
+Changing W_l[i, j] by t changes Z_l[i, s] by t·A_{l−1}[j, s] and nothing else of its layer; the
+response carries that up to the loss of sample s.
+"""
+
+import numpy as np
+
+from fastgc.assembly import add_decay, slope_intervals
+from fastgc.layout import FloatArray
+from fastgc.methods.interface import Approximation, Base, Entries, Method, Resources
+from fastgc.point import point_of
+from fastgc.problem import Problem
+from fastgc.response import (
+    SAFETY,
+    all_tasks,
+    at_corners,
+    kernels,
+    refusal,
+    respond,
+    tasks_holding,
+)
+
+
+def approximate(
+    problem: Problem, entries: Entries | None, _base: Base, epsilon: float, resources: Resources
+) -> Approximation:
+    """gradapprox = Σ_s [r(ε A) − r(−ε A)] / 2εm."""
+    inside = problem.inside
+    assert inside is not None
+    point = point_of(inside)
+    tasks = (
+        all_tasks(inside.widths, inside.net.m, by_unit=False)
+        if entries is None
+        else tasks_holding(inside, entries)
+    )
+    found = respond(inside, point, epsilon, tasks, resources, by_unit=False)
+    found /= inside.net.m
+    gradapprox, size, half_gap = found if entries is None else found[:, entries]
+    add_decay(inside, epsilon, entries, gradapprox, size)
+    size *= SAFETY
+
+    def slopes() -> tuple[FloatArray, FloatArray]:
+        low, high = gradapprox - half_gap, gradapprox + half_gap
+        if at_corners(inside).any():
+            units = all_tasks(inside.widths, inside.net.m, by_unit=True)
+            by_unit = respond(inside, point, epsilon, units, resources, by_unit=True)
+            least, greatest = slope_intervals(inside, point, epsilon, entries, resources, by_unit)
+            low, high = np.minimum(low, least), np.maximum(high, greatest)
+        return low, high
+
+    return Approximation(gradapprox, size, slopes, 2 * gradapprox.size)
+
+
+def evaluations(problem: Problem) -> int:
+    """Two for each parameter."""
+    return 2 * problem.layout.size
+
+
+INCREMENTAL = Method(approximate, refusal, evaluations, epsilon=2.0**-40, exact=True, load=kernels)

@@ -1,0 +1,46 @@
+"""`node`: each pre-activation of each sample, put together by the linearity of Z in W and b.
+
+D_l[i, s] = [r(h) − r(−h)] / 2h, with r the change of sample s's loss when Z_l[i, s] changes; then
+gradapprox is D_l A_{l−1}ᵀ / m for W_l and Σ_s D_l / m for b_l.
+"""
+
+import numpy as np
+
+from fastgc.assembly import add_decay, assemble, slope_intervals
+from fastgc.layout import FloatArray
+from fastgc.methods.interface import Approximation, Base, Entries, Method, Resources
+from fastgc.operations import perturbations
+from fastgc.point import point_of
+from fastgc.problem import Problem
+from fastgc.response import SAFETY, all_tasks, kernels, refusal, respond
+
+
+def approximate(
+    problem: Problem, entries: Entries | None, _base: Base, epsilon: float, resources: Resources
+) -> Approximation:
+    """gradapprox from the responses to each pre-activation; `epsilon` is h."""
+    inside = problem.inside
+    assert inside is not None
+    point = point_of(inside)
+    tasks = all_tasks(inside.widths, inside.net.m, by_unit=True)
+    found = respond(inside, point, epsilon, tasks, resources, by_unit=True)
+    plus, minus, gross = found
+    D = (plus - minus) / (2 * epsilon)
+    gradapprox = assemble(inside, D, entries, resources)
+    size = assemble(inside, np.abs(D) + gross, entries, resources, absolute=True)
+    add_decay(inside, epsilon, entries, gradapprox, size)
+    size *= SAFETY
+
+    def slopes() -> tuple[FloatArray, FloatArray]:
+        return slope_intervals(inside, point, epsilon, entries, resources, found)
+
+    return Approximation(gradapprox, size, slopes, evaluations(problem))
+
+
+def evaluations(problem: Problem) -> int:
+    """Two for each pre-activation of each sample, of that sample's loss alone."""
+    assert problem.inside is not None
+    return perturbations("node", problem.inside.widths, problem.inside.net.m)
+
+
+NODE = Method(approximate, refusal, evaluations, epsilon=2.0**-40, exact=True, load=kernels)

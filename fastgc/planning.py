@@ -1,0 +1,230 @@
+"""What each method would cost, before one is run."""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from fastgc.assembly import ROWS, assemble
+from fastgc.inside import Inside
+from fastgc.layout import Container, FloatArray
+from fastgc.methods import METHODS, Base, Resources
+from fastgc.methods.stacked import block_size
+from fastgc.network import Network
+from fastgc.operations import operations
+from fastgc.point import point_of
+from fastgc.problem import Problem, pose
+from fastgc.response import all_tasks, kernels, respond, work_space
+from fastgc.selection import method_for
+from fastgc.threads import available_cores, one_blas_thread
+
+# Vectors of P numbers that a check holds: parameters, gradients, gradapprox, uncertainty; the
+# parameters' sums of `incremental` are three, J_plus, J_minus and steps of the others four.
+VECTORS = {"loop": 8, "stacked": 10, "incremental": 6, "node": 5}
+
+SAMPLE = 48  # blocks of the kernel that are timed
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What one method would cost.
+
+    Attributes:
+        perturbations: how many perturbed costs; for ``node``, of one sample each.
+        operations: floating-point operations, if no unit is silent; None for a cost that fastgc
+            cannot see into.
+        memory: bytes at the peak, beyond what the caller's own arrays hold.
+        seconds: as a sample of the work took on this machine, scaled.
+    """
+
+    perturbations: int
+    operations: float | None
+    memory: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What each method would cost on one problem; prints as a table.
+
+    Attributes:
+        size: P, the number of parameters.
+        chosen: the method that ``method="auto"`` takes.
+        forecasts: method -> `Forecast`, for the methods that can check this cost.
+    """
+
+    size: int
+    chosen: str
+    forecasts: Mapping[str, Forecast]
+
+    def __str__(self) -> str:
+        lines = [f"{self.size:,} parameters; auto takes {self.chosen}", ""]
+        lines.append(
+            f"{'method':<12}{'perturbations':>15}{'operations':>12}{'memory':>10}{'time':>10}"
+        )
+        for name, forecast in self.forecasts.items():
+            work = "" if forecast.operations is None else f"{forecast.operations:.1e}"
+            lines.append(
+                f"{name:<12}{forecast.perturbations:>15,}{work:>12}"
+                f"{_bytes(forecast.memory):>10}{_duration(forecast.seconds):>10}"
+            )
+        return "\n".join(lines)
+
+
+def plan(
+    cost: Callable[..., Any],
+    parameters: Container,
+    *,
+    vectorized: bool = False,
+    memory: int = 256 * 2**20,
+    threads: int | None = None,
+) -> Plan:
+    """What checking every gradient of `cost` would cost with each method that can.
+
+    Nothing is checked. A small sample of each method's work is timed, a fraction of a second in
+    all, and scaled to the whole.
+
+    Args:
+        cost: a `Network`, or any function parameters -> float.
+        parameters: as for `check`.
+        vectorized: as for `check`.
+        memory: as for `check`.
+        threads: as for `check`.
+
+    Raises:
+        TypeError, ValueError: for parameters that the cost cannot take.
+
+    >>> import fastgc, numpy as np
+    >>> net = fastgc.Network(np.ones((4, 3)), [0, 1, 1])
+    >>> forecast = fastgc.plan(net, {"W1": np.ones((1, 4)), "b1": np.ones((1, 1))})
+    >>> forecast.chosen, forecast.forecasts["node"].perturbations, list(forecast.forecasts)
+    ('incremental', 6, ['loop', 'stacked', 'incremental', 'node'])
+    """
+    problem = pose(cost, parameters, vectorized=vectorized)
+    workers = available_cores() if threads is None else threads
+    resources = Resources(memory=memory, threads=workers, advance=lambda _: None)
+    if problem.inside is not None:
+        kernels()
+    forecasts = {}
+    with one_blas_thread():
+        for name, method in METHODS.items():
+            if method.refusal(problem) is not None:
+                continue
+            inside = problem.inside
+            forecasts[name] = Forecast(
+                perturbations=method.evaluations(problem),
+                operations=None
+                if inside is None
+                else operations(name, inside.widths, inside.net.m),
+                memory=_memory(name, problem, resources),
+                seconds=_SECONDS[name](problem, resources),
+            )
+    return Plan(problem.layout.size, method_for(problem, memory), forecasts)
+
+
+def drawn_network(
+    widths: str, m: int, activation: str, loss: str
+) -> tuple[Network, dict[str, FloatArray]]:
+    """A random network of the `widths` "n_0,n_1,…,n_L", to plan for.
+
+    Raises:
+        ValueError: for widths or m that are no positive numbers, or unknown names.
+    """
+    try:
+        numbers = [int(width) for width in widths.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) < 2 or min(numbers) < 1:
+        raise ValueError(
+            f'widths is "{widths}"; wanted two or more positive numbers n_0,n_1,…,n_L, '
+            "as 784,512,256,1"
+        )
+    if m < 1:
+        raise ValueError(f"samples is {m}; wanted 1 or more")
+    rng = np.random.default_rng(0)
+    few = rng.standard_normal(min(2**20, max(numbers) ** 2))  # repeated: drawing 10⁸ takes seconds
+    parameters = {}
+    for l, (k, n) in enumerate(pairwise(numbers), start=1):
+        parameters[f"W{l}"] = np.resize(few, (n, k)) * math.sqrt(2 / k)
+        parameters[f"b{l}"] = np.zeros((n, 1))
+    X = rng.standard_normal((numbers[0], m))
+    Y = rng.integers(numbers[-1], size=m) if loss == "softmax" else rng.random((numbers[-1], m))
+    return Network(X, Y, activation=activation, loss=loss), parameters
+
+
+def _memory(name: str, problem: Problem, resources: Resources) -> int:
+    results = VECTORS[name] * 8 * problem.layout.size
+    if name == "loop":
+        return results + problem.row_bytes
+    if name == "stacked":
+        pairs, workers = block_size(problem, problem.layout.size, resources)
+        return results + workers * 2 * pairs * (8 * problem.layout.size + problem.row_bytes)
+    assert problem.inside is not None
+    values = 8 * 8 * problem.inside.net.m * sum(problem.inside.widths)
+    return results + values + resources.threads * work_space(problem.inside.widths)
+
+
+def _seconds_of_loop(problem: Problem, _resources: Resources) -> float:
+    return 2 * problem.layout.size * _best(lambda: problem.evaluate(problem.theta), 5)
+
+
+def _seconds_of_stacked(problem: Problem, resources: Resources) -> float:
+    P = problem.layout.size
+    pairs, workers = block_size(problem, P, resources)
+    some = np.arange(min(P, pairs * workers))
+    run = METHODS["stacked"].approximate
+    return P / some.size * _best(lambda: run(problem, some, Base(0.0, 0.0), 1e-7, resources), 2)
+
+
+def _seconds_of_kernel(problem: Problem, resources: Resources, *, by_unit: bool) -> float:
+    inside = problem.inside
+    assert inside is not None
+    fixed = _best(lambda: point_of(Inside(inside.net, inside.layers, inside.theta)), 2)
+    point = point_of(inside)
+    tasks = all_tasks(inside.widths, inside.net.m, by_unit=by_unit)
+    some = tasks[:: max(1, len(tasks) // SAMPLE)]
+    work = _best(lambda: respond(inside, point, 2.0**-40, some, resources, by_unit=by_unit), 2)
+    seconds = fixed + work * len(tasks) / len(some)
+    if by_unit:
+        rows = [
+            np.arange(layer.W.start, layer.W.start + min(ROWS, layer.n) * layer.k)
+            for layer in inside.layers
+        ]
+        for layer, entries in zip(inside.layers, rows, strict=True):
+            once = _best(partial(assemble, inside, point.Z, entries, resources), 2)
+            seconds += 2 * once * layer.n / min(ROWS, layer.n)
+    return seconds
+
+
+_SECONDS: dict[str, Callable[[Problem, Resources], float]] = {
+    "loop": _seconds_of_loop,
+    "stacked": _seconds_of_stacked,
+    "incremental": lambda problem, resources: _seconds_of_kernel(problem, resources, by_unit=False),
+    "node": lambda problem, resources: _seconds_of_kernel(problem, resources, by_unit=True),
+}
+
+
+def _best(work: Callable[[], object], times: int) -> float:
+    """Seconds that `work` takes: the least of several."""
+    found = []
+    for _ in range(times):
+        began = time.perf_counter()
+        work()
+        found.append(time.perf_counter() - began)
+    return min(found)
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 2**20:,.1f} MiB" if count < 2**30 else f"{count / 2**30:,.1f} GiB"
+
+
+def _duration(seconds: float) -> str:
+    for unit, size in (("d", 86400.0), ("h", 3600.0), ("min", 60.0), ("s", 1.0), ("ms", 1e-3)):
+        if seconds >= size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds * 1e6:.3g} µs"

@@ -1,0 +1,91 @@
+"""A Network at its parameters, as the kernels want it: arrays and numbers."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastgc.inside import Inside
+from fastgc.layout import FloatArray
+from fastgc.losses import softmax_of
+
+RELU, LEAKY_RELU, TANH, SIGMOID, SOFTPLUS, SILU, IDENTITY = range(7)
+LOGISTIC, SOFTMAX, SQUARED = range(3)
+
+ACTIVATION_CODES = {
+    "relu": RELU,
+    "leaky_relu": LEAKY_RELU,
+    "tanh": TANH,
+    "sigmoid": SIGMOID,
+    "softplus": SOFTPLUS,
+    "silu": SILU,
+    "identity": IDENTITY,
+}
+LOSS_CODES = {"logistic": LOGISTIC, "softmax": SOFTMAX, "squared": SQUARED}
+
+
+class Point(NamedTuple):
+    """A network at θ. Layers are numbered from 0, the input, to L.
+
+    Attributes:
+        theta: the parameters (P,).
+        Z: Z_lᵀ (m, n_l), 1 ≤ l ≤ L, each where `units_at` says.
+        A: A_lᵀ (m, n_l), 0 ≤ l < L, likewise.
+        widths: n_l, (L + 1,).
+        activations: codes of the layers 1 … L − 1, (L + 1,); that of L is IDENTITY.
+        weights_at: where W_l (n_l, n_{l−1}) starts in theta, (L + 1,).
+        biases_at: where b_l (n_l,) does.
+        units_at: layer l's part of Z and A starts at m times this, (L + 1,).
+        largest: of W_l, the largest |w| and the largest row sum of |w|, (L + 1, 2).
+        loss: LOGISTIC, …
+        labels: Yᵀ (m, n_L), or class indices (m, 1).
+        chances: the softmax of Z_L, (m, n_L); not read for other losses.
+        sizes: |A_L| + |Y|, (m, n_L): what a backward pass subtracts from each other.
+    """
+
+    theta: FloatArray
+    Z: FloatArray
+    A: FloatArray
+    widths: Any
+    activations: Any
+    weights_at: Any
+    biases_at: Any
+    units_at: Any
+    largest: FloatArray
+    loss: int
+    labels: FloatArray
+    chances: FloatArray
+    sizes: FloatArray
+
+
+def point_of(inside: Inside) -> Point:
+    """The network at θ, described to the kernels."""
+    net, layers, m = inside.net, inside.layers, inside.net.m
+    L = len(layers)
+    widths = np.array(inside.widths)
+    inputs, Zs = inside.values
+    Z_L = Zs[-1]
+    units_at = np.zeros(L + 1, np.int64)
+    np.cumsum(widths[1:-1], out=units_at[2:])
+    units_at[0] = units_at[L]  # X takes the place in A that Z_L has in Z
+    largest = np.zeros((L + 1, 2))
+    for t, layer in enumerate(layers[:-1], start=1):
+        if t > 1 and layer.activation == "relu":
+            W = inside.theta[layer.W]
+            largest[t, 0] = max(W.max(), -W.min())
+            if t > 2:
+                largest[t, 1] = np.abs(W).reshape(layer.n, layer.k).sum(axis=1).max()
+    return Point(
+        theta=inside.theta,
+        Z=np.concatenate([Z.ravel() for Z in Zs]),
+        A=np.concatenate([A.ravel() for A in (*inputs[1:], inputs[0])]),
+        widths=widths,
+        activations=np.array([IDENTITY, *(ACTIVATION_CODES[layer.activation] for layer in layers)]),
+        weights_at=np.array([0, *(layer.W.start for layer in layers)]),
+        biases_at=np.array([0, *(layer.b.start for layer in layers)]),
+        units_at=units_at,
+        largest=largest,
+        loss=LOSS_CODES[net.loss],
+        labels=np.array(net.labels.reshape(-1, m).T, order="C"),
+        chances=np.array(softmax_of(Z_L.T).T, order="C") if net.loss == "softmax" else Z_L,
+        sizes=np.array(net.output_size(Z_L.T).T, order="C"),
+    )

@@ -1,0 +1,202 @@
+"""Around the kernel: loading it, describing a Network to it, sharing its work among threads."""
+
+import sys
+import threading
+from collections.abc import Iterator
+from functools import lru_cache
+from itertools import pairwise
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgc.activations import CORNERED
+from fastgc.inside import Inside
+from fastgc.layout import FloatArray
+from fastgc.operations import operations, perturbations
+from fastgc.point import SQUARED, Point
+from fastgc.problem import Problem
+from fastgc.rounding import UNIT_ROUNDOFF
+from fastgc.threads import share
+
+if TYPE_CHECKING:
+    from fastgc.methods.interface import Entries, Resources
+
+# Operations that are worth a second thread: 0.2 ms, several times what handing them over takes.
+WORTH_SHARING = 2e6
+
+# Operations of one call into the kernel, which Ctrl-C has to wait for.
+MOST_AT_ONCE = 2e9
+
+# U is so many rounding units of what went into a sum: no right gradient among 1,400 drawn networks
+# with scales from 0.3 to 100 was further off.
+SAFETY = 64 * UNIT_ROUNDOFF
+
+NOT_KEPT = (
+    "in every process anew: no cache directory is writable. Set NUMBA_CACHE_DIR to one that is"
+)
+
+# A pre-activation so far from the corner that no perturbation carries it across.
+FAR = 1e300
+
+_lock = threading.Lock()
+_ready = False
+
+
+def kernels(announce: bool = True) -> ModuleType:
+    """The module of compiled functions; compiles it where no earlier process has.
+
+    Args:
+        announce: whether to say on stderr that it is compiling.
+    """
+    global _ready
+    from fastgc import jit
+    from fastgc import kernels as module
+
+    with _lock:
+        if not _ready:
+            kept = jit.is_kept(module.respond)
+            if announce and not kept:
+                often = "once per installation" if kept is False else NOT_KEPT
+                print(f"fastgc: compiling its kernels, {often}", file=sys.stderr, flush=True)
+            _warm_up(module)
+            _ready = True
+    return module
+
+
+def _warm_up(module: ModuleType) -> None:
+    """Calls the kernel once: that loads it from the cache, or compiles it and puts it there."""
+    one, number, table = np.ones(1), np.ones(2, np.int64), np.ones((1, 1))
+    point = Point(
+        theta=np.ones(2), Z=one, A=one, widths=number, activations=number,
+        weights_at=np.array([0, 0]), biases_at=np.array([0, 1]), units_at=np.array([0, 0]),
+        largest=np.ones((2, 2)), loss=SQUARED, labels=table, chances=table, sizes=table,
+    )  # fmt: skip
+    try:
+        module.respond(point, 0.5, 2, True, np.array([[1, 0, 0]]), np.empty((3, 1)))
+    except OSError as error:  # it is compiled, but a full disk, perhaps, has no place for it
+        print(f"fastgc: the compiled kernels could not be kept: {error}", file=sys.stderr)
+
+
+def block_width(widths: tuple[int, ...]) -> int:
+    """Columns of a block: as many as the second-level cache holds, whatever memory= allows.
+
+    A 784-512-256-1 was as fast with 256 as with 1024; a 256-512×6-1 lost 25 % with 64 or 512.
+    """
+    return int(np.clip(131072 // max(*widths[2:-1], 1, 1) // 64 * 64, 64, 512))
+
+
+def work_space(widths: tuple[int, ...]) -> int:
+    """Bytes that one call into the kernel allocates."""
+    spare = max(widths[1:]) + 7
+    return 8 * (2 * spare * block_width(widths) + 6 * spare + 6 * block_width(widths))
+
+
+@lru_cache(maxsize=8)
+def all_tasks(widths: tuple[int, ...], m: int, *, by_unit: bool) -> NDArray[np.int64]:
+    """Every task of the kernel, (n, 3): layer, sample or unit, and first unit or input."""
+    half = block_width(widths) // 2
+    layers = []
+    for l, (k, n) in enumerate(pairwise(widths), start=1):
+        items, length = (m, n) if by_unit else (n, k + 1)
+        firsts = np.arange(0, length, half)
+        table = np.empty((items, firsts.size, 3), np.int64)
+        table[..., 0] = l
+        table[..., 1] = np.arange(items)[:, np.newaxis]
+        table[..., 2] = firsts
+        layers.append(table.reshape(-1, 3))
+    return np.concatenate(layers)
+
+
+def tasks_holding(inside: Inside, entries: "Entries") -> NDArray[np.int64]:
+    """The tasks by parameter that hold any of the entries."""
+    half = block_width(inside.widths) // 2
+    found = []
+    for l, layer in enumerate(inside.layers, start=1):
+        weights = entries[(entries >= layer.W.start) & (entries < layer.W.stop)] - layer.W.start
+        biases = entries[(entries >= layer.b.start) & (entries < layer.b.stop)] - layer.b.start
+        units = np.concatenate((weights // layer.k, biases))
+        inputs = np.concatenate((weights % layer.k, np.full(biases.size, layer.k)))
+        layers = np.full(units.size, l)
+        found.append(np.unique(np.stack((layers, units, inputs // half * half), axis=1), axis=0))
+    return np.concatenate(found)
+
+
+def respond(
+    inside: Inside,
+    point: Point,
+    step: float,
+    tasks: NDArray[np.int64],
+    resources: "Resources",
+    *,
+    by_unit: bool,
+) -> FloatArray:
+    """What the kernel finds in `tasks`, as its `found`, on as many threads as they are worth."""
+    module = kernels()
+    size = point.Z.size if by_unit else point.theta.size
+    found = np.zeros((3, size))
+    width = block_width(inside.widths)
+    if len(tasks) == 0:
+        return found
+    method = "node" if by_unit else "incremental"
+    part = len(tasks) / len(all_tasks(inside.widths, inside.net.m, by_unit=by_unit))
+    work = part * operations(method, inside.widths, inside.net.m)
+    workers = 1
+    if work > WORTH_SHARING:
+        room = max(1, resources.memory // work_space(inside.widths))
+        workers = min(resources.threads, room, len(tasks))
+    pieces = min(len(tasks), max(8 * workers if workers > 1 else 1, int(work / MOST_AT_ONCE)))
+    each = round(part * perturbations(method, inside.widths, inside.net.m) / pieces)
+
+    def run(numbers: Iterator[int]) -> None:
+        for piece in numbers:
+            first, end = piece * len(tasks) // pieces, (piece + 1) * len(tasks) // pieces
+            module.respond(point, step, width, by_unit, tasks[first:end], found)
+            resources.advance(each)
+
+    share(run, count=pieces, workers=workers)
+    return found
+
+
+def unit_slopes(
+    inside: Inside, point: Point, step: float, resources: "Resources", found: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """The least and the greatest slope by each pre-activation, each laid out as point.Z.
+
+    Of the one-sided slopes; where units lie exactly at their corners, also of the slopes with all
+    of them inactive and with all of them active, which are what a backward pass may take.
+
+    Args:
+        inside, point, step, resources: as `found` was made with.
+        found: what the kernel found by pre-activation.
+    """
+    slopes = [found[0] / step, -found[1] / step]
+    corners = at_corners(inside)
+    if corners.any():
+        for side in (-FAR, FAR):
+            moved = point._replace(Z=np.where(corners, side, point.Z))
+            tasks = all_tasks(inside.widths, inside.net.m, by_unit=True)
+            plus, minus, _ = respond(inside, moved, step, tasks, resources, by_unit=True)
+            slopes += [plus / step, -minus / step]
+    return np.minimum.reduce(slopes), np.maximum.reduce(slopes)
+
+
+def at_corners(inside: Inside) -> NDArray[np.bool_]:
+    """Which pre-activations lie exactly at a corner of their activation; laid out as point.Z."""
+    return np.concatenate(
+        [
+            (Z == 0).ravel() if layer.activation in CORNERED else np.zeros(Z.size, np.bool_)
+            for layer, _, Z in inside.tensors()
+        ]
+    )
+
+
+def refusal(problem: Problem) -> str | None:
+    """Why a method that looks inside a Network cannot work on a problem; None where it can."""
+    if problem.inside is None:
+        return (
+            "it looks inside a fastgc.Network, and this cost is a function. Pass a Network, or "
+            'method="loop"'
+        )
+    return None
