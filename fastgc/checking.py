@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
+
 from fastgc.disputes import settle
 from fastgc.layout import Container, flatten_gradients
 from fastgc.methods import METHODS, Base, Resources
@@ -63,7 +65,7 @@ def check(
             returns it. A mapping may be keyed ``W1`` or ``dW1``; the ``dZ1``, ``dA1``, … that a
             backward pass returns beside them are passed over.
         method: ``loop``, ``stacked``, ``incremental``, ``node``, or ``auto``, which is
-            `select_method`'s choice, and ``loop`` where `memory` is too little for ``stacked``.
+            `select_method`'s choice, and ``loop`` where `memory` is too little for that.
         epsilon: the step; None for the method's own: 1e-7, and 2⁻⁴⁰ for ``incremental`` and
             ``node``, whose differences do not cancel.
         tolerance: the relative error that an entry may have and still agree.
@@ -236,7 +238,12 @@ def _at_work(
 ) -> Iterator[Resources]:
     """What a method may use; shows a bar meanwhile, and holds BLAS to one thread for a Network."""
     bar = Progress(total, enabled=show)
-    with one_blas_thread() if problem.pure else contextlib.nullcontext(), bar:
+    with contextlib.ExitStack() as held:
+        if problem.pure:
+            held.enter_context(one_blas_thread())
+            # an underflow is harmless, and what overflows is reported as not finite
+            held.enter_context(np.errstate(all="ignore"))
+        held.enter_context(bar)
         yield Resources(
             memory=memory,
             threads=available_cores() if threads is None else threads,

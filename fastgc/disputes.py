@@ -78,14 +78,18 @@ def settle(
         codes[part] = judge(grad[part], gradapprox[part], uncertainty[part], typical)
     evaluations = first.evaluations
 
-    disputed = np.flatnonzero(codes == DISAGREE)
+    exact = METHODS[method].exact
+    # where differences are exact, only what a right backward pass cancels leaves doubts
+    doubts = (codes == DISAGREE) | (codes == UNRESOLVED) if exact else codes == DISAGREE
+    disputed = np.flatnonzero(doubts)
     typical = means[layout.tensor_of(disputed)]
     if disputed.size and problem.rounding is not None:
         # a right backward pass could not have got these any closer
         wider = uncertainty[disputed] + problem.rounding()[disputed]
         excused = judge(grad[disputed], gradapprox[disputed], wider, typical) < DISAGREE
         codes[disputed[excused]] = AGREE
-        disputed, typical = disputed[~excused], typical[~excused]
+    still = codes[disputed] == DISAGREE
+    disputed, typical = disputed[still], typical[still]
     if disputed.size == 0:
         return Findings(grad, gradapprox, uncertainty, means, codes, evaluations)
 
@@ -130,7 +134,7 @@ def settle(
         low, high = low[still], high[still]
     # on its way to g as fast as truncation shrinks, and not there yet
     codes[disputed[nearing]] = UNRESOLVED
-    if METHODS[method].exact:
+    if exact:
         return Findings(grad, gradapprox, uncertainty, means, codes, evaluations)
 
     undecided = (codes[doubtful] == DISAGREE) | (codes[doubtful] == UNRESOLVED)

@@ -6,10 +6,9 @@ as r, the change of the sample's loss. Columns of one sample are worked on toget
 buffer holds the change of unit j in each of them, so that z is one number for the whole row.
 
 Each r depends on its own column alone: its sums run over the units in their order, however many
-columns there are. So blocks, threads and memory change no result.
-
-All that is compiled is in this file, since Numba's cache on disk notices no change in another.
-Nothing is validated here. `response` does what has to be done around it; `point` has the names.
+columns there are. So blocks, threads and memory change no result. All that is
+compiled is in this file, since Numba's cache on disk notices no change in another. Nothing is
+validated here. `response` does what has to be done around it; `point` has the names.
 """
 
 import math
@@ -19,18 +18,7 @@ import numpy as np
 
 from fastgc.jit import compiled, entry
 from fastgc.layout import FloatArray
-from fastgc.point import (
-    IDENTITY,
-    LEAKY_RELU,
-    RELU,
-    SIGMOID,
-    SILU,
-    SOFTMAX,
-    SOFTPLUS,
-    SQUARED,
-    TANH,
-    Point,
-)
+from fastgc.point import IDENTITY, LEAKY_RELU, RELU, SILU, SOFTMAX, SOFTPLUS, SQUARED, TANH, Point
 
 LEAKY_SLOPE = 0.01
 SMALL = 2.0**-16  # up to here the series below are good to a rounding unit
@@ -90,8 +78,8 @@ def change_at(code: int, z: float, d: float) -> float:
         return change_rectifier(LEAKY_SLOPE, z, d)
     if code == TANH:
         return 2.0 * change_sigma(2.0 * z, 2.0 * d)
-    if code == SIGMOID:
-        return change_sigma(z, d)
+    if code == IDENTITY:
+        return d
     if code == SOFTPLUS:
         if abs(d) <= 1:
             return math.log1p(sigma(z) * math.expm1(d))
@@ -101,7 +89,7 @@ def change_at(code: int, z: float, d: float) -> float:
             change = change_sigma(z, d)
             return z * change + d * (sigma(z) + change)
         return (z + d) * sigma(z + d) - z * sigma(z)
-    return d
+    return change_sigma(z, d)
 
 
 @compiled
@@ -123,15 +111,12 @@ def change_row(code: int, z: float, row: FloatArray, C: int) -> None:
         return
     # nearly every row: the same formulas, in loops that vectorise
     if code == SOFTPLUS:
-        p = sigma(z)
         for c in range(C):
-            row[c] = small_log1p(p * small_expm1(row[c]))
+            row[c] = small_log1p(sigma(z) * small_expm1(row[c]))
         return
     # scale · Δσ(rate z, rate δ) + δ · (level + on · Δσ)
-    rate, scale = (2.0, 2.0) if code == TANH else (1.0, 1.0)
-    level, on = 0.0, 0.0
-    if code == SILU:
-        scale, level, on = z, sigma(z), 1.0
+    rate = 2.0 if code == TANH else 1.0
+    scale, level, on = (z, sigma(z), 1.0) if code == SILU else (rate, 0.0, 0.0)
     p, q = sigma(rate * z), sigma(-rate * z)
     for c in range(C):
         x = p * small_expm1(rate * row[c])
@@ -149,14 +134,12 @@ def logistic_loss(z: float, y: float) -> float:
 @compiled
 def softmax_loss(Z: FloatArray, at: int, n: int, y: int, D: FloatArray, c: int, on: float) -> float:
     """log Σ exp(z_k + on·D[k, c]), less the term of class y; z is Z[at : at + n]."""
-    top = Z[at] + on * D[0, c]
-    for k in range(1, n):
-        z = Z[at + k] + on * D[k, c]
-        top = z if z > top else top
-    total = 0.0
+    own: float = Z[at + y] + on * D[y, c]
+    top, total = own, 0.0
+    for k in range(n):
+        top = max(top, Z[at + k] + on * D[k, c])
     for k in range(n):
         total += math.exp(Z[at + k] + on * D[k, c] - top)
-    own: float = Z[at + y] + on * D[y, c]
     return math.log(total) + (top - own)
 
 
@@ -231,13 +214,11 @@ def multiply_four(
     for j in range(k, padded):
         for c in range(C):
             D[j, c] = 0.0
-    o0, o1, o2 = out[r], out[r + 1], out[r + 2]
-    o3 = out[r + 3]
+    o0, o1, o2, o3 = out[r], out[r + 1], out[r + 2], out[r + 3]
     for c in range(C):
         o0[c] = o1[c] = o2[c] = o3[c] = 0.0
     for j in range(0, padded, 4):
-        d0, d1, d2 = D[j], D[j + 1], D[j + 2]
-        d3 = D[j + 3]
+        d0, d1, d2, d3 = D[j], D[j + 1], D[j + 2], D[j + 3]
         w00, w01, w02 = panel[0, j], panel[0, j + 1], panel[0, j + 2]
         w10, w11, w12 = panel[1, j], panel[1, j + 1], panel[1, j + 2]
         w20, w21, w22 = panel[2, j], panel[2, j + 1], panel[2, j + 2]
@@ -245,8 +226,7 @@ def multiply_four(
         w03, w13 = panel[0, j + 3], panel[1, j + 3]
         w23, w33 = panel[2, j + 3], panel[3, j + 3]
         for c in range(C):
-            x0, x1 = d0[c], d1[c]
-            x2, x3 = d2[c], d3[c]
+            x0, x1, x2, x3 = d0[c], d1[c], d2[c], d3[c]
             o0[c] = o0[c] + w00 * x0 + w01 * x1 + w02 * x2 + w03 * x3
             o1[c] = o1[c] + w10 * x0 + w11 * x1 + w12 * x2 + w13 * x3
             o2[c] = o2[c] + w20 * x0 + w21 * x1 + w22 * x2 + w23 * x3
@@ -254,31 +234,11 @@ def multiply_four(
 
 
 @compiled
-def spread(
-    theta: FloatArray, at: int, unit: int, targets: Any, n: int, changes: FloatArray,
-    row: FloatArray,
-) -> None:  # fmt: skip
-    """The change of one unit of the next layer, W[j, i] · Δa, with W[j] at theta[at].
-
-    Column c and column n + c are of unit i = targets[c], or all of one `unit`.
-    """
-    for c in range(n):
-        row[c] = theta[at + (targets[c] if unit < 0 else unit)]
-    for c in range(n):
-        w = row[c]
-        row[c] = w * changes[c]
-        row[n + c] = w * changes[n + c]
-
-
-@compiled
 def add_relus(
     theta: FloatArray, W_at: int, stride: int, w_at: int, rows: Any, n: int, first: int, unit: int,
     changes: FloatArray, C: int, Z: FloatArray, z_at: int, out: FloatArray,
 ) -> None:  # fmt: skip
-    """`spread`, `change_row` for ReLU, and a product with w for a single output, in one pass.
-
-    A parameter's columns take a third of the time that one step after the other takes.
-    """
+    """From Δa through a layer of ReLUs to the only output, in one pass: 3 times as fast."""
     for c in range(C):
         out[c] = 0.0
     # φ(z + δ) − φ(z) is max(δ + a, b), with a = min(z, 0), b = −max(z, 0)
@@ -297,12 +257,8 @@ def add_relus(
                 out[half + c] += w * (b if d < b else d)
         return
     for r in range(0, n, 4):
-        a0, b0, v0 = 0.0, 0.0, 0.0
-        a1, b1, v1 = 0.0, 0.0, 0.0
-        a2, b2, v2 = 0.0, 0.0, 0.0
-        a3, b3, v3 = 0.0, 0.0, 0.0
-        w0, w1 = 0.0, 0.0
-        w2, w3 = 0.0, 0.0
+        a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = 0.0
+        v0 = v1 = v2 = v3 = w0 = w1 = w2 = w3 = 0.0
         for q in range(r, min(r + 4, n)):  # in at the end, out at the front
             a0, a1, a2 = a1, a2, a3
             b0, b1, b2 = b1, b2, b3
@@ -327,11 +283,10 @@ def respond(
 
     Args:
         net: the network at its parameters.
-        step: of each perturbation, up and down.
-        width: columns of a block; two for each perturbation.
+        step: of each perturbation, up and down; two columns of the `width` of a block.
         by_unit: perturb pre-activations, else parameters.
-        tasks: (n, 3), blocks. Layer, sample and first unit; or layer, unit and first input of its
-            parameters, where the bias follows the last input, in all samples.
+        tasks: (n, 3), blocks: layer, sample and first unit; or, of parameters, layer, unit and
+            first input in all samples, where the bias follows the last input.
         found: for pre-activations (3, size of net.Z), laid out as net.Z: r(step), r(−step), and per
             step what a backward pass subtracts. For parameters (3, P), sums over the samples of
             (r(step) − r(−step)) / 2 step, of its size and what a backward pass subtracts, and of
@@ -340,10 +295,9 @@ def respond(
     theta, Z, A = net.theta, net.Z, net.A
     widths, activations, largest = net.widths, net.activations, net.largest
     weights_at, biases_at, units_at = net.weights_at, net.biases_at, net.units_at
-    loss = net.loss
     sizes, labels, chances = net.sizes, net.labels, net.chances
-    L, m, half = widths.size - 1, labels.shape[0], width // 2
-    outputs, none = widths[L], 0 * m  # `none` has the type of a count, a literal 0 has its own
+    loss, L, m = net.loss, widths.size - 1, labels.shape[0]
+    outputs, half, none = widths[L], width // 2, 0 * m  # a literal 0 would have a type of its own
     spare = outputs + 7
     for l in range(1, L):
         spare = max(spare, widths[l] + 7)
@@ -362,10 +316,8 @@ def respond(
             n, z_at = none, m * units_at[l] + s * n_l
             if by_unit:
                 for i in range(first, min(first + half, n_l)):
-                    up, down = step, -step
-                    if l < L:
-                        up = change_at(code, Z[z_at + i], step)
-                        down = change_at(code, Z[z_at + i], -step)
+                    up = change_at(code, Z[z_at + i], step)  # IDENTITY in the last layer
+                    down = change_at(code, Z[z_at + i], -step)
                     if up != 0 or down != 0 or fused:
                         changes[n], buffers[3, n], targets[n] = up, down, i
                         n += 1
@@ -377,16 +329,13 @@ def respond(
                     d = step * A[x_at + j] if j < k else step
                     if d != 0:
                         changes[n], longest = d, max(longest, abs(d))
-                        targets[n] = (
-                            weights_at[l] + unit * k + j if j < k else biases_at[l] + unit
-                        )
+                        targets[n] = weights_at[l] + unit * k + j if j < k else biases_at[l] + unit
                         n += 1
-                if l < L and code == RELU and Z[z_at + unit] < -longest:
+                if code == RELU and Z[z_at + unit] < -longest:
                     n = none
                 for c in range(n):
                     changes[n + c] = -changes[c]
-                if l < L:
-                    change_row(code, Z[z_at + unit], changes, 2 * n)
+                change_row(code, Z[z_at + unit], changes, 2 * n)
             if n == 0:
                 continue
             C, live, bound = 2 * n, none, 0.0
@@ -417,7 +366,12 @@ def respond(
                     break
                 for q in range(awake):
                     if t == l + 1:
-                        spread(theta, at + rows[q] * n_l, unit, targets, n, changes, there[q])
+                        row, w_at = there[q], at + rows[q] * n_l
+                        for c in range(n):
+                            row[c] = theta[w_at + (targets[c] if by_unit else unit)]
+                        for c in range(n):
+                            w = row[c]
+                            row[c], row[n + c] = w * changes[c], w * changes[n + c]
                     elif q % 4 == 0:
                         multiply_four(
                             theta, at, widths[t - 1], rows, q, columns, live, here, C, panel, there

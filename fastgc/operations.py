@@ -1,6 +1,7 @@
 """What a method costs on a Network, counted from its shapes."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import pairwise
 
 # Floating-point operations of one evaluation, roughly: of an activation, and of a loss.
@@ -22,14 +23,15 @@ def column_operations(widths: Sequence[int], l: int) -> float:
     return float(work)
 
 
-def perturbations(method: str, widths: Sequence[int], m: int) -> int:
+def perturbations(method: str, widths: tuple[int, ...], m: int) -> int:
     """How many perturbed costs the method looks at; for `node`, of one sample each."""
     if method == "node":
         return 2 * m * sum(widths[1:])
     return 2 * sum((k + 1) * n for k, n in pairwise(widths))
 
 
-def operations(method: str, widths: Sequence[int], m: int) -> float:
+@lru_cache(maxsize=64)
+def operations(method: str, widths: tuple[int, ...], m: int) -> float:
     """The floating-point operations of a method on a Network, if no unit is silent.
 
     Args:

@@ -68,8 +68,10 @@ def point_of(inside: Inside) -> Point:
     np.cumsum(widths[1:-1], out=units_at[2:])
     units_at[0] = units_at[L]  # X takes the place in A that Z_L has in Z
     largest = np.zeros((L + 1, 2))
+    hidden = [layer.activation for layer in layers[:-1]]
     for t, layer in enumerate(layers[:-1], start=1):
-        if t > 1 and layer.activation == "relu":
+        # only the bounds of what wakes a ReLU are read: W_2 is reached by single units alone
+        if t > 1 and "relu" in hidden:
             W = inside.theta[layer.W]
             largest[t, 0] = max(W.max(), -W.min())
             if t > 2:

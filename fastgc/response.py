@@ -137,15 +137,18 @@ def respond(
     size = point.Z.size if by_unit else point.theta.size
     found = np.zeros((3, size))
     width = block_width(inside.widths)
-    if len(tasks) == 0:
-        return found
+    least = work_space(inside.widths)
+    if least > resources.memory:
+        raise ValueError(
+            f"memory={resources.memory} is too little for a block of {width} columns through this "
+            f"network; pass memory={least} or more"
+        )
     method = "node" if by_unit else "incremental"
     part = len(tasks) / len(all_tasks(inside.widths, inside.net.m, by_unit=by_unit))
     work = part * operations(method, inside.widths, inside.net.m)
     workers = 1
     if work > WORTH_SHARING:
-        room = max(1, resources.memory // work_space(inside.widths))
-        workers = min(resources.threads, room, len(tasks))
+        workers = min(resources.threads, resources.memory // least, len(tasks))
     pieces = min(len(tasks), max(8 * workers if workers > 1 else 1, int(work / MOST_AT_ONCE)))
     each = round(part * perturbations(method, inside.widths, inside.net.m) / pieces)
 
@@ -190,6 +193,12 @@ def at_corners(inside: Inside) -> NDArray[np.bool_]:
             for layer, _, Z in inside.tensors()
         ]
     )
+
+
+def least_memory(problem: Problem) -> int:
+    """Bytes that one block of columns takes."""
+    assert problem.inside is not None
+    return work_space(problem.inside.widths)
 
 
 def refusal(problem: Problem) -> str | None:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fastgc.layout import Container
-from fastgc.methods.stacked import least_memory
+from fastgc.methods import METHODS
 from fastgc.operations import operations
 from fastgc.problem import Problem, pose
 
@@ -45,7 +45,9 @@ def method_for(problem: Problem, memory: int | None = None) -> str:
     inside = problem.inside
     if inside is not None:
         work = operations("incremental", inside.widths, inside.net.m)
-        return "incremental" if work <= AFFORDABLE else "node"
-    if problem.evaluate_stack is None:
+        chosen = "incremental" if work <= AFFORDABLE else "node"
+    else:
+        chosen = "loop" if problem.evaluate_stack is None else "stacked"
+    if memory is not None and METHODS[chosen].least_memory(problem) > memory:
         return "loop"
-    return "loop" if memory is not None and least_memory(problem) > memory else "stacked"
+    return chosen

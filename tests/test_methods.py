@@ -21,14 +21,17 @@ from tests.strategies import networks
 
 MEMORY = 256 * 2**20
 
+#: The methods that take any cost, and those that look inside a Network.
+ANY_COST = [name for name, method in METHODS.items() if not method.exact]
+EXACT = [name for name, method in METHODS.items() if method.exact]
+
 
 def run(name: str, problem: Problem, *, memory: int = MEMORY, threads: int = 1) -> Approximation:
     cost, _ = base_cost(problem)
     noise = noise_of_cost(problem, cost, 2**28).sigma
     resources = Resources(memory=memory, threads=threads, advance=lambda _: None)
     method = METHODS[name]
-    everything = np.arange(problem.theta.size)
-    return method.approximate(problem, everything, Base(cost, noise), method.epsilon, resources)
+    return method.approximate(problem, None, Base(cost, noise), method.epsilon, resources)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -37,7 +40,7 @@ def test_closed_forms(method: str, case: FunctionCase) -> None:
     for cost, vectorized in ((case.cost, False), (case.stacked, True)):
         problem = pose(cost, case.parameters, vectorized=vectorized)
         if METHODS[method].refusal(problem) is not None:
-            assert not vectorized
+            assert not vectorized or method in EXACT
             continue
         found = run(method, problem)
         _, wanted = flatten_parameters(case.gradients)
@@ -61,7 +64,7 @@ def test_networks_agree_with_mpmath(method: str, case: NetworkCase, data: st.Dat
         net, parameters, layout.names[tensor], (index[0], index[1]), METHODS[method].epsilon
     )
     # the step as rounded is off by u·|θ|/ε, which second differences turn into an error of ĝ
-    slack = 1e-9 * (1.0 + abs(float(wanted)))
+    slack = 1e-9 * (1.0 + abs(float(wanted))) if method in ANY_COST else 0.0
     assert abs(found.gradapprox[k] - float(wanted)) <= found.uncertainty[k] + slack
 
 
@@ -74,7 +77,7 @@ def test_methods_agree_with_the_loop(method: str, case: NetworkCase) -> None:
     reference, found = run("loop", problem), run(method, problem)
     bound = reference.uncertainty + found.uncertainty
     assert (np.abs(found.gradapprox - reference.gradapprox) <= bound).all()
-    assert found.evaluations == reference.evaluations
+    assert found.evaluations == METHODS[method].evaluations(problem)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -83,7 +86,7 @@ def test_memory_and_threads_change_no_bit(method: str, case: NetworkCase) -> Non
     net, parameters = case.build()
     problem = pose(net, parameters)
     reference = run(method, problem)
-    little = 2 * (8 * problem.layout.size + problem.row_bytes)
+    little = max(METHODS[method].least_memory(problem), 1)
     for memory in (little, 3 * little, 7 * little + 8, MEMORY):
         for threads in (1, 2, 5):
             found = run(method, problem, memory=memory, threads=threads)
@@ -150,10 +153,22 @@ def test_too_little_memory_is_refused_with_what_is_needed() -> None:
     fastgc.numerical_gradient(net, parameters, method="stacked", memory=needed)
 
 
+@pytest.mark.parametrize("method", EXACT)
+def test_too_little_memory_for_a_block_of_columns_is_refused(method: str) -> None:
+    net, parameters = NETWORKS[0].build()
+    with pytest.raises(
+        ValueError,
+        match=r"memory=100 is too little for a block of 512 columns through this network; pass memory=(\d+) or more",
+    ) as caught:
+        fastgc.numerical_gradient(net, parameters, method=method, memory=100)
+    needed = int(str(caught.value).split("memory=")[2].split()[0])
+    fastgc.numerical_gradient(net, parameters, method=method, memory=needed)
+
+
 def test_the_realised_step_divides() -> None:
     # at 1000 a step of 1e-7 is rounded by up to 5e-7 of itself: twice the tolerance
     theta = np.array([1000.1, 12345.678, -54321.9])
-    for method in METHODS:
+    for method in ANY_COST:
         problem = pose(lambda w: w @ [3.0, 5.0, 7.0], theta, vectorized=True)
         found = run(method, problem)
         assert (np.abs(found.gradapprox - [3.0, 5.0, 7.0]) <= found.uncertainty).all()
@@ -162,7 +177,7 @@ def test_the_realised_step_divides() -> None:
 
 
 def test_a_step_lost_to_rounding_resolves_nothing() -> None:
-    for method in METHODS:
+    for method in ANY_COST:
         report = fastgc.check(
             lambda p: p["w"].sum(axis=1) * 1e-20, {"w": np.array([1e12, 1.0])}, {"w": [1e-20, 1e-20]},
             vectorized=True, method=method,
@@ -176,7 +191,7 @@ def test_a_cost_that_overflows_at_a_perturbation_is_nonfinite() -> None:
     def cost(p: Any) -> Any:
         return np.where(p["w"] > 1.0, np.inf, p["w"]).sum(axis=1)
 
-    for method in METHODS:
+    for method in ANY_COST:
         report = fastgc.check(
             cost, {"w": [1.0, 0.5]}, {"w": [1.0, 1.0]}, vectorized=True, method=method
         )
@@ -195,7 +210,9 @@ def test_a_plain_cost_cannot_be_stacked() -> None:
 
 def test_select_method() -> None:
     net, parameters = NETWORKS[0].build()
-    assert fastgc.select_method(net, parameters) == "stacked"
+    assert fastgc.select_method(net, parameters) == "incremental"
+    larger = NetworkCase("larger", (30, 64, 32, 1), 64).build()
+    assert fastgc.select_method(*larger) == "node"
     assert fastgc.select_method(lambda p: 0.0, parameters) == "loop"
     assert fastgc.select_method(lambda p: np.zeros(1), parameters, vectorized=True) == "stacked"
     assert fastgc.select_method(lambda p: 1 / 0, 3.0) == "loop"  # nothing is evaluated
@@ -213,15 +230,16 @@ def test_some_entries_alone_are_as_among_all(method: str) -> None:
     resources = Resources(MEMORY, 2, lambda _: None)
     found = METHODS[method].approximate(problem, some, base, METHODS[method].epsilon, resources)
     assert np.array_equal(found.gradapprox, whole.gradapprox[some])
-    assert np.array_equal(found.slope_below, whole.slope_below[some])
-    assert np.array_equal(found.slope_above, whole.slope_above[some])
-    assert found.evaluations == 10
+    for slopes, of_all in zip(found.slopes(), whole.slopes(), strict=True):
+        assert np.array_equal(slopes, of_all[some])
+    assert found.evaluations == (10 if method != "node" else whole.evaluations)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ANY_COST)
 def test_one_sided_slopes(method: str) -> None:
     problem = pose(lambda w: np.abs(w).sum(axis=1) + w[:, 1], np.array([0.0, 2.0]), vectorized=True)
     found = run(method, problem)
-    np.testing.assert_allclose(found.slope_below, [-1.0, 2.0], atol=1e-7)
-    np.testing.assert_allclose(found.slope_above, [1.0, 2.0], atol=1e-7)
+    low, high = found.slopes()
+    np.testing.assert_allclose(low, [-1.0, 2.0], atol=1e-7)
+    np.testing.assert_allclose(high, [1.0, 2.0], atol=1e-7)
     np.testing.assert_allclose(found.gradapprox, [0.0, 2.0], atol=1e-7)

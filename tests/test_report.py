@@ -54,7 +54,7 @@ def test_text_of_a_wrong_report(reports: tuple[fastgc.Report, fastgc.Report]) ->
     lines = str(reports[0]).splitlines()
     assert lines[0] == "wrong: b1 and W2 (8 of 47 entries) disagree with the numerical gradient"
     assert lines[1] == "difference 0.285093, cost 2.40783, tolerance 2e-07 for each entry"
-    assert lines[2].startswith("method stacked, epsilon 1e-07, 121 evaluations in ")
+    assert lines[2].startswith("method incremental, epsilon 9.09495e-13, 112 evaluations in ")
     assert lines[4].split() == [
         "tensor", "shape", "difference", "worst", "entry", "analytic", "numerical", "verdict"
     ]  # fmt: skip
@@ -172,8 +172,8 @@ def test_scalar_types_of_a_report(reports: tuple[fastgc.Report, fastgc.Report]) 
         ("evaluations", int), ("seconds", float), ("method", str), ("verdict", str),
     ):  # fmt: skip
         assert type(getattr(reports[0], field)) is kind
-    assert reports[0].method == "stacked"
-    assert reports[0].epsilon == 1e-7
+    assert reports[0].method == "incremental"
+    assert reports[0].epsilon == 2.0**-40
     assert reports[0].tolerance == 2e-7
     assert reports[0].seconds > 0
 

@@ -16,6 +16,7 @@ from fastgc.response import (
     all_tasks,
     at_corners,
     kernels,
+    least_memory,
     refusal,
     respond,
     tasks_holding,
@@ -57,4 +58,6 @@ def evaluations(problem: Problem) -> int:
     return 2 * problem.layout.size
 
 
-INCREMENTAL = Method(approximate, refusal, evaluations, epsilon=2.0**-40, exact=True, load=kernels)
+INCREMENTAL = Method(
+    approximate, refusal, evaluations, least_memory, epsilon=2.0**-40, exact=True, load=kernels
+)

@@ -71,6 +71,7 @@ class Method:
             indices (n,) into the flat vector of parameters; None for all.
         refusal: why it cannot work on a problem, with the remedy; None where it can.
         evaluations: how many perturbed costs it will look at in all.
+        least_memory: bytes that its smallest block takes.
         epsilon: the step it takes where the caller names none.
         exact: whether its differences are free of cancellation, so that the noise of J does not
             matter, and its slopes are taken sample by sample.
@@ -80,6 +81,7 @@ class Method:
     approximate: Callable[[Problem, Entries | None, Base, float, Resources], Approximation]
     refusal: Callable[[Problem], str | None]
     evaluations: Callable[[Problem], int]
+    least_memory: Callable[[Problem], int]
     epsilon: float
     exact: bool = False
     load: Callable[[bool], object] = bool  # nothing to load

@@ -41,4 +41,10 @@ def approximate(
     )
 
 
-LOOP = Method(approximate, lambda _: None, lambda problem: 2 * problem.layout.size, epsilon=1e-7)
+LOOP = Method(
+    approximate,
+    refusal=lambda _: None,
+    evaluations=lambda problem: 2 * problem.layout.size,
+    least_memory=lambda _: 0,
+    epsilon=1e-7,
+)

@@ -12,7 +12,7 @@ from fastgc.methods.interface import Approximation, Base, Entries, Method, Resou
 from fastgc.operations import perturbations
 from fastgc.point import point_of
 from fastgc.problem import Problem
-from fastgc.response import SAFETY, all_tasks, kernels, refusal, respond
+from fastgc.response import SAFETY, all_tasks, kernels, least_memory, refusal, respond
 
 
 def approximate(
@@ -43,4 +43,6 @@ def evaluations(problem: Problem) -> int:
     return perturbations("node", problem.inside.widths, problem.inside.net.m)
 
 
-NODE = Method(approximate, refusal, evaluations, epsilon=2.0**-40, exact=True, load=kernels)
+NODE = Method(
+    approximate, refusal, evaluations, least_memory, epsilon=2.0**-40, exact=True, load=kernels
+)

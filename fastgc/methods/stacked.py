@@ -114,4 +114,10 @@ def _refusal(problem: Problem) -> str | None:
     return None
 
 
-STACKED = Method(approximate, _refusal, lambda problem: 2 * problem.layout.size, epsilon=1e-7)
+STACKED = Method(
+    approximate,
+    _refusal,
+    evaluations=lambda problem: 2 * problem.layout.size,
+    least_memory=least_memory,
+    epsilon=1e-7,
+)
