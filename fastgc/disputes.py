@@ -15,6 +15,7 @@ from fastgc.kinks import slope_intervals
 from fastgc.layout import FloatArray
 from fastgc.methods import METHODS, Approximation, Base, Resources
 from fastgc.problem import Problem, require_same_cost
+from fastgc.tally import tensor_means
 from fastgc.verdict import (
     AGREE,
     DISAGREE,
@@ -22,7 +23,6 @@ from fastgc.verdict import (
     UNRESOLVED,
     entry_scale,
     entry_verdicts,
-    root_mean_square,
 )
 
 SHORTER = 8.0  # times, at each look; the rounding noise grows as much
@@ -70,7 +70,7 @@ def settle(
     """
     layout = problem.layout
     gradapprox, uncertainty = first.gradapprox, first.uncertainty
-    means = np.array([root_mean_square(gradapprox[part]) for _, part in layout.tensors()])
+    means = tensor_means(layout, gradapprox)
     judge = partial(entry_verdicts, tolerance=tolerance, exact_zeros=not base.coarse)
     codes = np.empty(layout.size, dtype=np.uint8)
     for part, tensors, lengths in layout.pieces():

@@ -25,7 +25,7 @@ class Inside:
     layers: tuple[Layer, ...]
     theta: FloatArray
 
-    @property
+    @cached_property
     def widths(self) -> tuple[int, ...]:
         """n_0 … n_L."""
         return (self.layers[0].k, *(layer.n for layer in self.layers))

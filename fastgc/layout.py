@@ -4,6 +4,7 @@ import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -47,11 +48,19 @@ class Layout:
         for name, start, stop in zip(self.names, self.offsets, self.offsets[1:], strict=False):
             yield name, slice(start, stop)
 
+    @cached_property
+    def lengths(self) -> NDArray[np.intp]:
+        """The number of entries of each tensor."""
+        return np.array([math.prod(shape) for shape in self.shapes])
+
     def pieces(self) -> Iterator[tuple[slice, slice, NDArray[np.intp]]]:
         """The flat vector in parts that fit into a cache, so that steps over one are fast.
 
         Each with the numbers of the tensors it touches, and how much of each.
         """
+        if self.size <= PIECE:  # nearly every layout: its own arrays serve
+            yield slice(0, self.size), slice(0, len(self.names)), self.lengths
+            return
         for start in range(0, self.size, PIECE):
             stop = min(start + PIECE, self.size)
             first = bisect_right(self.offsets, start) - 1
@@ -86,7 +95,11 @@ class Layout:
 
     def index(self, tensor: int, flat: int) -> tuple[int, ...]:
         """The index in tensor number `tensor` of its entry number `flat`."""
-        return tuple(int(i) for i in np.unravel_index(flat, self.shapes[tensor]))
+        found = []
+        for length in reversed(self.shapes[tensor]):
+            flat, i = divmod(flat, length)
+            found.append(i)
+        return tuple(reversed(found))
 
 
 def entry_name(tensor: str, index: tuple[int, ...]) -> str:

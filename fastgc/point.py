@@ -1,8 +1,10 @@
 """A Network at its parameters, as the kernels want it: arrays and numbers."""
 
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastgc.inside import Inside
 from fastgc.layout import FloatArray
@@ -59,14 +61,15 @@ class Point(NamedTuple):
 
 def point_of(inside: Inside) -> Point:
     """The network at θ, described to the kernels."""
-    net, layers, m = inside.net, inside.layers, inside.net.m
-    L = len(layers)
-    widths = np.array(inside.widths)
+    net, layers, m, L = inside.net, inside.layers, inside.net.m, len(inside.layers)
     inputs, Zs = inside.values
     Z_L = Zs[-1]
-    units_at = np.zeros(L + 1, np.int64)
-    np.cumsum(widths[1:-1], out=units_at[2:])
-    units_at[0] = units_at[L]  # X takes the place in A that Z_L has in Z
+    tables = _tables(
+        inside.widths,
+        tuple([layer.activation for layer in layers]),
+        tuple([layer.W.start for layer in layers]),
+        tuple([layer.b.start for layer in layers]),
+    )
     largest = np.zeros((L + 1, 2))
     hidden = [layer.activation for layer in layers[:-1]]
     for t, layer in enumerate(layers[:-1], start=1):
@@ -80,14 +83,30 @@ def point_of(inside: Inside) -> Point:
         theta=inside.theta,
         Z=np.concatenate([Z.ravel() for Z in Zs]),
         A=np.concatenate([A.ravel() for A in (*inputs[1:], inputs[0])]),
-        widths=widths,
-        activations=np.array([IDENTITY, *(ACTIVATION_CODES[layer.activation] for layer in layers)]),
-        weights_at=np.array([0, *(layer.W.start for layer in layers)]),
-        biases_at=np.array([0, *(layer.b.start for layer in layers)]),
-        units_at=units_at,
+        **tables,
         largest=largest,
         loss=LOSS_CODES[net.loss],
         labels=np.array(net.labels.reshape(-1, m).T, order="C"),
         chances=np.array(softmax_of(Z_L.T).T, order="C") if net.loss == "softmax" else Z_L,
         sizes=np.array(net.output_size(Z_L.T).T, order="C"),
     )
+
+
+@lru_cache(maxsize=8)
+def _tables(
+    widths: tuple[int, ...],
+    activations: tuple[str, ...],
+    weights_at: tuple[int, ...],
+    biases_at: tuple[int, ...],
+) -> dict[str, NDArray[np.int64]]:
+    """What depends on the shapes alone, for a training script that checks again and again."""
+    units_at = np.zeros(len(widths), np.int64)
+    np.cumsum(widths[1:-1], out=units_at[2:])
+    units_at[0] = units_at[-1]  # X takes the place in A that Z_L has in Z
+    return {
+        "widths": np.array(widths),
+        "activations": np.array([IDENTITY, *(ACTIVATION_CODES[name] for name in activations)]),
+        "weights_at": np.array([0, *weights_at]),
+        "biases_at": np.array([0, *biases_at]),
+        "units_at": units_at,
+    }

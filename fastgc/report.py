@@ -139,7 +139,7 @@ def tensor_reports(layout: Layout, findings: Findings, found: Tally) -> dict[str
     """The verdict on every tensor."""
     reports = {}
     for t, (name, offset) in enumerate(zip(layout.names, layout.offsets, strict=False)):
-        place, worst = int(found.place[t]), int(found.worst[t])
+        place, worst = found.place[t], found.worst[t]
         index = layout.index(t, place - offset)
         reports[name] = TensorReport(
             name=name,
@@ -154,8 +154,8 @@ def tensor_reports(layout: Layout, findings: Findings, found: Tally) -> dict[str
                 uncertainty=float(findings.uncertainty[place]),
                 verdict=ENTRY_VERDICTS[worst],
             ),
-            counts=dict(zip(ENTRY_VERDICTS, found.counts[t].tolist(), strict=True)),
-            resolution=float(found.resolutions[t]),
+            counts=dict(zip(ENTRY_VERDICTS, found.counts[t], strict=True)),
+            resolution=found.resolutions[t],
         )
     return reports
 

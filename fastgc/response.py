@@ -79,14 +79,17 @@ def _warm_up(module: ModuleType) -> None:
         print(f"fastgc: the compiled kernels could not be kept: {error}", file=sys.stderr)
 
 
+@lru_cache(maxsize=64)
 def block_width(widths: tuple[int, ...]) -> int:
     """Columns of a block: as many as the second-level cache holds, whatever memory= allows.
 
     A 784-512-256-1 was as fast with 256 as with 1024; a 256-512×6-1 lost 25 % with 64 or 512.
     """
-    return int(np.clip(131072 // max(*widths[2:-1], 1, 1) // 64 * 64, 64, 512))
+    widest = max(widths[2:-1], default=1)
+    return min(max(131072 // widest // 64 * 64, 64), 512)
 
 
+@lru_cache(maxsize=64)
 def work_space(widths: tuple[int, ...]) -> int:
     """Bytes that one call into the kernel allocates."""
     spare = max(widths[1:]) + 7

@@ -2,13 +2,22 @@
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgc.disputes import Findings
 from fastgc.layout import FloatArray, Layout
-from fastgc.verdict import ENTRY_VERDICTS, NONFINITE, entry_scale, relative_difference
+from fastgc.verdict import (
+    ENTRY_VERDICTS,
+    NONFINITE,
+    entry_scale,
+    relative_difference,
+    root_mean_square,
+)
+
+if TYPE_CHECKING:
+    from fastgc.disputes import Findings
 
 # Sums of squares in this range neither overflow nor lose small terms.
 SAFE = (1e-240, 1e240)
@@ -16,44 +25,62 @@ SAFE = (1e-240, 1e240)
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Tally:
-    """One number for each of the T tensors, (T,), and one for all.
+    """Numbers for each of the T tensors, and one for all.
 
     Attributes:
         worst: the worst entry verdict, an index into `ENTRY_VERDICTS`.
         place: the entry of the flat vector with that verdict and the largest error among them.
-        counts: (T, 5), entries by verdict.
+        counts: entries by verdict.
         differences: the lab's formula over the tensor.
         resolutions: the largest uncertainty relative to the gradient.
         difference: the lab's formula over all entries.
     """
 
-    worst: NDArray[np.uint8]
-    place: NDArray[np.intp]
-    counts: NDArray[np.intp]
+    worst: list[int]
+    place: list[int]
+    counts: list[list[int]]
     differences: list[float]
-    resolutions: FloatArray
+    resolutions: list[float]
     difference: float
 
 
-def tally(layout: Layout, findings: Findings) -> Tally:
+def tensor_means(layout: Layout, vector: FloatArray) -> FloatArray:
+    """The root mean square of each tensor of a flat vector, (T,)."""
+    squares = np.zeros(len(layout.names))
+    with np.errstate(all="ignore"):
+        for part, tensors, lengths in layout.pieces():
+            squares[tensors] += sums_of_products(vector[part], vector[part], lengths)
+        means: FloatArray = np.sqrt(squares / layout.lengths)
+    for t, (_, part) in enumerate(layout.tensors()):
+        if not SAFE[0] < squares[t] < SAFE[1]:
+            means[t] = root_mean_square(vector[part])
+    return means
+
+
+def sums_of_products(a: FloatArray, b: FloatArray, lengths: NDArray[np.intp]) -> FloatArray:
+    """Σ a b over each of the parts, so long, that follow each other."""
+    if len(lengths) == 1:
+        return np.array([a @ b])
+    return np.add.reduceat(a * b, np.cumsum(lengths) - lengths)
+
+
+def tally(layout: Layout, findings: "Findings") -> Tally:
     """Counts the findings on every tensor."""
     grad, gradapprox, codes = findings.grad, findings.gradapprox, findings.codes
     T = len(layout.names)
     worst = np.maximum.reduceat(codes, layout.offsets[:-1])
-    place = np.array(layout.offsets[:-1])
-    largest = np.full(T, -1.0)
+    place = list(layout.offsets[:-1])
+    largest = [-1.0] * T
     counts = np.zeros((T, len(ENTRY_VERDICTS)), np.intp)
     resolutions = np.zeros(T)
     squares = np.zeros((3, T))
     with np.errstate(all="ignore"):  # overflow is looked after below; inf - inf is nonfinite
         for part, tensors, lengths in layout.pieces():
             g, found, verdicts = grad[part], gradapprox[part], codes[part]
-            starts = np.cumsum(lengths) - lengths
             errors = np.abs(g - found)
-            for row, vector in zip(squares, (errors, g, found), strict=True):
-                for t, start, length in zip(range(T)[tensors], starts, lengths, strict=True):
-                    some = vector[start : start + length]
-                    row[t] += some @ some
+            squares[0, tensors] += sums_of_products(errors, errors, lengths)
+            squares[1, tensors] += sums_of_products(g, g, lengths)
+            squares[2, tensors] += sums_of_products(found, found, lengths)
             scale = entry_scale(g, found, layout.per_entry(findings.means, tensors, lengths))
             relative = findings.uncertainty[part] / scale
             if not verdicts.any():
@@ -66,24 +93,28 @@ def tally(layout: Layout, findings: Findings) -> Tally:
                     numbers * counts.shape[1] + verdicts, minlength=counts.size
                 ).reshape(counts.shape)
                 errors[verdicts < worst[numbers]] = -1.0
+            starts = np.cumsum(lengths) - lengths
             # fmax: 0 / 0 is an exact zero
-            most = np.fmax.reduceat(relative, starts)
-            np.fmax(resolutions[tensors], most, out=resolutions[tensors])
-            for t, top in enumerate(np.maximum.reduceat(errors, starts), start=tensors.start):
+            np.fmax(
+                resolutions[tensors], np.fmax.reduceat(relative, starts), out=resolutions[tensors]
+            )
+            tops = np.maximum.reduceat(errors, starts).tolist()
+            for t, top, start, length in zip(
+                range(T)[tensors], tops, starts.tolist(), lengths.tolist(), strict=True
+            ):
                 if top > largest[t]:
                     largest[t] = top
-                    at = starts[t - tensors.start]
-                    length = lengths[t - tensors.start]
-                    place[t] = part.start + at + np.argmax(errors[at : at + length])
-    differences = []
-    for sums, (_, part) in zip(squares.T.tolist(), layout.tensors(), strict=True):
-        differences.append(_difference(sums, grad[part], gradapprox[part]))
+                    place[t] = part.start + start + int(errors[start : start + length].argmax())
+    differences = [
+        _difference(sums, grad[part], gradapprox[part])
+        for sums, (_, part) in zip(squares.T.tolist(), layout.tensors(), strict=True)
+    ]
     return Tally(
-        worst,
+        worst.tolist(),
         place,
-        counts,
+        counts.tolist(),
         differences,
-        resolutions,
+        resolutions.tolist(),
         _difference(squares.sum(axis=1).tolist(), grad, gradapprox),
     )
 
