@@ -20,7 +20,6 @@ from fastgc.problem import Problem, base_cost, pose
 from fastgc.progress import Progress
 from fastgc.report import Report, tensor_reports
 from fastgc.selection import method_for
-from fastgc.tally import tally
 from fastgc.threads import available_cores, one_blas_thread
 from fastgc.verdict import worst_verdict
 
@@ -119,11 +118,10 @@ def check(
             spent += noise.evaluations
         first = METHODS[method].approximate(problem, None, base, epsilon, resources)
         findings = settle(problem, base, method, epsilon, resources, grad, first, tolerance)
-    found = tally(layout, findings)
-    tensors = tensor_reports(layout, findings, found)
+    tensors = tensor_reports(layout, findings)
     return Report(
         verdict=worst_verdict(tensor.verdict for tensor in tensors.values()),
-        difference=found.difference,
+        difference=findings.tally.difference,
         tolerance=tolerance,
         epsilon=epsilon,
         method=method,
@@ -238,12 +236,14 @@ def _at_work(
 ) -> Iterator[Resources]:
     """What a method may use; shows a bar meanwhile, and holds BLAS to one thread for a Network."""
     bar = Progress(total, enabled=show)
-    with contextlib.ExitStack() as held:
-        if problem.pure:
-            held.enter_context(one_blas_thread())
-            # an underflow is harmless, and what overflows is reported as not finite
-            held.enter_context(np.errstate(all="ignore"))
-        held.enter_context(bar)
+    blas: Any = contextlib.nullcontext()
+    signals: Any = contextlib.nullcontext()
+    if problem.inside is not None:
+        # an underflow is harmless, and what overflows is reported as not finite
+        signals = np.errstate(all="ignore")
+        if problem.inside.uses_threads:
+            blas = one_blas_thread()
+    with blas, signals, bar:
         yield Resources(
             memory=memory,
             threads=available_cores() if threads is None else threads,

@@ -15,7 +15,7 @@ from fastgc.kinks import slope_intervals
 from fastgc.layout import FloatArray
 from fastgc.methods import METHODS, Approximation, Base, Resources
 from fastgc.problem import Problem, require_same_cost
-from fastgc.tally import tensor_means
+from fastgc.tally import Tally, tally, tensor_means
 from fastgc.verdict import (
     AGREE,
     DISAGREE,
@@ -23,6 +23,7 @@ from fastgc.verdict import (
     UNRESOLVED,
     entry_scale,
     entry_verdicts,
+    verdicts_on_errors,
 )
 
 SHORTER = 8.0  # times, at each look; the rounding noise grows as much
@@ -31,22 +32,20 @@ LOOKS = 3
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Findings:
-    """Everything found about every entry, (P,) each but `means`.
+    """Everything found about every entry, (P,) each.
 
     Attributes:
         grad: the gradient that is checked.
         gradapprox: from the longest step that did not prove to be too long.
         uncertainty: of `gradapprox`.
-        means: the root mean square of gradapprox over each tensor.
-        codes: indices into `ENTRY_VERDICTS`.
+        tally: what the report says of each tensor.
         evaluations: of the cost, in all.
     """
 
     grad: FloatArray
     gradapprox: FloatArray
     uncertainty: FloatArray
-    means: FloatArray
-    codes: NDArray[np.uint8]
+    tally: Tally
     evaluations: int
 
 
@@ -71,11 +70,11 @@ def settle(
     layout = problem.layout
     gradapprox, uncertainty = first.gradapprox, first.uncertainty
     means = tensor_means(layout, gradapprox)
-    judge = partial(entry_verdicts, tolerance=tolerance, exact_zeros=not base.coarse)
-    codes = np.empty(layout.size, dtype=np.uint8)
-    for part, tensors, lengths in layout.pieces():
-        typical = layout.per_entry(means, tensors, lengths)
-        codes[part] = judge(grad[part], gradapprox[part], uncertainty[part], typical)
+    zeros = not base.coarse
+    judge = partial(entry_verdicts, tolerance=tolerance, exact_zeros=zeros)
+    codes = np.zeros(layout.size, dtype=np.uint8)
+    count = partial(tally, layout, grad, gradapprox, uncertainty, means, codes)
+    found = count(partial(verdicts_on_errors, tolerance=tolerance, exact_zeros=zeros))
     evaluations = first.evaluations
 
     exact = METHODS[method].exact
@@ -91,7 +90,8 @@ def settle(
     still = codes[disputed] == DISAGREE
     disputed, typical = disputed[still], typical[still]
     if disputed.size == 0:
-        return Findings(grad, gradapprox, uncertainty, means, codes, evaluations)
+        found = count() if doubts.any() else found
+        return Findings(grad, gradapprox, uncertainty, found, evaluations)
 
     evaluations += require_same_cost(problem, base.cost)
     doubtful, doubtful_typical, first_step = disputed, typical, epsilon
@@ -135,7 +135,7 @@ def settle(
     # on its way to g as fast as truncation shrinks, and not there yet
     codes[disputed[nearing]] = UNRESOLVED
     if exact:
-        return Findings(grad, gradapprox, uncertainty, means, codes, evaluations)
+        return Findings(grad, gradapprox, uncertainty, count(), evaluations)
 
     undecided = (codes[doubtful] == DISAGREE) | (codes[doubtful] == UNRESOLVED)
     doubtful, typical = doubtful[undecided], doubtful_typical[undecided]
@@ -145,7 +145,7 @@ def settle(
         g, middle = grad[doubtful], 0.5 * (low + high)
         slack = tolerance * entry_scale(g, middle, typical) + 2 * noise
         codes[doubtful[(low < high) & _within(low, g, high, slack)]] = KINK
-    return Findings(grad, gradapprox, uncertainty, means, codes, evaluations)
+    return Findings(grad, gradapprox, uncertainty, count(), evaluations)
 
 
 def _within(

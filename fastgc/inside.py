@@ -10,6 +10,10 @@ from fastgc.layout import FloatArray
 from fastgc.losses import LOSSES
 from fastgc.network import Layer, Network
 
+# Products of fewer multiplications than this are made by BLAS on the calling thread: OpenBLAS takes
+# others from 2¹⁸ on. To hold it to one thread costs 10 µs, a tenth of a check of the lab's network.
+BLAS_ALONE = 2**16
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Inside:
@@ -29,6 +33,12 @@ class Inside:
     def widths(self) -> tuple[int, ...]:
         """n_0 … n_L."""
         return (self.layers[0].k, *(layer.n for layer in self.layers))
+
+    @property
+    def uses_threads(self) -> bool:
+        """Whether a product is so large that BLAS, or fastgc, may use threads for it."""
+        m = self.net.m
+        return any(layer.n * layer.k * m > BLAS_ALONE for layer in self.layers)
 
     @cached_property
     def values(self) -> tuple[list[FloatArray], list[FloatArray]]:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from fastgc.disputes import Findings
 from fastgc.layout import Layout, entry_name
-from fastgc.tally import Tally
 from fastgc.verdict import ENTRY_VERDICTS, Verdict, verdict_of
 
 if TYPE_CHECKING:
@@ -135,8 +134,9 @@ class Report:
         }
 
 
-def tensor_reports(layout: Layout, findings: Findings, found: Tally) -> dict[str, TensorReport]:
+def tensor_reports(layout: Layout, findings: Findings) -> dict[str, TensorReport]:
     """The verdict on every tensor."""
+    found = findings.tally
     reports = {}
     for t, (name, offset) in enumerate(zip(layout.names, layout.offsets, strict=False)):
         place, worst = found.place[t], found.worst[t]

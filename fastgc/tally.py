@@ -1,8 +1,9 @@
 """What the report says of each tensor, counted in one pass over the entries."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +16,6 @@ from fastgc.verdict import (
     relative_difference,
     root_mean_square,
 )
-
-if TYPE_CHECKING:
-    from fastgc.disputes import Findings
 
 # Sums of squares in this range neither overflow nor lose small terms.
 SAFE = (1e-240, 1e240)
@@ -64,11 +62,33 @@ def sums_of_products(a: FloatArray, b: FloatArray, lengths: NDArray[np.intp]) ->
     return np.add.reduceat(a * b, np.cumsum(lengths) - lengths)
 
 
-def tally(layout: Layout, findings: "Findings") -> Tally:
-    """Counts the findings on every tensor."""
-    grad, gradapprox, codes = findings.grad, findings.gradapprox, findings.codes
+Judge: TypeAlias = Callable[
+    [FloatArray, FloatArray, FloatArray, FloatArray, FloatArray], NDArray[np.uint8]
+]
+
+
+def tally(
+    layout: Layout,
+    grad: FloatArray,
+    gradapprox: FloatArray,
+    uncertainty: FloatArray,
+    means: FloatArray,
+    codes: NDArray[np.uint8],
+    judge: Judge | None = None,
+) -> Tally:
+    """Counts the findings on every tensor.
+
+    Args:
+        layout: of the flat vectors that follow.
+        grad: the gradient that is checked, (P,).
+        gradapprox: (P,).
+        uncertainty: of gradapprox, (P,).
+        means: the root mean square of gradapprox over each tensor, (T,).
+        codes: the verdicts, indices into `ENTRY_VERDICTS`, (P,).
+        judge: makes the verdicts, where `codes` does not hold them yet.
+    """
     T = len(layout.names)
-    worst = np.maximum.reduceat(codes, layout.offsets[:-1])
+    worst = [0] * T
     place = list(layout.offsets[:-1])
     largest = [-1.0] * T
     counts = np.zeros((T, len(ENTRY_VERDICTS)), np.intp)
@@ -76,13 +96,17 @@ def tally(layout: Layout, findings: "Findings") -> Tally:
     squares = np.zeros((3, T))
     with np.errstate(all="ignore"):  # overflow is looked after below; inf - inf is nonfinite
         for part, tensors, lengths in layout.pieces():
-            g, found, verdicts = grad[part], gradapprox[part], codes[part]
+            g, found, doubt = grad[part], gradapprox[part], uncertainty[part]
             errors = np.abs(g - found)
             squares[0, tensors] += sums_of_products(errors, errors, lengths)
             squares[1, tensors] += sums_of_products(g, g, lengths)
             squares[2, tensors] += sums_of_products(found, found, lengths)
-            scale = entry_scale(g, found, layout.per_entry(findings.means, tensors, lengths))
-            relative = findings.uncertainty[part] / scale
+            scale = entry_scale(g, found, layout.per_entry(means, tensors, lengths))
+            relative = doubt / scale
+            if judge is not None:
+                codes[part] = judge(g, found, errors, scale, doubt)
+            verdicts = codes[part]
+            starts = np.cumsum(lengths) - lengths
             if not verdicts.any():
                 counts[tensors, 0] += lengths
             else:
@@ -92,8 +116,11 @@ def tally(layout: Layout, findings: "Findings") -> Tally:
                 counts += np.bincount(
                     numbers * counts.shape[1] + verdicts, minlength=counts.size
                 ).reshape(counts.shape)
-                errors[verdicts < worst[numbers]] = -1.0
-            starts = np.cumsum(lengths) - lengths
+                here = np.maximum.reduceat(verdicts, starts).tolist()
+                for t, code in enumerate(here, start=tensors.start):
+                    if code > worst[t]:
+                        worst[t], largest[t] = code, -1.0
+                errors[verdicts < np.array(worst)[numbers]] = -1.0
             # fmax: 0 / 0 is an exact zero
             np.fmax(
                 resolutions[tensors], np.fmax.reduceat(relative, starts), out=resolutions[tensors]
@@ -110,7 +137,7 @@ def tally(layout: Layout, findings: "Findings") -> Tally:
         for sums, (_, part) in zip(squares.T.tolist(), layout.tensors(), strict=True)
     ]
     return Tally(
-        worst.tolist(),
+        worst,
         place,
         counts.tolist(),
         differences,

@@ -43,10 +43,28 @@ def entry_verdicts(
         exact_zeros: whether a ĝ of exactly zero says that J does not depend on the entry; it does
             not where J has so few digits that the step may be too short to change them.
     """
-    # inf and NaN are nonfinite below; an error too large for a float disagrees
     with np.errstate(invalid="ignore", over="ignore"):
         scale = entry_scale(grad, gradapprox, typical)
-        within = np.abs(grad - gradapprox) <= tolerance * scale + uncertainty
+        errors = np.abs(grad - gradapprox)
+    return verdicts_on_errors(
+        grad, gradapprox, errors, scale, uncertainty, tolerance, exact_zeros=exact_zeros
+    )
+
+
+def verdicts_on_errors(
+    grad: FloatArray,
+    gradapprox: FloatArray,
+    errors: FloatArray,
+    scale: FloatArray,
+    uncertainty: FloatArray,
+    tolerance: float,
+    *,
+    exact_zeros: bool = True,
+) -> NDArray[np.uint8]:
+    """`entry_verdicts` where |g − ĝ| and max(|g|, |ĝ|, s) are known already."""
+    # inf and NaN are nonfinite below; an error too large for a float disagrees
+    with np.errstate(invalid="ignore", over="ignore"):
+        within = errors <= tolerance * scale + uncertainty
         resolved = uncertainty <= RESOLUTION * scale
     codes = np.zeros(grad.size, dtype=np.uint8)
     if within.all() and resolved.all() and scale.max(initial=0.0) < np.inf:  # as nearly always
