@@ -1,5 +1,6 @@
 """Around the kernel: loading it, describing a Network to it, sharing its work among threads."""
 
+import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -63,6 +64,16 @@ def kernels(announce: bool = True) -> ModuleType:
             _warm_up(module)
             _ready = True
     return module
+
+
+def _forget_after_fork() -> None:
+    """Another thread of the parent may have held the lock, which nobody would open."""
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_after_fork)
 
 
 def _warm_up(module: ModuleType) -> None:

@@ -339,3 +339,27 @@ def test_files_through_a_pipe(example: dict[str, Any], tmp_path: Path) -> None:
 def test_a_stream_that_lacks_the_letters() -> None:
     run = fastgc_command("check", "--help", PYTHONIOENCODING="ascii", PYTHONUTF8="0")
     assert (run.returncode, run.stderr) == (0, "")
+
+
+def test_plan() -> None:
+    run = fastgc_command("plan", "--widths", "12,8,1", "--samples", "4")
+    assert run.returncode == 0, run.stderr
+    lines = run.stdout.splitlines()
+    assert lines[0] == "113 parameters; auto takes incremental"
+    assert [line.split()[0] for line in lines[3:]] == ["loop", "stacked", "incremental", "node"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--widths", "12", "--samples", "4"), 'widths is "12"; wanted two or more'),
+        (("--widths", "12,x", "--samples", "4"), 'widths is "12,x"; wanted two or more'),
+        (("--widths", "12,0,1", "--samples", "4"), 'widths is "12,0,1"; wanted two or more'),
+        (("--widths", "12,1", "--samples", "0"), "samples is 0; wanted 1 or more"),
+        (("--widths", "12,2,1", "--samples", "1", "--loss", "hinge"), 'loss is "hinge"'),
+    ],
+)
+def test_plan_of_nothing(options: tuple[str, ...], message: str) -> None:
+    run = fastgc_command("plan", *options)
+    assert run.returncode == 2
+    assert message in one_line(run.stderr)

@@ -4,12 +4,14 @@ import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pytest
 from threadpoolctl import threadpool_info
 
 import fastgc
+from fastgc.methods import METHODS
 from fastgc.threads import available_cores, one_blas_thread, share
 from tests.cases import TIMED_NETWORKS, NetworkCase, backward
 
@@ -64,14 +66,18 @@ def test_blas_is_held_to_one_thread_and_let_go() -> None:
     assert _blas_threads() == before
 
 
-def test_eight_threads_at_once_get_the_same_bits() -> None:
-    case = NetworkCase("shared", (6, 20, 10, 1), 16)
+@pytest.mark.parametrize("method", METHODS)
+def test_eight_threads_at_once_get_the_same_bits(method: str) -> None:
+    case = NetworkCase("shared", (6, 20, 10, 12, 1), 16)
     net, parameters = case.build()
     gradients = backward(net, parameters)
-    wanted = fastgc.check(net, parameters, gradients, threads=1).to_dict()
+    wanted = fastgc.check(net, parameters, gradients, threads=1, method=method).to_dict()
     before = _blas_threads()
     with ThreadPoolExecutor(8) as pool:
-        reports = list(pool.map(lambda _: fastgc.check(net, parameters, gradients), range(16)))
+        checks = [
+            pool.submit(fastgc.check, net, parameters, gradients, method=method) for _ in range(16)
+        ]
+        reports = [check.result() for check in checks]
     assert _blas_threads() == before
     for report in reports:
         assert {**report.to_dict(), "seconds": 0} == {**wanted, "seconds": 0}
@@ -79,22 +85,25 @@ def test_eight_threads_at_once_get_the_same_bits() -> None:
 
 def test_a_network_is_checked_on_several_threads() -> None:
     net, parameters = TIMED_NETWORKS[0].build()
-    found = fastgc.numerical_gradient(net, parameters, threads=3)
-    alone = fastgc.numerical_gradient(net, parameters, threads=1)
-    for name, value in alone.items():
-        assert np.array_equal(found[name], value)
+    for method in ("stacked", "incremental", "node"):
+        found = fastgc.numerical_gradient(net, parameters, threads=3, method=method)
+        alone = fastgc.numerical_gradient(net, parameters, threads=1, method=method)
+        for name, value in alone.items():
+            assert np.array_equal(found[name], value)
 
 
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "loop"])
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_forked_child_gets_the_same_bits() -> None:
+def test_a_forked_child_gets_the_same_bits(method: str) -> None:
     net, parameters = TIMED_NETWORKS[0].build()
-    wanted = fastgc.numerical_gradient(net, parameters, threads=2)["W1"]  # the parent's pool runs
+    gradient = partial(fastgc.numerical_gradient, net, parameters, threads=2, method=method)
+    wanted = gradient()["W1"]  # the parent's pool runs
     read, write = os.pipe()
     child = os.fork()
     if child == 0:  # no pytest, no cleanup: only the answer
         try:
-            found = fastgc.numerical_gradient(net, parameters, threads=2)["W1"]
+            found = gradient()["W1"]
             os.write(write, b"1" if np.array_equal(found, wanted) else b"0")
         finally:
             os._exit(0)

@@ -1,0 +1,88 @@
+"""Plans: the counts are right, the table is readable, nothing is checked."""
+
+import numpy as np
+import pytest
+
+import fastgc
+from fastgc.methods import METHODS
+from fastgc.operations import forward_operations, operations
+from tests.cases import NETWORKS, Array, NetworkCase
+
+
+def test_every_method_that_can_check_a_network_is_planned() -> None:
+    net, parameters = NETWORKS[0].build()
+    plan = fastgc.plan(net, parameters)
+    assert list(plan.forecasts) == list(METHODS)
+    assert plan.size == 47
+    assert plan.chosen == fastgc.select_method(net, parameters)
+    for name, forecast in plan.forecasts.items():
+        assert forecast.perturbations == (2 * 3 * 9 if name == "node" else 2 * 47)
+        assert forecast.operations is not None
+        assert forecast.operations > 0
+        assert forecast.memory > 8 * 47
+        assert 0 < forecast.seconds < 10
+
+
+def test_the_perturbations_planned_are_those_made() -> None:
+    net, parameters = NETWORKS[0].build()
+    zeros = {name: np.zeros_like(value) for name, value in parameters.items()}
+    plan = fastgc.plan(net, parameters)
+    for method in ("incremental", "node"):
+        report = fastgc.check(net, parameters, zeros, method=method)
+        assert report.evaluations >= 1 + plan.forecasts[method].perturbations
+
+
+def test_a_function_is_planned_for_the_loop() -> None:
+    calls = []
+
+    def cost(p: dict[str, Array]) -> float:
+        calls.append(1)
+        return float(p["w"] @ p["w"])
+
+    plan = fastgc.plan(cost, {"w": np.ones(1000)})
+    assert list(plan.forecasts) == ["loop"]
+    assert plan.forecasts["loop"].operations is None
+    assert len(calls) < 10
+    stacked = fastgc.plan(lambda p: p["w"].sum(axis=1), {"w": np.ones(10)}, vectorized=True)
+    assert (list(stacked.forecasts), stacked.chosen) == (["loop", "stacked"], "stacked")
+
+
+def test_the_table() -> None:
+    plan = fastgc.Plan(
+        size=533505,
+        chosen="node",
+        forecasts={
+            "loop": fastgc.Forecast(1067010, 3.7e13, 40 * 2**20, 650.0),
+            "node": fastgc.Forecast(49216, 1.2e8, 2 * 2**30, 0.0042),
+        },
+    )
+    assert str(plan).splitlines() == [
+        "533,505 parameters; auto takes node",
+        "",
+        "method        perturbations  operations    memory      time",
+        "loop              1,067,010     3.7e+13  40.0 MiB  10.8 min",
+        "node                 49,216     1.2e+08   2.0 GiB    4.2 ms",
+    ]
+
+
+def test_operations_of_the_loop_are_forward_passes() -> None:
+    widths, m = (784, 512, 256, 1), 32
+    assert forward_operations(widths, m) == 2 * 32 * (784 * 512 + 512 * 256 + 256)
+    assert operations("loop", widths, m) == 2 * 533505 * forward_operations(widths, m)
+    assert operations("node", widths, m) < 1e-4 * operations("incremental", widths, m) * 512
+    assert operations("incremental", widths, m) < 2e-3 * operations("loop", widths, m)
+
+
+@pytest.mark.parametrize(
+    ("widths", "m", "wanted"),
+    [
+        ((3, 4, 1), 5, "incremental"),
+        ((30, 64, 32, 1), 64, "node"),
+        ((784, 512, 256, 1), 32, "node"),
+        ((64, 256, 256, 10), 128, "node"),
+    ],
+)
+def test_selection_goes_by_the_count(widths: tuple[int, ...], m: int, wanted: str) -> None:
+    net, parameters = NetworkCase("planned", widths, m).build()
+    assert fastgc.select_method(net, parameters) == wanted
+    assert (operations("incremental", widths, m) <= 1e7) == (wanted == "incremental")
