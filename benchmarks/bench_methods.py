@@ -1,6 +1,7 @@
 """Every method, and the calls built on them, against the lab's loop written plainly.
 
-Each result is compared with the backward pass before it is timed.
+Each result is compared with the backward pass before it is timed. What would take minutes is timed
+on a random sample of the entries; `extra_info["share"]` is the part of the whole that was run.
 """
 
 from collections.abc import Callable
@@ -13,60 +14,100 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 import fastgc
 from fastgc import lab
+from fastgc.inside import Inside
 from fastgc.methods import METHODS, Base, Resources
-from fastgc.noise import noise_of_cost
+from fastgc.operations import operations
 from fastgc.problem import base_cost, pose
 from fastgc.threads import available_cores, one_blas_thread
-from tests.cases import TIMED_NETWORKS, Array, Tensors, plain_forward, plain_loop
+from tests.cases import (
+    TIMED_NETWORKS,
+    Array,
+    Tensors,
+    backward,
+    plain_cost,
+    plain_forward,
+    plain_loop,
+)
 
 LAB = "lab, 4-5-3-1, m = 3"
 CASES = (LAB, *(case.name for case in TIMED_NETWORKS))
 PLAIN = "the lab's loop, plainly"
+PASS = "one forward + backward pass, NumPy"
+
+# Multiplications and additions that are still run whole; beyond, a sample of the entries.
+WHOLE = 5e10
+SAMPLE = 24
+
+Contender = tuple[Callable[[], Array], Any]
 
 
-def network_case(name: str) -> tuple[Any, Any, Tensors]:
-    """X, Y and parameters of a network with ReLU layers and a sigmoid output."""
+def network_case(name: str) -> tuple[fastgc.Network, Tensors]:
     if name == LAB:
-        return lab.gradient_check_n_test_case()
+        X, Y, parameters = lab.gradient_check_n_test_case()
+        return fastgc.Network(X, Y), parameters
     (case,) = (case for case in TIMED_NETWORKS if case.name == name)
-    net, parameters = case.build()
-    return net.X, net.Y, parameters
+    return case.build()
 
 
-def contenders(name: str) -> dict[str, Callable[[], Array]]:
-    """What is timed on a network: functions that return gradapprox (P,)."""
-    X, Y, parameters = network_case(name)
-    gradients = lab.backward_propagation_n(X, Y, lab.forward_propagation_n(X, Y, parameters)[1])
-    net = fastgc.Network(X, Y)
+def widths_of(net: fastgc.Network, parameters: Tensors) -> tuple[int, ...]:
+    depth = len(parameters) // 2
+    return (net.X.shape[0], *(parameters[f"W{l}"].shape[0] for l in range(1, depth + 1)))
+
+
+def contenders(name: str) -> dict[str, Contender]:
+    """What is timed on a network: functions that return gradapprox, and of which entries."""
+    net, parameters = network_case(name)
+    P = sum(value.size for value in parameters.values())
+    widths = widths_of(net, parameters)
+    some = np.sort(np.random.default_rng(0).choice(P, min(P, SAMPLE), replace=False))
+    gradients = backward(net, parameters)
+    named = {f"d{name}": value for name, value in gradients.items()}
+    resources = Resources(256 * 2**20, available_cores(), lambda _: None)
+
+    def sample(method: str) -> Any:
+        return None if operations(method, widths, net.m) <= WHOLE else some
+
+    def by_loop() -> Array:
+        entries = sample("loop")
+        forward = plain_forward if name == LAB else plain_cost
+        Y = net.Y if net.Y.ndim == 1 else net.Y[0]
+        found = plain_loop(lambda p: forward(net.X, Y, p), parameters, entries=entries)
+        return found.ravel() if entries is None else found.ravel()[entries]
+
     problem = pose(net, parameters)
     cost, _ = base_cost(problem)
-    base = Base(cost, noise_of_cost(problem, cost, 2**28).sigma)
-    everything = np.arange(problem.theta.size)
-    resources = Resources(256 * 2**20, available_cores(), lambda _: None)
-    right = flat(gradients)
 
     def by_method(method: str) -> Array:
+        inside = Inside(net, problem.inside.layers, problem.theta)  # type: ignore[union-attr]
+        object.__setattr__(problem, "inside", inside)  # the forward pass is part of the work
         with one_blas_thread():
             found = METHODS[method].approximate(
-                problem, everything, base, METHODS[method].epsilon, resources
+                problem, sample(method), Base(cost, 0.0), METHODS[method].epsilon, resources
             )
         return found.gradapprox
 
     def by_gradient_check_n() -> Array:
-        assert lab.gradient_check_n(parameters, gradients, X, Y) < 2e-7
-        return right
+        assert lab.gradient_check_n(parameters, named, net.X, net.Y) < 2e-7
+        return flat(gradients)
 
     def by_check() -> Array:
         assert fastgc.check(net, parameters, gradients)
-        return right
+        return flat(gradients)
 
-    return {
-        PLAIN: lambda: plain_loop(lambda p: plain_forward(X, Y, p), parameters).ravel(),
-        **{f"method {method}": partial(by_method, method) for method in METHODS},
-        "numerical_gradient": lambda: flat(fastgc.numerical_gradient(net, parameters)),
-        "lab.gradient_check_n": by_gradient_check_n,
-        "check": by_check,
+    def by_pass() -> Array:
+        net(parameters)
+        return flat(backward(net, parameters))
+
+    found: dict[str, Contender] = {
+        PLAIN: (by_loop, sample("loop")),
+        **{f"method {method}": (partial(by_method, method), sample(method)) for method in METHODS},
+        "numerical_gradient": (lambda: flat(fastgc.numerical_gradient(net, parameters)), None),
+        "check": (by_check, None),
+        PASS: (by_pass, None),
     }
+    if sample("loop") is None and widths[-1] == 1:
+        found["lab.gradient_check_n"] = (by_gradient_check_n, None)
+    return found
 
 
 def flat(tensors: Tensors) -> Array:
@@ -82,10 +123,21 @@ CONTENDERS = tuple(contenders(LAB))
 @pytest.mark.parametrize("contender", CONTENDERS)
 @pytest.mark.parametrize("case", CASES)
 def bench_gradient(benchmark: BenchmarkFixture, case: str, contender: str) -> None:
-    run = contenders(case)[contender]
-    X, Y, parameters = network_case(case)
-    right = lab.backward_propagation_n(X, Y, lab.forward_propagation_n(X, Y, parameters)[1])
-    np.testing.assert_allclose(run(), flat(right), rtol=1e-4, atol=1e-6)
+    of_case = contenders(case)
+    if contender not in of_case:
+        pytest.skip("takes minutes")
+    run, entries = of_case[contender]
+    net, parameters = network_case(case)
+    right = flat(backward(net, parameters))
+    wanted = right if entries is None else right[entries]
+    np.testing.assert_allclose(run(), wanted, rtol=1e-4, atol=1e-6)
+    widths = widths_of(net, parameters)
     benchmark.group = case
-    benchmark.extra_info.update(case=case, contender=contender, parameters=flat(parameters).size)
+    benchmark.extra_info.update(
+        case=case,
+        contender=contender,
+        parameters=right.size,
+        share=1.0 if entries is None else len(entries) / right.size,
+        operations={name: operations(name, widths, net.m) for name in METHODS},
+    )
     benchmark(run)
