@@ -5,6 +5,7 @@ Needs the extra ``bench``; a peer that is not installed is skipped.
 
 import importlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -107,11 +108,14 @@ def jax_central(net: Network, parameters: Tensors) -> Callable[[], object]:
     start, build = importlib.import_module("jax.flatten_util").ravel_pytree(p)
     numbers = jax.numpy.arange(start.size)
 
-    def slope(k: Any) -> Any:
-        plus, minus = start.at[k].add(1e-7), start.at[k].add(-1e-7)
-        return (cost(build(plus)) - cost(build(minus))) / 2e-7
+    def every_slope(theta: Any) -> Any:
+        def slope(k: Any) -> Any:
+            plus, minus = theta.at[k].add(1e-7), theta.at[k].add(-1e-7)
+            return (cost(build(plus)) - cost(build(minus))) / 2e-7
 
-    run = jax.jit(lambda: jax.lax.map(slope, numbers, batch_size=64))
+        return jax.lax.map(slope, numbers, batch_size=64)
+
+    run = partial(jax.jit(every_slope), start)
     gradients = np.concatenate([backward(net, parameters)[name].ravel() for name in sorted(p)])
     np.testing.assert_allclose(np.asarray(run()), gradients, rtol=1e-4, atol=1e-6)
     return lambda: run().block_until_ready()

@@ -24,45 +24,45 @@ ROWS = 128
 
 def assemble(
     inside: Inside,
-    values: FloatArray,
+    slopes: FloatArray,
+    sizes: FloatArray,
     entries: Entries | None,
     resources: Resources,
-    *,
-    absolute: bool = False,
-) -> FloatArray:
-    """Σ_s D A / m for each entry, (n,).
+) -> tuple[FloatArray, FloatArray]:
+    """Σ_s D A / m and Σ_s D |A| / m for each entry, (n,) each, of two different D.
 
     Args:
         inside: the network at its parameters.
-        values: D_lᵀ (m, n_l), l = 1 … L, one after the other.
+        slopes: the first D: D_lᵀ (m, n_l), l = 1 … L, one after the other.
+        sizes: the second, which is not negative.
         entries: indices into the flat vector; None for all.
         resources: what may be used.
-        absolute: take |A| for A.
     """
-    m = inside.net.m
-    found = np.empty(inside.theta.size)
+    m, P = inside.net.m, inside.theta.size
+    scaled = np.divide(slopes, m), np.divide(sizes, m)
+    found = np.empty(P), np.empty(P)
     blocks = []
     at = 0
     for layer, A, _ in inside.tensors():
-        D = values[at : at + m * layer.n].reshape(m, layer.n)
+        part = slice(at, at + m * layer.n)
         at += m * layer.n
-        wanted = range(0, layer.n, ROWS) if entries is None else _touched(layer, entries)
-        if wanted:
-            A = np.abs(A) if absolute else A
-            blocks += [(layer, D[:, start : start + ROWS], A, start) for start in wanted]
+        starts = range(0, layer.n, ROWS) if entries is None else _touched(layer, entries)
+        if starts:
+            for D, to, values in zip(scaled, found, (A, np.abs(A)), strict=True):
+                W, b = to[layer.W].reshape(layer.n, layer.k), to[layer.b]
+                rows = D[part].reshape(m, layer.n).T
+                blocks += [(rows, values, W, b, slice(i, i + ROWS)) for i in starts]
 
     def work(numbers: Iterator[int]) -> None:
         for number in numbers:
-            layer, D, A, start = blocks[number]
-            rows = slice(start, start + ROWS)
-            to = found[layer.W].reshape(layer.n, layer.k)[rows]
-            np.matmul(D.T, A, out=to)
-            to /= m
-            np.divide(D.sum(axis=0), m, out=found[layer.b][rows])
+            D, A, W, b, rows = blocks[number]
+            D = D[rows]
+            np.dot(D, A, out=W[rows])
+            np.add.reduce(D, axis=1, out=b[rows])
 
     worth = forward_operations(inside.widths, m) > WORTH_SHARING
     share(work, count=len(blocks), workers=resources.threads if worth else 1)
-    return found if entries is None else found[entries]
+    return found if entries is None else (found[0][entries], found[1][entries])
 
 
 def _touched(layer: Layer, entries: Entries) -> list[int]:
@@ -110,7 +110,6 @@ def slope_intervals(
     """
     low, high = unit_slopes(inside, point, step, resources, found)
     # Σ_s of the interval [low, high] · A is that of its middle, give or take half its length
-    middle = assemble(inside, 0.5 * (low + high), entries, resources)
-    reach = assemble(inside, 0.5 * (high - low), entries, resources, absolute=True)
+    middle, reach = assemble(inside, 0.5 * (low + high), 0.5 * (high - low), entries, resources)
     add_decay(inside, step, entries, middle, np.zeros(middle.size))
     return middle - reach, middle + reach

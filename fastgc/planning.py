@@ -196,8 +196,8 @@ def _seconds_of_kernel(problem: Problem, resources: Resources, *, by_unit: bool)
             for layer in inside.layers
         ]
         for layer, entries in zip(inside.layers, rows, strict=True):
-            once = _best(partial(assemble, inside, point.Z, entries, resources), 2)
-            seconds += 2 * once * layer.n / min(ROWS, layer.n)
+            once = _best(partial(assemble, inside, point.Z, point.Z, entries, resources), 2)
+            seconds += once * layer.n / min(ROWS, layer.n)
     return seconds
 
 

@@ -24,8 +24,9 @@ from fastgc.threads import share
 if TYPE_CHECKING:
     from fastgc.methods.interface import Entries, Resources
 
-# Operations that are worth a second thread: 0.2 ms, several times what handing them over takes.
-WORTH_SHARING = 2e6
+# Operations that are worth a second thread, about a millisecond. Of 3 million (30-64-32-1, m = 64)
+# one thread took 0.15 ms, two 0.5 ms: threads of Python are slow to wake.
+WORTH_SHARING = 2e7
 
 # Operations of one call into the kernel, which Ctrl-C has to wait for.
 MOST_AT_ONCE = 2e9

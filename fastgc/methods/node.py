@@ -26,8 +26,7 @@ def approximate(
     found = respond(inside, point, epsilon, tasks, resources, by_unit=True)
     plus, minus, gross = found
     D = (plus - minus) / (2 * epsilon)
-    gradapprox = assemble(inside, D, entries, resources)
-    size = assemble(inside, np.abs(D) + gross, entries, resources, absolute=True)
+    gradapprox, size = assemble(inside, D, np.abs(D) + gross, entries, resources)
     add_decay(inside, epsilon, entries, gradapprox, size)
     size *= SAFETY
 
