@@ -1,136 +1,245 @@
-"""Runs the benchmarks and writes their tables: ``python -m benchmarks.report``.
+"""Runs the benchmarks and writes them up: ``python -m benchmarks.report``.
 
-The whole goes into docs/benchmarks.md, the lines of the methods into the README.
+Everything goes into docs/benchmarks.md, the picture and three numbers into the README, and the
+ratios that `benchmarks.regression` holds to into recorded.json.
 """
 
 import json
-import os
 import platform
 import re
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
 
-from benchmarks.bench_methods import CASES, CONTENDERS, PLAIN
+import fastgc
+from benchmarks import fresh, plot, regression
+from benchmarks.bench_methods import CASES, LAB, PASS, PLAIN, network_case
+from fastgc.methods import METHODS
+from fastgc.threads import available_cores, one_blas_thread
 
 ROOT = Path(__file__).parent.parent
-README_LINES = (f"| {PLAIN}", "| method", "| check")
 COMMAND = "python -m benchmarks.report"
+LARGE = "784-512-256-1, m = 32"
+DEEP = "256-512×6-1, m = 32"
+Records = Sequence[dict[str, Any]]
 
 
-def timings(directory: Path) -> list[dict[str, Any]]:
+def timings(directory: Path) -> Records:
     """Every benchmark's record, from one run of the suite."""
     path = directory / "timings.json"
     subprocess.run(
-        [sys.executable, "-m", "pytest", "--benchmark-only", "-q", "--benchmark-min-rounds=9",
-         "--benchmark-max-time=4",
-         f"--benchmark-json={path}"],
-        cwd=ROOT, check=True,
+        [sys.executable, "-m", "pytest", "--benchmark-only", "-q", "--benchmark-min-rounds=5",
+         "--benchmark-max-time=1.5", f"--benchmark-json={path}"],
+        cwd=ROOT, check=True, stdout=subprocess.DEVNULL,
     )  # fmt: skip
-    records: list[dict[str, Any]] = json.loads(path.read_text())["benchmarks"]
-    return records
+    records: Records = json.loads(path.read_text())["benchmarks"]
+    return [record for record in records if "case" in record["extra_info"]]
 
 
-def speed_table(records: Sequence[dict[str, Any]]) -> list[str]:
-    """A line for each contender: its least time on each network, and the loop's time over it."""
-    best = {
-        (r["extra_info"]["case"], r["extra_info"]["contender"]): r["stats"]["min"] for r in records
-    }
-    sizes = {r["extra_info"]["case"]: r["extra_info"]["parameters"] for r in records}
-    lines = [
-        "| | " + " | ".join(f"{case} (P = {sizes[case]:,})" for case in CASES) + " |",
-        "|---|" + "---|" * len(CASES),
-    ]
-    for contender in CONTENDERS:
-        cells = [
-            f"{_time(best[case, contender])}, {best[case, PLAIN] / best[case, contender]:.1f}×"
-            for case in CASES
+def dgemm_rate(threads: int | None) -> float:
+    """Floating-point operations a second of BLAS, in a product of 1024 × 1024."""
+    A, B = np.random.default_rng(0).standard_normal((2, 1024, 1024))
+    A @ B
+
+    def best() -> float:
+        times = []
+        for _ in range(9):
+            began = time.perf_counter()
+            A @ B
+            times.append(time.perf_counter() - began)
+        return 2 * 1024**3 / min(times)
+
+    if threads is None:
+        return best()
+    with one_blas_thread():
+        return best()
+
+
+class Table:
+    """The least time of every contender on every network."""
+
+    def __init__(self, records: Records) -> None:
+        self.info = {
+            (r["extra_info"]["case"], r["extra_info"]["contender"]): r["extra_info"]
+            for r in records
+        }
+        self.seconds = {
+            (r["extra_info"]["case"], r["extra_info"]["contender"]): r["stats"]["min"]
+            / r["extra_info"]["share"]
+            for r in records
+        }
+        self.sizes = {case: info["parameters"] for (case, _), info in self.info.items()}
+
+    def speed(self, case: str, contender: str) -> float:
+        return float(self.seconds[case, PLAIN] / self.seconds[case, contender])
+
+    def lines(self, case: str, rate: float) -> list[str]:
+        """A line for each contender on a network."""
+        lines = [
+            f"### {case} (P = {self.sizes[case]:,})",
+            "",
+            "| | time | speed | checks | |",
+            "|---|---|---|---|---|",
         ]
-        lines.append(f"| {contender} | " + " | ".join(cells) + " |")
+        for (of_case, name), seconds in self.seconds.items():
+            if of_case != case:
+                continue
+            info = self.info[case, name]
+            notes = []
+            if info["share"] < 1:
+                count = round(info["share"] * info["parameters"])
+                notes.append(f"timed on {count} random entries and scaled")
+            method = name.removeprefix("method ")
+            if method in ("incremental", "node"):
+                floor = info["operations"][method] / rate
+                notes.append(f"{seconds / floor:.1f} × the floor")
+            outcomes = info.get("outcomes", {"rejects": 0})
+            if outcomes["rejects"]:
+                notes.append(
+                    f"rejects these right gradients, {outcomes['rejects']} runs of "
+                    f"{sum(outcomes.values())}"
+                )
+            checks = info.get("checks", "nothing" if name == PASS else "all entries")
+            lines.append(
+                f"| {name} | {_time(seconds)} | {_ratio(self.speed(case, name))} | {checks} | "
+                f"{'; '.join(notes)} |"
+            )
+        return [*lines, ""]
+
+
+def forecasts(table: Table) -> list[str]:
+    """How far off `fastgc.plan` was."""
+    lines = ["| | " + " | ".join(METHODS) + " |", "|---|" + "---|" * len(METHODS)]
+    for case in CASES:
+        plan = fastgc.plan(*network_case(case))
+        cells = []
+        for name in METHODS:
+            predicted = plan.forecasts[name].seconds
+            off = predicted / table.seconds[case, f"method {name}"]
+            cells.append(f"{_time(predicted)} ({off:.2g})")
+        lines.append(f"| {case} | " + " | ".join(cells) + " |")
     return lines
 
 
-def import_times(rounds: int = 15) -> tuple[float, float, float]:
-    """Seconds to import numpy and fastgc in fresh processes, and the median ratio of the pairs."""
-    program = (
-        "import time; start = time.perf_counter(); import {}; print(time.perf_counter() - start)"
-    )
+def write_up(table: Table) -> str:
+    alone, together = dgemm_rate(1), dgemm_rate(None)
+    numpy_time, fastgc_time, ratio = fresh.import_times()
+    first, memory = fresh.first_use(), fresh.memory_of_check()
+    parts = [
+        "# Benchmarks",
+        "",
+        f"Written by `{COMMAND}` (needs the extra `bench`), in one run: each time is the least of",
+        "at least five rounds, each speed is the time of the lab's loop over it, and every result",
+        "is compared with the backward pass before it is timed. Where a whole would take minutes",
+        "a random sample of the entries is timed and scaled; the table says so.",
+        f"Python {platform.python_version()}, NumPy {np.__version__}, {platform.machine()},",
+        f"{available_cores()} cores.",
+        "",
+        "![Speed over the lab's loop against the number of parameters](benchmarks.svg)",
+        "",
+        "The lines *method …* time a method alone, its forward pass included;",
+        "`numerical_gradient` adds what the caller passed being looked at; `check` also reaches a",
+        "verdict on every entry. Times of peers are of warm, compiled functions.",
+        "",
+        f"BLAS (dgemm, 1024 × 1024): {alone / 1e9:.0f} GFLOP/s on one thread,",
+        f"{together / 1e9:.0f} on all. *The floor* is the method's count of operations with no",
+        "unit silent (`fastgc.plan` prints it) at the rate of all threads; silent units let a",
+        "method go below it.",
+        "",
+        *(line for case in CASES for line in table.lines(case, together)),
+        "## First use, in fresh processes",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| import numpy | {_time(numpy_time)} |",
+        f"| import fastgc (ratio {ratio:.2f}) | {_time(fastgc_time)} |",
+        *(f"| {name} | {_time(seconds)} |" for name, seconds in first.items()),
+        "",
+        "## Memory, in fresh processes",
+        "",
+        f"A check of {LARGE} peaks above what parameters, gradients and data hold (peak RSS less",
+        "RSS after a small warm check) by "
+        + " and ".join(f"{size / 2**20:.0f} MiB with `{name}`" for name, size in memory.items())
+        + ".",
+        "",
+        "## Predictions of `fastgc.plan`",
+        "",
+        "The time it predicted, and that over the time measured above.",
+        "",
+        *forecasts(table),
+        "",
+        "## Tracking",
+        "",
+        "`pytest --benchmark-only --benchmark-autosave` keeps a run under `.benchmarks`,",
+        "`pytest-benchmark compare` sets kept runs side by side, and",
+        "`pytest --benchmark-only --benchmark-compare --benchmark-compare-fail=min:50%` fails",
+        "where the last kept one was that much faster. `python -m benchmarks.regression` compares",
+        "two small ratios with `benchmarks/recorded.json`, and fails below a third of them.",
+        "",
+    ]
+    return "\n".join(parts)
 
-    with tempfile.TemporaryDirectory() as bytecode:
-        # bytecode is kept, as it is for an installed package
-        environment = {**os.environ, "PYTHONPYCACHEPREFIX": bytecode}
-        environment.pop("PYTHONDONTWRITEBYTECODE", None)
 
-        def once(module: str) -> float:
-            command = [sys.executable, "-c", program.format(module)]
-            run = subprocess.run(
-                command, cwd=ROOT, env=environment, check=True, capture_output=True
-            )
-            return float(run.stdout)
-
-        once("fastgc")
-        pairs = [(once("numpy"), once("fastgc")) for _ in range(rounds)]
-    return (
-        median(n for n, _ in pairs),
-        median(f for _, f in pairs),
-        median(f / n for n, f in pairs),
+def three_numbers(table: Table) -> str:
+    """The lines of the README."""
+    fast = table.seconds[LARGE, "method node"]
+    return "\n".join(
+        [
+            f"- **{_ratio(table.speed(LARGE, 'method node'))} as fast as the lab's loop** on a "
+            f"784-512-256-1 with {table.sizes[LARGE]:,} parameters: {_time(fast)} instead of "
+            f"{_time(table.seconds[LARGE, PLAIN])}.",
+            f"- **{fast / table.seconds[LARGE, PASS]:.1f} forward + backward passes** of NumPy is "
+            "what that takes; the whole `check`, with its verdict on every entry, "
+            f"{table.seconds[LARGE, 'check'] / table.seconds[LARGE, PASS]:.1f}.",
+            f"- **{_ratio(table.speed(LAB, 'check'))} as fast** even on the lab's own 47 "
+            "parameters, report and all.",
+        ]
     )
 
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
-        records = timings(Path(directory))
-    table = speed_table(records)
-    numpy_time, fastgc_time, ratio = import_times()
-    text = "\n".join(
-        [
-            "# Benchmarks",
-            "",
-            f"Written by `{COMMAND}`: each time is the least of at least nine rounds, each ratio",
-            "is to the lab's loop in the same run, and every result is compared with the backward",
-            f"pass before it is timed. Python {platform.python_version()}, NumPy {np.__version__},",
-            f"{platform.machine()}.",
-            "",
-            *table,
-            "",
-            "The lines *method …* time a method alone; `numerical_gradient` adds what the caller",
-            "passed being looked at and an evaluation of the cost; `lab.gradient_check_n` is the",
-            "drop-in for the lab's function; `check` also measures the rounding noise of the cost",
-            "and reaches a verdict on every entry.",
-            "",
-            f"Import in a fresh process, median of 15: numpy {_time(numpy_time)}, fastgc",
-            f"{_time(fastgc_time)}, ratio {ratio:.2f}.",
-            "",
-            "`pytest --benchmark-only --benchmark-autosave` keeps a run, and",
-            "`pytest-benchmark compare` sets kept runs side by side.",
-            "",
-        ]
-    )
-    (ROOT / "docs").mkdir(exist_ok=True)
-    (ROOT / "docs" / "benchmarks.md").write_text(text)
+        table = Table(timings(Path(directory)))
+    text = write_up(table)
+    docs = ROOT / "docs"
+    docs.mkdir(exist_ok=True)
+    (docs / "benchmarks.md").write_text(text)
+    speeds: dict[str, dict[int, float]] = {}
+    peers: dict[str, dict[int, float]] = {}
+    for case, name in table.seconds:
+        if name in plot.METHODS:
+            speeds.setdefault(name, {})[table.sizes[case]] = table.speed(case, name)
+        elif table.info[case, name].get("checks", "nothing") != "nothing":
+            label = f"{name} ({table.info[case, name]['checks']})"
+            peers.setdefault(label, {})[table.sizes[case]] = table.speed(case, name)
+    plot.draw(docs / "benchmarks.svg", speeds, peers)
     readme = ROOT / "README.md"
-    shown = [*table[:2], *(line for line in table[2:] if line.startswith(README_LINES))]
     readme.write_text(
         re.sub(
             r"(<!-- speeds, .*? -->\n).*?(<!-- end of speeds -->)",
-            lambda found: found[1] + "\n".join(shown) + "\n" + found[2],
+            lambda found: found[1] + three_numbers(table) + "\n" + found[2],
             readme.read_text(),
             flags=re.DOTALL,
         )
     )
+    regression.record()
     print(text)
 
 
+def _ratio(value: float) -> str:
+    return f"{value:,.0f}×" if value >= 10 else f"{value:.2g}×"
+
+
 def _time(seconds: float) -> str:
-    for factor, unit in ((1.0, "s"), (1e3, "ms")):
-        if seconds * factor >= 1:
-            return f"{seconds * factor:.3g} {unit}"
+    for size, unit in ((3600.0, "h"), (60.0, "min"), (1.0, "s"), (1e-3, "ms")):
+        if seconds >= size:
+            return f"{seconds / size:.3g} {unit}"
     return f"{seconds * 1e6:.3g} µs"
 
 

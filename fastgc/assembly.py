@@ -54,11 +54,12 @@ def assemble(
                 blocks += [(rows, values, W, b, slice(i, i + ROWS)) for i in starts]
 
     def work(numbers: Iterator[int]) -> None:
-        for number in numbers:
-            D, A, W, b, rows = blocks[number]
-            D = D[rows]
-            np.dot(D, A, out=W[rows])
-            np.add.reduce(D, axis=1, out=b[rows])
+        with np.errstate(all="ignore"):  # which each thread has to itself
+            for number in numbers:
+                D, A, W, b, rows = blocks[number]
+                D = D[rows]
+                np.dot(D, A, out=W[rows])
+                np.add.reduce(D, axis=1, out=b[rows])
 
     worth = forward_operations(inside.widths, m) > WORTH_SHARING
     share(work, count=len(blocks), workers=resources.threads if worth else 1)
@@ -74,20 +75,19 @@ def _touched(layer: Layer, entries: Entries) -> list[int]:
 
 
 def add_decay(
-    inside: Inside, step: float, entries: Entries | None, slopes: FloatArray, sizes: FloatArray
+    inside: Inside, entries: Entries | None, slopes: FloatArray, sizes: FloatArray
 ) -> None:
-    """Adds (λ/m) W, the central difference of (λ/2m) Σ W², to `slopes`, and its size to `sizes`.
+    """Adds (λ/m) W to `slopes`, and its size to `sizes`, both (n,), of the entries.
 
-    Both (n,), of the entries; with the step t it is the mean of (λ/m) (W + t/2), upwards, and
-    (λ/m) (W − t/2), downwards.
+    That is the central difference of (λ/2m) Σ W² for any step t: the mean of (λ/m) (W + t/2),
+    upwards, and (λ/m) (W − t/2), downwards.
     """
     rate = inside.net.weight_decay / inside.net.m
     if rate == 0:
         return
     decay = np.zeros(inside.theta.size)
     for layer in inside.layers:
-        W = inside.theta[layer.W]
-        decay[layer.W] = 0.5 * rate * ((W + 0.5 * step) + (W - 0.5 * step))
+        decay[layer.W] = rate * inside.theta[layer.W]
     decay = decay if entries is None else decay[entries]
     slopes += decay
     sizes += np.abs(decay)
@@ -111,5 +111,5 @@ def slope_intervals(
     low, high = unit_slopes(inside, point, step, resources, found)
     # Σ_s of the interval [low, high] · A is that of its middle, give or take half its length
     middle, reach = assemble(inside, 0.5 * (low + high), 0.5 * (high - low), entries, resources)
-    add_decay(inside, step, entries, middle, np.zeros(middle.size))
+    add_decay(inside, entries, middle, np.zeros(middle.size))
     return middle - reach, middle + reach

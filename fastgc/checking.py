@@ -4,8 +4,6 @@ What a caller passed is looked at here, once, before any work is done.
 """
 
 import contextlib
-import math
-import numbers
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -19,6 +17,7 @@ from fastgc.noise import noise_of_cost
 from fastgc.problem import Problem, base_cost, pose
 from fastgc.progress import Progress
 from fastgc.report import Report, tensor_reports
+from fastgc.requirements import require_flag, require_number, require_resources
 from fastgc.selection import method_for
 from fastgc.threads import available_cores, one_blas_thread
 from fastgc.verdict import worst_verdict
@@ -97,8 +96,8 @@ def check(
     ('wrong', 'w[1]')
     """
     began = time.perf_counter()
-    tolerance = _require_number(tolerance, "tolerance")
-    _require_resources(memory, threads, progress)
+    tolerance = require_number(tolerance, "tolerance")
+    require_resources(memory, threads, progress)
     problem, method, epsilon = _prepare(
         cost, parameters, method, epsilon, vectorized, memory, progress
     )
@@ -187,7 +186,7 @@ def numerical_gradient(
     >>> {name: round(float(value), 6) for name, value in gradient.items()}
     {'a': 5.0, 'b': 2.0}
     """
-    _require_resources(memory, threads, progress)
+    require_resources(memory, threads, progress)
     problem, method, epsilon = _prepare(
         cost, parameters, method, epsilon, vectorized, memory, progress
     )
@@ -215,7 +214,7 @@ def _prepare(
         )
     if method != "auto" and method not in METHODS:
         raise ValueError(f'method is "{method}"; known are: auto, {", ".join(METHODS)}')
-    _require_flag(vectorized, "vectorized")
+    require_flag(vectorized, "vectorized")
     problem = pose(cost, parameters, vectorized=vectorized)
     if method == "auto":
         method = method_for(problem, memory)
@@ -225,7 +224,7 @@ def _prepare(
     METHODS[method].load(announce)
     if epsilon is None:
         epsilon = METHODS[method].epsilon
-    elif _require_number(epsilon, "epsilon") == 0:
+    elif require_number(epsilon, "epsilon") == 0:
         raise ValueError("epsilon is 0; wanted a positive step such as 1e-7")
     return problem, method, float(epsilon)
 
@@ -249,35 +248,3 @@ def _at_work(
             threads=available_cores() if threads is None else threads,
             advance=bar.advance,
         )
-
-
-def _require_resources(memory: object, threads: object, progress: object) -> None:
-    _require_count(memory, "memory", "a number of bytes")
-    if threads is not None:
-        _require_count(threads, "threads", "a number of threads, or None for one per core")
-    _require_flag(progress, "progress")
-
-
-def _require_number(value: object, name: str) -> float:
-    """A finite number that is not negative, as a float."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name} is {value!r}; wanted a number")
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
-    if not 0 <= number < math.inf:
-        raise ValueError(f"{name} is {value}; wanted a finite number that is not negative")
-    return number
-
-
-def _require_count(value: object, name: str, wanted: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise TypeError(f"{name} is {value!r}; wanted {wanted}")
-    if int(value) < 1:
-        raise ValueError(f"{name} is {value}; wanted {wanted}, 1 or more")
-
-
-def _require_flag(value: object, name: str) -> None:
-    if not isinstance(value, bool):
-        raise TypeError(f"{name} is {value!r}; wanted True or False")

@@ -120,6 +120,8 @@ def settle(
             hidden = _within(low, g, high, allowed + uncertainty[disputed])
             hidden &= np.abs(g - look.gradapprox) <= allowed + look.uncertainty
         codes[disputed[kink]] = KINK
+        if exact:  # nothing but a slope that is no one-sided one, as a half at 0, goes beyond
+            corner &= _within(look_low - gap, g, look_high + gap, allowed)
         codes[disputed[~kink & ~moved & (corner | hidden)]] = UNRESOLVED
         moved &= ~kink
         disputed, typical, nearing = disputed[moved], typical[moved], nearing[moved]

@@ -5,10 +5,9 @@ upwards as a change, Δa = φ(z + δ) − φ(z), by formulas that subtract nothi
 as r, the change of the sample's loss. Columns of one sample are worked on together: row j of a
 buffer holds the change of unit j in each of them, so that z is one number for the whole row.
 
-Each r depends on its own column alone: its sums run over the units in their order, however many
-columns there are. So blocks, threads and memory change no result. All that is
-compiled is in this file, since Numba's cache on disk notices no change in another. Nothing is
-validated here. `response` does what has to be done around it; `point` has the names.
+The sums of a column run over the units in their order, however many columns there are beside it.
+So threads and memory change no result. All that is compiled is in this file, since Numba's cache on
+disk notices no change in another. Nothing is validated here: `response` does what is to be done.
 """
 
 import math
@@ -18,8 +17,10 @@ import numpy as np
 
 from fastgc.jit import compiled, entry
 from fastgc.layout import FloatArray
-from fastgc.point import IDENTITY, LEAKY_RELU, RELU, SILU, SOFTMAX, SOFTPLUS, SQUARED, TANH, Point
+from fastgc.point import Point
 
+RELU, LEAKY_RELU, TANH, SIGMOID, SOFTPLUS, SILU, IDENTITY = range(7)
+LOGISTIC, SOFTMAX, SQUARED = range(3)
 LEAKY_SLOPE = 0.01
 SMALL = 2.0**-16  # up to here the series below are good to a rounding unit
 STEEPEST = 1.1  # no activation is steeper; silu reaches 1.0998
@@ -45,12 +46,6 @@ def sigma(z: float) -> float:
 
 
 @compiled
-def softplus(z: float) -> float:
-    """log(1 + e^z)."""
-    return (z if z > 0 else 0.0) + math.log1p(math.exp(-abs(z)))
-
-
-@compiled
 def change_sigma(z: float, d: float) -> float:
     """σ(z + δ) − σ(z)."""
     if abs(d) <= 1:
@@ -70,6 +65,15 @@ def change_rectifier(slope: float, z: float, d: float) -> float:
 
 
 @compiled
+def change_softplus(z: float, d: float) -> float:
+    """The change of log(1 + e^z), whose part beside the corner at 0 is log(1 + e^−|z|)."""
+    if abs(d) <= 1:
+        return math.log1p(sigma(z) * math.expm1(d))
+    tails = math.log1p(math.exp(-abs(z + d))) - math.log1p(math.exp(-abs(z)))
+    return change_rectifier(0.0, z, d) + tails
+
+
+@compiled
 def change_at(code: int, z: float, d: float) -> float:
     """φ(z + δ) − φ(z)."""
     if code == RELU:
@@ -81,14 +85,10 @@ def change_at(code: int, z: float, d: float) -> float:
     if code == IDENTITY:
         return d
     if code == SOFTPLUS:
-        if abs(d) <= 1:
-            return math.log1p(sigma(z) * math.expm1(d))
-        return softplus(z + d) - softplus(z)
+        return change_softplus(z, d)
     if code == SILU:
-        if abs(d) <= 1:
-            change = change_sigma(z, d)
-            return z * change + d * (sigma(z) + change)
-        return (z + d) * sigma(z + d) - z * sigma(z)
+        change = change_sigma(z, d)
+        return z * change + d * (sigma(z) + change)
     return change_sigma(z, d)
 
 
@@ -126,24 +126,6 @@ def change_row(code: int, z: float, row: FloatArray, C: int) -> None:
 
 
 @compiled
-def logistic_loss(z: float, y: float) -> float:
-    """−[y log σ(z) + (1 − y) log σ(−z)]."""
-    return math.log1p(math.exp(-abs(z))) + abs(z) * (1.0 - y if z > 0 else y)
-
-
-@compiled
-def softmax_loss(Z: FloatArray, at: int, n: int, y: int, D: FloatArray, c: int, on: float) -> float:
-    """log Σ exp(z_k + on·D[k, c]), less the term of class y; z is Z[at : at + n]."""
-    own: float = Z[at + y] + on * D[y, c]
-    top, total = own, 0.0
-    for k in range(n):
-        top = max(top, Z[at + k] + on * D[k, c])
-    for k in range(n):
-        total += math.exp(Z[at + k] + on * D[k, c] - top)
-    return math.log(total) + (top - own)
-
-
-@compiled
 def change_loss(
     loss: int, Z: FloatArray, at: int, labels: FloatArray, chances: FloatArray, D: FloatArray,
     C: int, r: FloatArray,
@@ -163,16 +145,25 @@ def change_loss(
                 r[c] += p * small_expm1(e)
         for c in range(C):
             r[c] = small_log1p(r[c])
+        # the loss is softplus(T), T = log Σ exp(z_k − z_y) over the other classes
+        T, top = 0.0, -math.inf
+        for k in range(n if wide else 0):
+            top = max(top, Z[at + k] - Z[at + y]) if k != y else top
+        for k in range(n if wide else 0):
+            T += math.exp(Z[at + k] - Z[at + y] - top) if k != y else 0.0
+        T = top + math.log(T) if wide else 0.0
         for c in range(C if wide else 0):
-            total, widest = 0.0, 0.0
+            most, least, near, far = -math.inf, math.inf, 0.0, 0.0
             for k in range(n):
-                e = D[k, c] - own[c]
-                widest = abs(e) if not abs(e) <= widest else widest
-                total += math.expm1(1.0 if e > 1 else e) * (chances[k] if k != y else 0.0)
-            if widest > SMALL / 2:
-                r[c] = math.log1p(total)
-            if not widest <= 1:
-                r[c] = softmax_loss(Z, at, n, y, D, c, 1.0) - softmax_loss(Z, at, n, y, D, c, 0.0)
+                if k != y:
+                    most, least = max(most, D[k, c] - own[c]), min(least, D[k, c] - own[c])
+            for k in range(n):
+                e, share = D[k, c] - own[c], math.exp(Z[at + k] - Z[at + y] - T)
+                if k != y:
+                    near += share * math.expm1(min(e, 1.0))
+                    far += share * math.exp(e - most)
+            short = least >= -1 and most <= 1
+            r[c] = change_softplus(T, math.log1p(near) if short else most + math.log(far))
         return
     for k in range(n):
         z, label, row = Z[at + k], labels[k], D[k]
@@ -184,12 +175,8 @@ def change_loss(
                 r[c] += row[c] * ((z - label) + 0.5 * row[c])
         elif wide:
             for c in range(C):
-                d = row[c]
-                if abs(d) <= 1:
-                    r[c] += label * math.log1p(q * math.expm1(-d))
-                    r[c] += (1.0 - label) * math.log1p(p * math.expm1(d))
-                else:
-                    r[c] += logistic_loss(z + d, label) - logistic_loss(z, label)
+                r[c] += label * change_softplus(-z, -row[c])
+                r[c] += (1.0 - label) * change_softplus(z, row[c])
         else:
             for c in range(C):
                 up, down = small_expm1(row[c]), small_expm1(-row[c])

@@ -19,6 +19,7 @@ from fastgc.network import Network
 from fastgc.operations import operations
 from fastgc.point import point_of
 from fastgc.problem import Problem, pose
+from fastgc.requirements import require_resources
 from fastgc.response import all_tasks, kernels, respond, work_space
 from fastgc.selection import method_for
 from fastgc.threads import available_cores, one_blas_thread
@@ -105,15 +106,16 @@ def plan(
     >>> forecast.chosen, forecast.forecasts["node"].perturbations, list(forecast.forecasts)
     ('incremental', 6, ['loop', 'stacked', 'incremental', 'node'])
     """
+    require_resources(memory, threads, progress=True)
     problem = pose(cost, parameters, vectorized=vectorized)
     workers = available_cores() if threads is None else threads
     resources = Resources(memory=memory, threads=workers, advance=lambda _: None)
     if problem.inside is not None:
         kernels()
     forecasts = {}
-    with one_blas_thread():
+    with one_blas_thread(), np.errstate(all="ignore"):
         for name, method in METHODS.items():
-            if method.refusal(problem) is not None:
+            if method.refusal(problem) is not None or method.least_memory(problem) > memory:
                 continue
             inside = problem.inside
             forecasts[name] = Forecast(

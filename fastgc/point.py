@@ -10,20 +10,6 @@ from fastgc.inside import Inside
 from fastgc.layout import FloatArray
 from fastgc.losses import softmax_of
 
-RELU, LEAKY_RELU, TANH, SIGMOID, SOFTPLUS, SILU, IDENTITY = range(7)
-LOGISTIC, SOFTMAX, SQUARED = range(3)
-
-ACTIVATION_CODES = {
-    "relu": RELU,
-    "leaky_relu": LEAKY_RELU,
-    "tanh": TANH,
-    "sigmoid": SIGMOID,
-    "softplus": SOFTPLUS,
-    "silu": SILU,
-    "identity": IDENTITY,
-}
-LOSS_CODES = {"logistic": LOGISTIC, "softmax": SOFTMAX, "squared": SQUARED}
-
 
 class Point(NamedTuple):
     """A network at θ. Layers are numbered from 0, the input, to L.
@@ -33,12 +19,12 @@ class Point(NamedTuple):
         Z: Z_lᵀ (m, n_l), 1 ≤ l ≤ L, each where `units_at` says.
         A: A_lᵀ (m, n_l), 0 ≤ l < L, likewise.
         widths: n_l, (L + 1,).
-        activations: codes of the layers 1 … L − 1, (L + 1,); that of L is IDENTITY.
+        activations: codes of the layers 1 … L − 1, (L + 1,); that of L is the identity's.
         weights_at: where W_l (n_l, n_{l−1}) starts in theta, (L + 1,).
         biases_at: where b_l (n_l,) does.
         units_at: layer l's part of Z and A starts at m times this, (L + 1,).
         largest: of W_l, the largest |w| and the largest row sum of |w|, (L + 1, 2).
-        loss: LOGISTIC, …
+        loss: its code.
         labels: Yᵀ (m, n_L), or class indices (m, 1).
         chances: the softmax of Z_L, (m, n_L); not read for other losses.
         sizes: |A_L| + |Y|, (m, n_L): what a backward pass subtracts from each other.
@@ -61,12 +47,14 @@ class Point(NamedTuple):
 
 def point_of(inside: Inside) -> Point:
     """The network at θ, described to the kernels."""
+    from fastgc import kernels  # not before they are needed: Numba takes 0.3 s
+
     net, layers, m, L = inside.net, inside.layers, inside.net.m, len(inside.layers)
     inputs, Zs = inside.values
     Z_L = Zs[-1]
     tables = _tables(
         inside.widths,
-        tuple([layer.activation for layer in layers]),
+        tuple([getattr(kernels, layer.activation.upper()) for layer in layers]),
         tuple([layer.W.start for layer in layers]),
         tuple([layer.b.start for layer in layers]),
     )
@@ -85,7 +73,7 @@ def point_of(inside: Inside) -> Point:
         A=np.concatenate([A.ravel() for A in (*inputs[1:], inputs[0])]),
         **tables,
         largest=largest,
-        loss=LOSS_CODES[net.loss],
+        loss=getattr(kernels, net.loss.upper()),
         labels=np.array(net.labels.reshape(-1, m).T, order="C"),
         chances=np.array(softmax_of(Z_L.T).T, order="C") if net.loss == "softmax" else Z_L,
         sizes=np.array(net.output_size(Z_L.T).T, order="C"),
@@ -95,7 +83,7 @@ def point_of(inside: Inside) -> Point:
 @lru_cache(maxsize=8)
 def _tables(
     widths: tuple[int, ...],
-    activations: tuple[str, ...],
+    activations: tuple[int, ...],
     weights_at: tuple[int, ...],
     biases_at: tuple[int, ...],
 ) -> dict[str, NDArray[np.int64]]:
@@ -105,7 +93,7 @@ def _tables(
     units_at[0] = units_at[-1]  # X takes the place in A that Z_L has in Z
     return {
         "widths": np.array(widths),
-        "activations": np.array([IDENTITY, *(ACTIVATION_CODES[name] for name in activations)]),
+        "activations": np.array([0, *activations]),
         "weights_at": np.array([0, *weights_at]),
         "biases_at": np.array([0, *biases_at]),
         "units_at": units_at,

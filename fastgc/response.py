@@ -16,7 +16,7 @@ from fastgc.activations import CORNERED
 from fastgc.inside import Inside
 from fastgc.layout import FloatArray
 from fastgc.operations import operations, perturbations
-from fastgc.point import SQUARED, Point
+from fastgc.point import Point
 from fastgc.problem import Problem
 from fastgc.rounding import UNIT_ROUNDOFF
 from fastgc.threads import share
@@ -38,6 +38,9 @@ SAFETY = 64 * UNIT_ROUNDOFF
 NOT_KEPT = (
     "in every process anew: no cache directory is writable. Set NUMBA_CACHE_DIR to one that is"
 )
+
+# Tables of tasks up to about so many are kept for the next check of the same shapes.
+KEPT = 10_000
 
 # A pre-activation so far from the corner that no perturbation carries it across.
 FAR = 1e300
@@ -83,7 +86,7 @@ def _warm_up(module: ModuleType) -> None:
     point = Point(
         theta=np.ones(2), Z=one, A=one, widths=number, activations=number,
         weights_at=np.array([0, 0]), biases_at=np.array([0, 1]), units_at=np.array([0, 0]),
-        largest=np.ones((2, 2)), loss=SQUARED, labels=table, chances=table, sizes=table,
+        largest=np.ones((2, 2)), loss=module.SQUARED, labels=table, chances=table, sizes=table,
     )  # fmt: skip
     try:
         module.respond(point, 0.5, 2, True, np.array([[1, 0, 0]]), np.empty((3, 1)))
@@ -108,9 +111,13 @@ def work_space(widths: tuple[int, ...]) -> int:
     return 8 * (2 * spare * block_width(widths) + 6 * spare + 6 * block_width(widths))
 
 
-@lru_cache(maxsize=8)
 def all_tasks(widths: tuple[int, ...], m: int, *, by_unit: bool) -> NDArray[np.int64]:
     """Every task of the kernel, (n, 3): layer, sample or unit, and first unit or input."""
+    small = sum(widths) + m * len(widths) < KEPT
+    return (_kept_tasks if small else _tasks)(widths, m, by_unit)
+
+
+def _tasks(widths: tuple[int, ...], m: int, by_unit: bool) -> NDArray[np.int64]:
     half = block_width(widths) // 2
     layers = []
     for l, (k, n) in enumerate(pairwise(widths), start=1):
@@ -122,6 +129,9 @@ def all_tasks(widths: tuple[int, ...], m: int, *, by_unit: bool) -> NDArray[np.i
         table[..., 2] = firsts
         layers.append(table.reshape(-1, 3))
     return np.concatenate(layers)
+
+
+_kept_tasks = lru_cache(maxsize=8)(_tasks)
 
 
 def tasks_holding(inside: Inside, entries: "Entries") -> NDArray[np.int64]:
@@ -201,13 +211,20 @@ def unit_slopes(
 
 
 def at_corners(inside: Inside) -> NDArray[np.bool_]:
-    """Which pre-activations lie exactly at a corner of their activation; laid out as point.Z."""
-    return np.concatenate(
-        [
-            (Z == 0).ravel() if layer.activation in CORNERED else np.zeros(Z.size, np.bool_)
-            for layer, _, Z in inside.tensors()
-        ]
-    )
+    """Which pre-activations lie at a corner of their activation; laid out as point.Z.
+
+    At it, as far as rounding lets anyone tell: a backward pass that sums in another order may find
+    them on the other side.
+    """
+    doubt = np.zeros_like(inside.net.X.T)  # of A_{l−1}ᵀ
+    found = []
+    for layer, A, Z in inside.tensors():
+        W = np.abs(inside.theta[layer.W].reshape(layer.n, layer.k))
+        sums = np.abs(A) @ W.T + np.abs(inside.theta[layer.b])
+        doubt = doubt @ W.T + 4 * (layer.k + 2) * UNIT_ROUNDOFF * sums
+        cornered = layer.activation in CORNERED
+        found.append((cornered & (np.abs(Z) <= doubt)).ravel())
+    return np.concatenate(found)
 
 
 def least_memory(problem: Problem) -> int:

@@ -9,8 +9,8 @@ from fastgc.network import Layer, Network
 
 UNIT_ROUNDOFF = 2.0**-53
 
-# No activation is steeper than this (silu reaches 1.0998).
-STEEPEST = 1.1
+# Bounds of the slopes: silu reaches 1.0998.
+STEEPEST = {"sigmoid": 0.25, "silu": 1.1}
 
 
 # These are often computed with an error of a rounding unit of 1 (or z): a sigmoid as ½(1 + tanh).
@@ -33,8 +33,11 @@ def rounding_of_gradients(net: Network, layers: Sequence[Layer], theta: FloatArr
             inputs.append(size + np.abs(layer.activate(Z.copy())))
         spread = net.output_size(last) if net.loss == "squared" else np.full(last.shape, 2.0)
         bound = np.empty(theta.size)
-        for layer, below in zip(reversed(layers), reversed(inputs[:-1]), strict=True):
+        steepest = [STEEPEST.get(layer.activation, 1.0) for layer in layers[:-1]]
+        for layer, below, c in zip(
+            reversed(layers), reversed(inputs[:-1]), reversed([1.0, *steepest]), strict=True
+        ):
             bound[layer.W] = (spread @ below.T).ravel()
             bound[layer.b] = spread.sum(axis=1)
-            spread = STEEPEST * np.abs(theta[layer.W].reshape(layer.n, layer.k)).T @ spread
+            spread = c * np.abs(theta[layer.W].reshape(layer.n, layer.k)).T @ spread
     return 8 * UNIT_ROUNDOFF / net.m * bound

@@ -15,7 +15,6 @@ import fastgc
 from fastgc import kernels
 from fastgc.activations import ACTIVATIONS
 from fastgc.methods import METHODS, Approximation, Base, Resources
-from fastgc.point import ACTIVATION_CODES, LOSS_CODES
 from fastgc.problem import Problem, pose
 from fastgc.response import SAFETY
 from tests import exact
@@ -55,7 +54,7 @@ def within(found: float, wanted: Any, d: float) -> bool:
 def test_changes_of_activations(name: str) -> None:
     z, d = np.array(GRID).T.copy()
     alone, in_row = np.empty((2, z.size))
-    each_change(ACTIVATION_CODES[name], z, d, alone, in_row)
+    each_change(getattr(kernels, name.upper()), z, d, alone, in_row)
     activate: Callable[[Any], Any] = exact._ACTIVATIONS[name]
     with mp.workdps(50):
         for i in range(z.size):
@@ -72,7 +71,7 @@ def test_changes_of_the_logistic_loss(y: float) -> None:
         for z, d in GRID:
             found = np.empty(1)
             labels, at = np.array([y]), np.array([z])
-            loss_change(LOSS_CODES["logistic"], at, labels, labels, np.array([[d]]), found)
+            loss_change(kernels.LOGISTIC, at, labels, labels, np.array([[d]]), found)
             a, b = mpf(z), mpf(z) + mpf(d)
             wanted = mpf(y) * (mp.log1p(mp.exp(-b)) - mp.log1p(mp.exp(-a)))
             wanted += (1 - mpf(y)) * (mp.log1p(mp.exp(b)) - mp.log1p(mp.exp(a)))
@@ -85,7 +84,7 @@ def test_changes_of_the_squared_loss() -> None:
         for z, d in GRID:
             found = np.empty(1)
             at, labels = np.array([z]), np.array([1.7])
-            loss_change(LOSS_CODES["squared"], at, labels, labels, np.array([[d]]), found)
+            loss_change(kernels.SQUARED, at, labels, labels, np.array([[d]]), found)
             a, b = mpf(z) - mpf(1.7), mpf(z) + mpf(d) - mpf(1.7)
             wanted = (b * b - a * a) / 2
             # z − y is rounded once, as in any evaluation of the loss
@@ -107,7 +106,7 @@ def test_changes_of_the_softmax_loss(n: int, scale: float, step: float, seed: in
     y = int(rng.integers(n))
     chances = np.exp(z - z.max()) / np.exp(z - z.max()).sum()
     found = np.empty(1)
-    loss_change(LOSS_CODES["softmax"], z, np.array([float(y)]), chances, d, found)
+    loss_change(kernels.SOFTMAX, z, np.array([float(y)]), chances, d, found)
     with mp.workdps(50):
         after = mp.log(mp.fsum(mp.exp(mpf(a) + mpf(b[0])) for a, b in zip(z, d, strict=True)))
         before = mp.log(mp.fsum(mp.exp(mpf(a)) for a in z))

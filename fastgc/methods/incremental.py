@@ -38,7 +38,7 @@ def approximate(
     found = respond(inside, point, epsilon, tasks, resources, by_unit=False)
     found /= inside.net.m
     gradapprox, size, half_gap = found if entries is None else found[:, entries]
-    add_decay(inside, epsilon, entries, gradapprox, size)
+    add_decay(inside, entries, gradapprox, size)
     size *= SAFETY
 
     def slopes() -> tuple[FloatArray, FloatArray]:

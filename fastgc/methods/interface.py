@@ -62,6 +62,10 @@ class Approximation:
     evaluations: int
 
 
+def _nothing(announce: bool) -> None:
+    """Makes nothing ready."""
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Method:
     """A way to get gradapprox.
@@ -84,4 +88,4 @@ class Method:
     least_memory: Callable[[Problem], int]
     epsilon: float
     exact: bool = False
-    load: Callable[[bool], object] = bool  # nothing to load
+    load: Callable[[bool], object] = _nothing

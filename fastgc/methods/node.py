@@ -27,7 +27,7 @@ def approximate(
     plus, minus, gross = found
     D = (plus - minus) / (2 * epsilon)
     gradapprox, size = assemble(inside, D, np.abs(D) + gross, entries, resources)
-    add_decay(inside, epsilon, entries, gradapprox, size)
+    add_decay(inside, entries, gradapprox, size)
     size *= SAFETY
 
     def slopes() -> tuple[FloatArray, FloatArray]:
