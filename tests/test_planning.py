@@ -86,3 +86,12 @@ def test_selection_goes_by_the_count(widths: tuple[int, ...], m: int, wanted: st
     net, parameters = NetworkCase("planned", widths, m).build()
     assert fastgc.select_method(net, parameters) == wanted
     assert (operations("incremental", widths, m) <= 1e7) == (wanted == "incremental")
+
+
+def test_options_of_a_plan_are_looked_at() -> None:
+    net, parameters = NETWORKS[0].build()
+    assert list(fastgc.plan(net, parameters, memory=1000).forecasts) == ["loop"]
+    with pytest.raises(ValueError, match="threads is 0; wanted a number of threads"):
+        fastgc.plan(net, parameters, threads=0)
+    with pytest.raises(TypeError, match="memory is 'a'; wanted a number of bytes"):
+        fastgc.plan(net, parameters, memory="a")  # type: ignore[arg-type]
