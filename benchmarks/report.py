@@ -143,6 +143,8 @@ def write_up(table: Table) -> str:
         "",
         "![Speed over the lab's loop against the number of parameters](benchmarks.svg)",
         "",
+        three_numbers(table),
+        "",
         "The lines *method …* time a method alone, its forward pass included;",
         "`numerical_gradient` adds what the caller passed being looked at; `check` also reaches a",
         "verdict on every entry. Times of peers are of warm, compiled functions.",

@@ -10,17 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from fastgc.assembly import ROWS, assemble
+from fastgc.assembly import ROWS
 from fastgc.inside import Inside
 from fastgc.layout import Container, FloatArray
 from fastgc.methods import METHODS, Base, Resources
 from fastgc.methods.stacked import block_size
 from fastgc.network import Network
-from fastgc.operations import operations
+from fastgc.operations import forward_operations, operations
 from fastgc.point import point_of
 from fastgc.problem import Problem, pose
 from fastgc.requirements import require_resources
-from fastgc.response import all_tasks, kernels, respond, work_space
+from fastgc.response import WORTH_SHARING, all_tasks, block_width, kernels, work_space
 from fastgc.selection import method_for
 from fastgc.threads import available_cores, one_blas_thread
 
@@ -186,20 +186,24 @@ def _seconds_of_stacked(problem: Problem, resources: Resources) -> float:
 def _seconds_of_kernel(problem: Problem, resources: Resources, *, by_unit: bool) -> float:
     inside = problem.inside
     assert inside is not None
-    fixed = _best(lambda: point_of(Inside(inside.net, inside.layers, inside.theta)), 2)
+    widths, m = inside.widths, inside.net.m
+    seconds = _best(lambda: point_of(Inside(inside.net, inside.layers, inside.theta)), 3)
     point = point_of(inside)
-    tasks = all_tasks(inside.widths, inside.net.m, by_unit=by_unit)
-    some = tasks[:: max(1, len(tasks) // SAMPLE)]
-    work = _best(lambda: respond(inside, point, 2.0**-40, some, resources, by_unit=by_unit), 2)
-    seconds = fixed + work * len(tasks) / len(some)
+    tasks = all_tasks(widths, m, by_unit=by_unit)
+    some = np.ascontiguousarray(tasks[:: max(1, len(tasks) // SAMPLE)])
+    found = np.zeros((3, point.Z.size if by_unit else point.theta.size))
+    run = partial(kernels().respond, point, 2.0**-40, block_width(widths), by_unit, some, found)
+    run()  # the memory is there, the caches are warm
+    method = "node" if by_unit else "incremental"
+    threads = resources.threads if operations(method, widths, m) > WORTH_SHARING else 1
+    seconds += _best(run, 3) * len(tasks) / len(some) / min(threads, len(tasks))
     if by_unit:
-        rows = [
-            np.arange(layer.W.start, layer.W.start + min(ROWS, layer.n) * layer.k)
-            for layer in inside.layers
-        ]
-        for layer, entries in zip(inside.layers, rows, strict=True):
-            once = _best(partial(assemble, inside, point.Z, point.Z, entries, resources), 2)
-            seconds += once * layer.n / min(ROWS, layer.n)
+        threads = resources.threads if forward_operations(widths, m) > WORTH_SHARING else 1
+        for layer, A, _ in inside.tensors():
+            D = np.ones((min(ROWS, layer.n), m))
+            out = np.empty((len(D), layer.k))
+            once = _best(partial(np.dot, D, A, out=out), 3)
+            seconds += 2 * once * layer.n / len(D) / threads
     return seconds
 
 

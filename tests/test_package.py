@@ -97,7 +97,7 @@ def test_links_of_the_readme_lead_somewhere() -> None:
 
 
 def test_readme_shows_measured_figures() -> None:
-    """The README's table of speeds is made of lines of docs/benchmarks.md."""
+    """The README's figures of speed are lines of docs/benchmarks.md."""
     measured = (ROOT / "docs" / "benchmarks.md").read_text().splitlines()
     lines = [line for line in (ROOT / "README.md").read_text().splitlines() if "×" in line]
     assert lines
