@@ -58,9 +58,9 @@ def share(work: Callable[[Iterator[int]], None], count: int, workers: int) -> No
 def one_blas_thread() -> Iterator[None]:
     """Holds BLAS to one thread, in the whole process, until the last concurrent user leaves.
 
-    Its worker threads spin after a product and would take the cores from ours, and the last bits of
-    a product depend on how many they are. A `node` pass on 784-512-256-1 took 10.6 ms so and 10.0 ms
-    with a BLAS thread for each of two cores; on more cores the difference has been fivefold.
+    The last bits of a product depend on how many threads made it, and its worker threads spin
+    afterwards where ours would work. A `node` pass on 784-512-256-1 took 10.6 ms so, 10.0 ms with a
+    BLAS thread for each of two cores: no loss.
     """
     global _controller, _limiter, _limited
     with _lock:
