@@ -8,8 +8,9 @@ import numba
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-# "contract" lets a·b + c be rounded once and reorders nothing; without it `multiply_four` takes
-# 1.4 times as long. No other flag: "reassoc" could fold (x + h) − x, "nnan" drop a test for NaN.
+# "contract" rounds a·b + c once and reorders nothing: `incremental` on 784-512-256-1, m = 8 took 61
+# to 76 ms with it, 79 to 89 without. The tests against 50 digits pin what it could spoil. No other
+# flag: "reassoc" could fold (x + h) − x, "nnan" and "ninf" drop a test for NaN.
 OPTIONS: dict[str, Any] = {"nogil": True, "fastmath": {"contract"}, "error_model": "numpy"}
 
 

@@ -212,6 +212,10 @@ def multiply_four(
         w30, w31, w32 = panel[3, j], panel[3, j + 1], panel[3, j + 2]
         w03, w13 = panel[0, j + 3], panel[1, j + 3]
         w23, w33 = panel[2, j + 3], panel[3, j + 3]
+        if rows[r + 1] < 0:  # a single output
+            for c in range(C):
+                o0[c] = o0[c] + w00 * d0[c] + w01 * d1[c] + w02 * d2[c] + w03 * d3[c]
+            continue
         for c in range(C):
             x0, x1, x2, x3 = d0[c], d1[c], d2[c], d3[c]
             o0[c] = o0[c] + w00 * x0 + w01 * x1 + w02 * x2 + w03 * x3

@@ -31,8 +31,8 @@ WORTH_SHARING = 2e7
 # Operations of one call into the kernel, which Ctrl-C has to wait for.
 MOST_AT_ONCE = 2e9
 
-# U is so many rounding units of what went into a sum: no right gradient among 1,400 drawn networks
-# with scales from 0.3 to 100 was further off.
+# U is so many rounding units of what went into a sum; in 1,500 drawn networks it accused no right
+# gradient of either of two backward passes.
 SAFETY = 64 * UNIT_ROUNDOFF
 
 NOT_KEPT = (
@@ -98,7 +98,8 @@ def _warm_up(module: ModuleType) -> None:
 def block_width(widths: tuple[int, ...]) -> int:
     """Columns of a block: as many as the second-level cache holds, whatever memory= allows.
 
-    A 784-512-256-1 was as fast with 256 as with 1024; a 256-512×6-1 lost 25 % with 64 or 512.
+    On one thread a 784-512-256-1 took 1.5 ms with 512, 1.7 with 256, 2.3 with 64; a 256-512×6-1 of
+    8 samples 0.20 s with 512, 0.19 with 256, 0.24 with 1024 or 128.
     """
     widest = max(widths[2:-1], default=1)
     return min(max(131072 // widest // 64 * 64, 64), 512)
