@@ -61,13 +61,21 @@ def contenders(name: str) -> dict[str, Contender]:
     P = sum(value.size for value in parameters.values())
     widths = widths_of(net, parameters)
     some = np.sort(np.random.default_rng(0).choice(P, min(P, SAMPLE), replace=False))
+    problem = pose(net, parameters)
+    assert problem.inside is not None
+    layers = problem.inside.layers
     gradients = backward(net, parameters)
     named = {f"d{name}": value for name, value in gradients.items()}
     resources = Resources(256 * 2**20, available_cores(), lambda _: None)
 
     def sample(method: str) -> Any:
-        whole = method == "node" or operations(method, widths, net.m) <= WHOLE
-        return None if whole else some
+        if method == "node" or operations(method, widths, net.m) <= WHOLE:
+            return None
+        if method == "incremental":  # it works on the weights of a unit together
+            rows = [np.arange(w.W.start + i * w.k, w.W.start + (i + 1) * w.k) for w in layers
+                    for i in range(0, w.n, max(1, w.n // 4))]  # fmt: skip
+            return np.concatenate(rows)
+        return some
 
     def by_loop() -> Array:
         entries = sample("loop")
@@ -76,11 +84,10 @@ def contenders(name: str) -> dict[str, Contender]:
         found = plain_loop(lambda p: forward(net.X, Y, p), parameters, entries=entries)
         return found.ravel() if entries is None else found.ravel()[entries]
 
-    problem = pose(net, parameters)
     cost, _ = base_cost(problem)
 
     def by_method(method: str) -> Array:
-        inside = Inside(net, problem.inside.layers, problem.theta)  # type: ignore[union-attr]
+        inside = Inside(net, layers, problem.theta)
         object.__setattr__(problem, "inside", inside)  # the forward pass is part of the work
         with one_blas_thread() if inside.uses_threads else nullcontext():
             found = METHODS[method].approximate(

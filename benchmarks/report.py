@@ -94,7 +94,7 @@ class Table:
             notes = []
             if info["share"] < 1:
                 count = round(info["share"] * info["parameters"])
-                notes.append(f"timed on {count} random entries and scaled")
+                notes.append(f"timed on {count:,} of the entries and scaled")
             method = name.removeprefix("method ")
             if method in ("incremental", "node"):
                 floor = info["operations"][method] / rate

@@ -98,9 +98,10 @@ def check(
     began = time.perf_counter()
     tolerance = require_number(tolerance, "tolerance")
     require_resources(memory, threads, progress)
-    problem, method, epsilon = _prepare(
+    problem, method, epsilon, loading = _prepare(
         cost, parameters, method, epsilon, vectorized, memory, progress
     )
+    began += loading  # once in a process, and none of the check's doing
     layout = problem.layout
     if callable(gradients):
         gradients = gradients(layout.build(layout.views(problem.theta.copy())))
@@ -187,7 +188,7 @@ def numerical_gradient(
     {'a': 5.0, 'b': 2.0}
     """
     require_resources(memory, threads, progress)
-    problem, method, epsilon = _prepare(
+    problem, method, epsilon, _ = _prepare(
         cost, parameters, method, epsilon, vectorized, memory, progress
     )
     with _at_work(
@@ -206,8 +207,8 @@ def _prepare(
     vectorized: bool,
     memory: int,
     announce: bool,
-) -> tuple[Problem, str, float]:
-    """The problem, and the method and step to use on it."""
+) -> tuple[Problem, str, float, float]:
+    """The problem, the method and step to use on it, and the seconds that loading the method took."""
     if not isinstance(method, str):
         raise TypeError(
             f"method is {method!r}; wanted one of the names: auto, {', '.join(METHODS)}"
@@ -221,12 +222,14 @@ def _prepare(
     refusal = METHODS[method].refusal(problem)
     if refusal is not None:
         raise ValueError(f'method "{method}" cannot check this cost: {refusal}')
+    loading = time.perf_counter()
     METHODS[method].load(announce)
+    loading = time.perf_counter() - loading
     if epsilon is None:
         epsilon = METHODS[method].epsilon
     elif require_number(epsilon, "epsilon") == 0:
         raise ValueError("epsilon is 0; wanted a positive step such as 1e-7")
-    return problem, method, float(epsilon)
+    return problem, method, float(epsilon), loading
 
 
 @contextlib.contextmanager

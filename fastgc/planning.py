@@ -40,7 +40,8 @@ class Forecast:
         operations: floating-point operations, if no unit is silent; None for a cost that fastgc
             cannot see into.
         memory: bytes at the peak, beyond what the caller's own arrays hold.
-        seconds: as a sample of the work took on this machine, scaled.
+        seconds: of the method alone, as a sample of its work took on this machine, scaled. A check
+            adds a verdict on every entry: some ten passes over the parameters.
     """
 
     perturbations: int
@@ -64,7 +65,11 @@ class Plan:
     forecasts: Mapping[str, Forecast]
 
     def __str__(self) -> str:
-        lines = [f"{self.size:,} parameters; auto takes {self.chosen}", ""]
+        lines = [
+            f"{self.size:,} parameters; auto takes {self.chosen}. "
+            "Times of the methods alone, without the report",
+            "",
+        ]
         lines.append(
             f"{'method':<12}{'perturbations':>15}{'operations':>12}{'memory':>10}{'time':>10}"
         )

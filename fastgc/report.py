@@ -79,7 +79,7 @@ class Report:
         method: the method that was used.
         cost: J at the parameters.
         evaluations: of the cost, in all.
-        seconds: that the check took.
+        seconds: that the check took, less loading the compiled kernels, once in a process.
         tensors: name -> `TensorReport`, in the order of the parameters.
 
     >>> import fastgc

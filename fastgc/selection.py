@@ -8,7 +8,7 @@ from fastgc.methods import METHODS
 from fastgc.operations import operations
 from fastgc.problem import Problem, pose
 
-# Operations that `incremental` may take before `node` is chosen: about a millisecond.
+# Operations that `incremental` may take before `node` is chosen: about a millisecond with ReLU.
 AFFORDABLE = 1e7
 
 
@@ -19,7 +19,7 @@ def select_method(
 
     For a `Network` it goes by the shapes alone: ``incremental``, which perturbs every parameter by
     itself and assumes nothing, where that takes no more than 10⁷ floating-point operations (about
-    a millisecond); else ``node``, which also uses that a layer is linear in its own W and b, and
+    a millisecond with ReLU); else ``node``, which also uses that a layer is linear in its own W and b, and
     takes a fraction of the time. `plan` shows the count. A cost with ``vectorized=True`` takes many
     sets of parameters in one call: ``stacked``. Any other takes one at a time: ``loop``.
 

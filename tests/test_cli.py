@@ -345,7 +345,7 @@ def test_plan() -> None:
     run = fastgc_command("plan", "--widths", "12,8,1", "--samples", "4")
     assert run.returncode == 0, run.stderr
     lines = run.stdout.splitlines()
-    assert lines[0] == "113 parameters; auto takes incremental"
+    assert lines[0].startswith("113 parameters; auto takes incremental. ")
     assert [line.split()[0] for line in lines[3:]] == ["loop", "stacked", "incremental", "node"]
 
 

@@ -57,7 +57,7 @@ def test_the_table() -> None:
         },
     )
     assert str(plan).splitlines() == [
-        "533,505 parameters; auto takes node",
+        "533,505 parameters; auto takes node. Times of the methods alone, without the report",
         "",
         "method        perturbations  operations    memory      time",
         "loop              1,067,010     3.7e+13  40.0 MiB  10.8 min",
