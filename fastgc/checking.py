@@ -208,7 +208,7 @@ def _prepare(
     memory: int,
     announce: bool,
 ) -> tuple[Problem, str, float, float]:
-    """The problem, the method and step to use on it, and the seconds that loading the method took."""
+    """The problem, the method and step to use on it, and the seconds that loading it took."""
     if not isinstance(method, str):
         raise TypeError(
             f"method is {method!r}; wanted one of the names: auto, {', '.join(METHODS)}"
