@@ -29,7 +29,7 @@ def draw(
     from matplotlib import pyplot as plt
 
     plt.rcParams.update({"font.size": 11, "svg.hashsalt": "fastgc", "font.family": "sans-serif"})
-    figure, axes = plt.subplots(figsize=(8, 5.2), layout="constrained")
+    figure, axes = plt.subplots(figsize=(8, 7), layout="constrained")
     for name, (label, colour) in METHODS.items():
         points = sorted(speeds.get(name, {}).items())
         if points:
@@ -46,6 +46,8 @@ def draw(
     )
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(fontsize=8.5, frameon=False, loc="upper left")
+    axes.legend(
+        fontsize=9, frameon=False, loc="upper center", bbox_to_anchor=(0.45, -0.13), ncols=2
+    )
     figure.savefig(path, metadata={"Date": None})
     plt.close(figure)
