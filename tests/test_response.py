@@ -48,7 +48,7 @@ def loss_change(loss: int, Z: Any, labels: Any, chances: Any, D: Any, r: Any) ->
 
 
 def within(found: float, wanted: Any, d: float) -> bool:
-    """DESIGN's accuracy: 1e-13 relative, or 1e-15 · |δ| where the difference passes through 0."""
+    """The accuracy wanted: 1e-13 relative, or 1e-15 · |δ| where the difference passes through 0."""
     return bool(abs(mpf(found) - wanted) <= max(1e-13 * abs(wanted), 1e-15 * abs(d)))
 
 
