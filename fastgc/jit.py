@@ -13,10 +13,13 @@ F = TypeVar("F", bound=Callable[..., Any])
 # flag: "reassoc" could fold (x + h) − x, "nnan" and "ninf" drop a test for NaN.
 OPTIONS: dict[str, Any] = {"nogil": True, "fastmath": {"contract"}, "error_model": "numpy"}
 
+# What only compiled code calls needs no way in from Python or C.
+INNER: dict[str, Any] = {**OPTIONS, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+
 
 def compiled(function: F) -> F:
     """Compiled as a part of an `entry`."""
-    return cast(F, numba.njit(no_cfunc_wrapper=True, no_cpython_wrapper=True, **OPTIONS)(function))  # type: ignore[call-overload]
+    return cast(F, numba.njit(**INNER)(function))
 
 
 def entry(function: F) -> F:
