@@ -68,10 +68,8 @@ def assemble(
 
 def _touched(layer: Layer, entries: Entries) -> list[int]:
     """The first rows of the blocks that hold any of the entries."""
-    weights = entries[(entries >= layer.W.start) & (entries < layer.W.stop)] - layer.W.start
-    biases = entries[(entries >= layer.b.start) & (entries < layer.b.stop)] - layer.b.start
-    rows = np.concatenate((weights // layer.k, biases)) // ROWS * ROWS
-    return [int(row) for row in np.unique(rows)]
+    units, _ = layer.places(entries)
+    return [int(row) for row in np.unique(units // ROWS * ROWS)]
 
 
 def add_decay(

@@ -56,10 +56,8 @@ class Inside:
         """J(θ), to the last bit what `Network.forward` returns."""
         Z_L = np.ascontiguousarray(self.values[1][-1].T)
         with np.errstate(all="ignore"):
-            total = LOSSES[self.net.loss].value(Z_L, self.net.labels).sum(axis=-1)
-            if self.net.weight_decay != 0:
-                total = total + self.net.decay(self.layers, self.theta)
-            return float(np.divide(total, self.net.m))
+            losses = LOSSES[self.net.loss].value(Z_L, self.net.labels)
+            return float(self.net.mean(losses, self.layers, self.theta))
 
     def tensors(self) -> Iterator[tuple[Layer, FloatArray, FloatArray]]:
         """Each layer with its A_{l−1}ᵀ and Z_lᵀ."""

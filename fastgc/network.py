@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from fastgc.activations import ACTIVATIONS, CORNERED
 from fastgc.layout import Container, FloatArray, Layout, as_real_array, flatten_parameters
@@ -21,6 +21,15 @@ class Layer:
     n: int
     k: int
     activation: str
+
+    def places(self, entries: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Unit and input of those entries of the flat vector that are here; a bias has input k."""
+        weights = entries[(entries >= self.W.start) & (entries < self.W.stop)] - self.W.start
+        biases = entries[(entries >= self.b.start) & (entries < self.b.stop)] - self.b.start
+        return (
+            np.concatenate((weights // self.k, biases)),
+            np.concatenate((weights % self.k, np.full(biases.size, self.k))),
+        )
 
     @property
     def activate(self) -> Callable[[FloatArray], FloatArray]:
@@ -104,7 +113,11 @@ class Network:
         Each vector's cost is computed by BLAS calls whose shapes do not depend on how many
         vectors there are, so it is the same to the last bit alone and among others.
         """
-        total: FloatArray = self.sample_losses(layers, vectors).sum(axis=-1)
+        return self.mean(self.sample_losses(layers, vectors), layers, vectors)
+
+    def mean(self, losses: FloatArray, layers: Sequence[Layer], vectors: FloatArray) -> FloatArray:
+        """The costs (…) from the loss of each sample (…, m), weight decay included."""
+        total: FloatArray = losses.sum(axis=-1)
         if self.weight_decay != 0:
             total = total + self.decay(layers, vectors)
         return np.divide(total, self.m)

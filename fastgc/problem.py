@@ -72,7 +72,7 @@ def pose(cost: object, parameters: Container, *, vectorized: bool = False) -> Pr
 
 def _overrides(kind: type[Network]) -> bool:
     """Whether a subclass of Network computes another cost, which fastgc cannot see into."""
-    parts = ("__call__", "forward", "sample_losses", "propagate", "decay", "layers")
+    parts = ("__call__", "forward", "sample_losses", "propagate", "mean", "decay", "layers")
     return any(getattr(kind, part) is not getattr(Network, part) for part in parts)
 
 

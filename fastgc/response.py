@@ -140,10 +140,7 @@ def tasks_holding(inside: Inside, entries: "Entries") -> NDArray[np.int64]:
     half = block_width(inside.widths) // 2
     found = []
     for l, layer in enumerate(inside.layers, start=1):
-        weights = entries[(entries >= layer.W.start) & (entries < layer.W.stop)] - layer.W.start
-        biases = entries[(entries >= layer.b.start) & (entries < layer.b.stop)] - layer.b.start
-        units = np.concatenate((weights // layer.k, biases))
-        inputs = np.concatenate((weights % layer.k, np.full(biases.size, layer.k)))
+        units, inputs = layer.places(entries)
         layers = np.full(units.size, l)
         found.append(np.unique(np.stack((layers, units, inputs // half * half), axis=1), axis=0))
     return np.concatenate(found)
@@ -153,13 +150,15 @@ def respond(
     inside: Inside,
     point: Point,
     step: float,
-    tasks: NDArray[np.int64],
     resources: "Resources",
     *,
     by_unit: bool,
+    tasks: NDArray[np.int64] | None = None,
 ) -> FloatArray:
-    """What the kernel finds in `tasks`, as its `found`, on as many threads as they are worth."""
+    """What the kernel finds in `tasks`, all by default, on as many threads as they are worth."""
     module = kernels()
+    every = all_tasks(inside.widths, inside.net.m, by_unit=by_unit)
+    tasks = every if tasks is None else tasks
     size = point.Z.size if by_unit else point.theta.size
     found = np.zeros((3, size))
     width = block_width(inside.widths)
@@ -170,7 +169,7 @@ def respond(
             f"network; pass memory={least} or more"
         )
     method = "node" if by_unit else "incremental"
-    part = len(tasks) / len(all_tasks(inside.widths, inside.net.m, by_unit=by_unit))
+    part = len(tasks) / len(every)
     work = part * operations(method, inside.widths, inside.net.m)
     workers = 1
     if work > WORTH_SHARING:
@@ -205,8 +204,7 @@ def unit_slopes(
     if corners.any():
         for side in (-FAR, FAR):
             moved = point._replace(Z=np.where(corners, side, point.Z))
-            tasks = all_tasks(inside.widths, inside.net.m, by_unit=True)
-            plus, minus, _ = respond(inside, moved, step, tasks, resources, by_unit=True)
+            plus, minus, _ = respond(inside, moved, step, resources, by_unit=True)
             slopes += [plus / step, -minus / step]
     return np.minimum.reduce(slopes), np.maximum.reduce(slopes)
 

@@ -4,6 +4,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from fastgc import response
 
 CHECK = """
 import fastgc
@@ -43,6 +49,16 @@ def test_without_a_place_to_keep_it_it_compiles_and_says_how_to_have_one() -> No
         f"{MESSAGE}in every process anew: no cache directory is writable. "
         "Set NUMBA_CACHE_DIR to one that is\n"
     )
+
+
+def test_a_cache_that_cannot_be_written_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    def respond(*_: object) -> None:
+        raise OSError("No space left on device")
+
+    module: Any = SimpleNamespace(respond=respond, SQUARED=2)
+    response._warm_up(module)
+    wanted = "fastgc: the compiled kernels could not be kept: No space left on device\n"
+    assert capsys.readouterr().err == wanted
 
 
 def test_progress_false_says_nothing(tmp_path: Path) -> None:

@@ -94,4 +94,4 @@ def test_options_of_a_plan_are_looked_at() -> None:
     with pytest.raises(ValueError, match="threads is 0; wanted a number of threads"):
         fastgc.plan(net, parameters, threads=0)
     with pytest.raises(TypeError, match="memory is 'a'; wanted a number of bytes"):
-        fastgc.plan(net, parameters, memory="a")  # type: ignore[arg-type]
+        fastgc.plan(net, parameters, memory="a")  # type: ignore[arg-type]  # the mistake under test

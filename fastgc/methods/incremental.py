@@ -13,7 +13,6 @@ from fastgc.point import point_of
 from fastgc.problem import Problem
 from fastgc.response import (
     SAFETY,
-    all_tasks,
     at_corners,
     kernels,
     least_memory,
@@ -30,12 +29,8 @@ def approximate(
     inside = problem.inside
     assert inside is not None
     point = point_of(inside)
-    tasks = (
-        all_tasks(inside.widths, inside.net.m, by_unit=False)
-        if entries is None
-        else tasks_holding(inside, entries)
-    )
-    found = respond(inside, point, epsilon, tasks, resources, by_unit=False)
+    tasks = None if entries is None else tasks_holding(inside, entries)
+    found = respond(inside, point, epsilon, resources, by_unit=False, tasks=tasks)
     found /= inside.net.m
     gradapprox, size, half_gap = found if entries is None else found[:, entries]
     add_decay(inside, entries, gradapprox, size)
@@ -44,8 +39,7 @@ def approximate(
     def slopes() -> tuple[FloatArray, FloatArray]:
         low, high = gradapprox - half_gap, gradapprox + half_gap
         if at_corners(inside).any():
-            units = all_tasks(inside.widths, inside.net.m, by_unit=True)
-            by_unit = respond(inside, point, epsilon, units, resources, by_unit=True)
+            by_unit = respond(inside, point, epsilon, resources, by_unit=True)
             least, greatest = slope_intervals(inside, point, epsilon, entries, resources, by_unit)
             low, high = np.minimum(low, least), np.maximum(high, greatest)
         return low, high

@@ -12,7 +12,7 @@ from fastgc.methods.interface import Approximation, Base, Entries, Method, Resou
 from fastgc.operations import perturbations
 from fastgc.point import point_of
 from fastgc.problem import Problem
-from fastgc.response import SAFETY, all_tasks, kernels, least_memory, refusal, respond
+from fastgc.response import SAFETY, kernels, least_memory, refusal, respond
 
 
 def approximate(
@@ -22,8 +22,7 @@ def approximate(
     inside = problem.inside
     assert inside is not None
     point = point_of(inside)
-    tasks = all_tasks(inside.widths, inside.net.m, by_unit=True)
-    found = respond(inside, point, epsilon, tasks, resources, by_unit=True)
+    found = respond(inside, point, epsilon, resources, by_unit=True)
     plus, minus, gross = found
     D = (plus - minus) / (2 * epsilon)
     gradapprox, size = assemble(inside, D, np.abs(D) + gross, entries, resources)
