@@ -6,19 +6,25 @@ What a caller passed is looked at here, once, before any work is done.
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from fastgc.claim import claim_of
+from fastgc.diagnosis import diagnose
+from fastgc.diagnosis.origin import origin
 from fastgc.disputes import settle
-from fastgc.layout import Container, flatten_gradients
-from fastgc.methods import METHODS, Base, Resources
+from fastgc.layout import Container, FloatArray
+from fastgc.likeness import require_same_cost
+from fastgc.methods import METHODS, Approximation, Base, Resources
+from fastgc.methods.interface import Entries, Step
 from fastgc.noise import noise_of_cost
 from fastgc.problem import Problem, base_cost, pose
 from fastgc.progress import Progress
 from fastgc.report import Report, tensor_reports
 from fastgc.requirements import require_flag, require_number, require_resources
 from fastgc.selection import method_for
+from fastgc.steps import balanced_steps
 from fastgc.threads import available_cores, one_blas_thread
 from fastgc.verdict import worst_verdict
 
@@ -46,9 +52,11 @@ def check(
     gradients: Container | Callable[..., Any],
     *,
     method: str = "auto",
-    epsilon: float | None = None,
+    epsilon: float | Literal["auto"] | None = None,
     tolerance: float = 2e-7,
     vectorized: bool = False,
+    reseed: Callable[[], object] | None = None,
+    against: Callable[..., Any] | None = None,
     memory: int = DEFAULT_MEMORY,
     threads: int | None = None,
     progress: bool = True,
@@ -61,13 +69,22 @@ def check(
             Never written to: the cost gets float64 copies, in the same kind of container.
         gradients: the same container with the same shapes, or a function of the parameters that
             returns it. A mapping may be keyed ``W1`` or ``dW1``; the ``dZ1``, ``dA1``, … that a
-            backward pass returns beside them are passed over.
+            backward pass returns beside them are passed over. Those of dtype float32 are held to
+            1e-4, of float16 to 5e-2.
         method: ``loop``, ``stacked``, ``incremental``, ``node``, or ``auto``, which is
             `select_method`'s choice, and ``loop`` where `memory` is too little for that.
         epsilon: the step; None for the method's own: 1e-7, and 2⁻⁴⁰ for ``incremental`` and
-            ``node``, whose differences do not cancel.
+            ``node``, whose differences do not cancel. ``"auto"`` measures, tensor by tensor, where
+            truncation and the noise of the cost balance, as a noisy or single-precision cost
+            needs; 12 evaluations for each tensor. ``incremental`` and ``node`` have no noise to
+            balance and keep their own.
         tolerance: the relative error that an entry may have and still agree.
         vectorized: the cost takes every array with a leading axis K and returns K costs.
+        reseed: called before every evaluation of the cost, and before `gradients` where that is a
+            function, so that a random cost draws the same numbers each time:
+            ``reseed=lambda: rng.seed(0)``.
+        against: for a `Network`: your own cost. That the two are the same is verified at the
+            parameters and at five random points around them.
         memory: bytes that the method's blocks may take at once; results of P numbers come on top.
         threads: at most this many threads for a `Network`; None for one per core. Any other cost
             is called from the calling thread alone. Neither `memory` nor `threads` changes a bit
@@ -78,8 +95,9 @@ def check(
         A `Report`, true when the gradients are right.
 
     Raises:
-        TypeError, ValueError: for input that cannot be checked, and for a cost that is random, not
-            finite, writes to its parameters or returns no number. Wrong gradients raise nothing.
+        TypeError, ValueError: for input that cannot be checked, for a cost that is random, not
+            finite, writes to its parameters or returns no number, and for a `Network` that does not
+            compute the cost `against`. Wrong gradients raise nothing.
 
     An exception that the cost raises passes through, with a note of where it was raised.
 
@@ -99,36 +117,48 @@ def check(
     tolerance = require_number(tolerance, "tolerance")
     require_resources(memory, threads, progress)
     problem, method, epsilon, loading = _prepare(
-        cost, parameters, method, epsilon, vectorized, memory, progress
+        cost, parameters, method, epsilon, vectorized, reseed, memory, progress
     )
+    own = _posed_against(against, problem, parameters, reseed)
     began += loading  # once in a process, and none of the check's doing
-    layout = problem.layout
+    layout, exact = problem.layout, METHODS[method].exact
     if callable(gradients):
+        if reseed is not None:
+            reseed()
         gradients = gradients(layout.build(layout.views(problem.theta.copy())))
-    grad = flatten_gradients(layout, gradients)
+    claim = claim_of(layout, gradients, tolerance)
     with _at_work(
         problem, METHODS[method].evaluations(problem), memory, threads, progress
     ) as resources:
-        cost_at_theta, spent = base_cost(problem)
-        if METHODS[method].exact:
-            base = Base(cost_at_theta, noise=0.0)
-        else:
-            noise = noise_of_cost(problem, cost_at_theta, memory)
-            base = Base(cost_at_theta, noise.sigma, noise.coarse)
-            spent += noise.evaluations
-        first = METHODS[method].approximate(problem, None, base, epsilon, resources)
-        findings = settle(problem, base, method, epsilon, resources, grad, first, tolerance)
-    tensors = tensor_reports(layout, findings)
+        base, spent = _base(problem, measured=not exact, memory=memory)
+        apart = None
+        if own is not None:
+            apart, evaluations = require_same_cost(problem, own, memory)
+            spent += evaluations
+        step, evaluations = _step(problem, base, epsilon)
+        spent += evaluations
+
+        def look(entries: Entries | None, step: Step) -> Approximation:
+            return METHODS[method].approximate(problem, entries, base, step, resources)
+
+        first = look(None, step)
+        findings = settle(problem, base, look, step, claim, first, exact=exact)
+        diagnoses = diagnose(problem, claim, findings)
+    tensors = tensor_reports(layout, claim, findings, diagnoses)
+    wrong = [name for name, tensor in tensors.items() if tensor.verdict == "wrong"]
     return Report(
         verdict=worst_verdict(tensor.verdict for tensor in tensors.values()),
         difference=findings.tally.difference,
         tolerance=tolerance,
-        epsilon=epsilon,
+        epsilon=float(np.max(step)),
         method=method,
         cost=base.cost,
+        noise=base.noise,
         evaluations=spent + findings.evaluations,
         seconds=time.perf_counter() - began,
         tensors=tensors,
+        origin=origin(layout.names, wrong, diagnoses),
+        against=apart,
     )
 
 
@@ -166,8 +196,9 @@ def numerical_gradient(
     parameters: Container,
     *,
     method: str = "auto",
-    epsilon: float | None = None,
+    epsilon: float | Literal["auto"] | None = None,
     vectorized: bool = False,
+    reseed: Callable[[], object] | None = None,
     memory: int = DEFAULT_MEMORY,
     threads: int | None = None,
     progress: bool = True,
@@ -189,13 +220,15 @@ def numerical_gradient(
     """
     require_resources(memory, threads, progress)
     problem, method, epsilon, _ = _prepare(
-        cost, parameters, method, epsilon, vectorized, memory, progress
+        cost, parameters, method, epsilon, vectorized, reseed, memory, progress
     )
     with _at_work(
         problem, METHODS[method].evaluations(problem), memory, threads, progress
     ) as resources:
-        base = Base(base_cost(problem)[0], noise=0.0)  # not measured: no verdict depends on it
-        found = METHODS[method].approximate(problem, None, base, epsilon, resources)
+        # its noise matters to no verdict here, but to a step of its own choice
+        base, _ = _base(problem, measured=epsilon == "auto", memory=memory)
+        step, _ = _step(problem, base, epsilon)
+        found = METHODS[method].approximate(problem, None, base, step, resources)
     return problem.layout.build(problem.layout.views(found.gradapprox))
 
 
@@ -203,11 +236,12 @@ def _prepare(
     cost: Callable[..., Any],
     parameters: Container,
     method: str,
-    epsilon: float | None,
+    epsilon: float | str | None,
     vectorized: bool,
+    reseed: Callable[[], object] | None,
     memory: int,
     announce: bool,
-) -> tuple[Problem, str, float, float]:
+) -> tuple[Problem, str, float | str, float]:
     """The problem, the method and step to use on it, and the seconds that loading it took."""
     if not isinstance(method, str):
         raise TypeError(
@@ -216,20 +250,67 @@ def _prepare(
     if method != "auto" and method not in METHODS:
         raise ValueError(f'method is "{method}"; known are: auto, {", ".join(METHODS)}')
     require_flag(vectorized, "vectorized")
-    problem = pose(cost, parameters, vectorized=vectorized)
+    if reseed is not None and not callable(reseed):
+        raise TypeError(
+            f"reseed is {reseed!r}; wanted a function without arguments that seeds what the cost "
+            "draws from, as lambda: rng.seed(0)"
+        )
+    problem = pose(cost, parameters, vectorized=vectorized, reseed=reseed)
     if method == "auto":
         method = method_for(problem, memory)
     refusal = METHODS[method].refusal(problem)
     if refusal is not None:
         raise ValueError(f'method "{method}" cannot check this cost: {refusal}')
+    if isinstance(epsilon, str) and epsilon != "auto":
+        raise ValueError(f'epsilon is "{epsilon}"; wanted a positive step such as 1e-7, or "auto"')
+    if epsilon is None or (epsilon == "auto" and METHODS[method].exact):
+        epsilon = METHODS[method].epsilon
+    elif epsilon != "auto":
+        epsilon = require_number(epsilon, "epsilon")
+        if epsilon == 0:
+            raise ValueError("epsilon is 0; wanted a positive step such as 1e-7")
     loading = time.perf_counter()
     METHODS[method].load(announce)
-    loading = time.perf_counter() - loading
-    if epsilon is None:
-        epsilon = METHODS[method].epsilon
-    elif require_number(epsilon, "epsilon") == 0:
-        raise ValueError("epsilon is 0; wanted a positive step such as 1e-7")
-    return problem, method, float(epsilon), loading
+    return problem, method, epsilon, time.perf_counter() - loading
+
+
+def _posed_against(
+    against: Callable[..., Any] | None,
+    problem: Problem,
+    parameters: Container,
+    reseed: Callable[[], object] | None,
+) -> Problem | None:
+    """The caller's own cost, to be compared with a Network."""
+    if against is None:
+        return None
+    if problem.inside is None:
+        raise ValueError(
+            "against= compares a fastgc.Network with a cost of your own, and the cost to be checked "
+            "is a function already. Leave it out"
+        )
+    if not callable(against):
+        raise TypeError(
+            f"against is a {type(against).__name__}; wanted a function of the parameters"
+        )
+    return pose(against, parameters, reseed=reseed)
+
+
+def _base(problem: Problem, *, measured: bool, memory: int) -> tuple[Base, int]:
+    """J(θ) and its noise, where that is `measured`; and the evaluations spent."""
+    cost, spent = base_cost(problem)
+    if not measured:
+        return Base(cost, noise=0.0), spent
+    noise = noise_of_cost(problem, cost, memory)
+    return Base(cost, noise.sigma, noise.coarse), spent + noise.evaluations
+
+
+def _step(
+    problem: Problem, base: Base, epsilon: float | str
+) -> tuple[float | FloatArray, int]:
+    """ε, and the evaluations spent on choosing it."""
+    if isinstance(epsilon, str):
+        return balanced_steps(problem, base)
+    return epsilon, 0
 
 
 @contextlib.contextmanager

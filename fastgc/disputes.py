@@ -5,29 +5,37 @@ sharply (truncation), or the step crosses the corner of a ReLU (a kink). Both gi
 when the step is shortened: the one moves gradapprox, the other leaves two one-sided slopes apart.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgc.kinks import slope_intervals
+from fastgc.claim import Claim
+from fastgc.kinks import Interval, at_corner, by_sample, close_by
 from fastgc.layout import FloatArray
-from fastgc.methods import METHODS, Approximation, Base, Resources
+from fastgc.methods import Approximation, Base
+from fastgc.methods.interface import Entries, Step
 from fastgc.problem import Problem, require_same_cost
+from fastgc.rounding import rounding_of_gradients
 from fastgc.tally import Tally, tally, tensor_means
 from fastgc.verdict import (
     AGREE,
     DISAGREE,
     KINK,
+    NONFINITE,
     UNRESOLVED,
     entry_scale,
     entry_verdicts,
-    verdicts_on_errors,
 )
 
 SHORTER = 8.0  # times, at each look; the rounding noise grows as much
 LOOKS = 3
+
+#: A method at work on a problem: (entries, step) -> Approximation.
+Look: TypeAlias = Callable[[Entries | None, Step], Approximation]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -38,6 +46,11 @@ class Findings:
         grad: the gradient that is checked.
         gradapprox: from the longest step that did not prove to be too long.
         uncertainty: of `gradapprox`.
+        codes: the verdicts, indices into `ENTRY_VERDICTS`.
+        at_rounding: the entries that agree only as far as the rounding of a right backward pass
+            lets anyone tell, indices (n,).
+        disputed: the entries that were looked at again, indices (n,), in order.
+        slopes: their least and greatest one-sided slope, (n,) each.
         tally: what the report says of each tensor.
         evaluations: of the cost, in all.
     """
@@ -45,6 +58,10 @@ class Findings:
     grad: FloatArray
     gradapprox: FloatArray
     uncertainty: FloatArray
+    codes: NDArray[np.uint8]
+    at_rounding: Entries
+    disputed: Entries
+    slopes: tuple[FloatArray, FloatArray]
     tally: Tally
     evaluations: int
 
@@ -52,102 +69,156 @@ class Findings:
 def settle(
     problem: Problem,
     base: Base,
-    method: str,
-    epsilon: float,
-    resources: Resources,
-    grad: FloatArray,
+    look: Look,
+    epsilon: Step,
+    claim: Claim,
     first: Approximation,
-    tolerance: float,
+    *,
+    exact: bool,
 ) -> Findings:
     """The verdict on every entry, after a second look at those that disagree.
 
     Args:
-        problem, base, method, epsilon, resources: as `first` was made with.
-        grad: the gradient that is checked, (P,).
-        first: the approximation of every entry.
-        tolerance: relative.
+        problem, base, epsilon: as `first` was made with.
+        look: the method that `first` is from.
+        claim: the gradients that are checked.
+        first: the approximation of every entry; it stays as it is.
+        exact: whether the method's differences are free of cancellation.
     """
-    layout = problem.layout
+    layout, grad = problem.layout, claim.grad
     gradapprox, uncertainty = first.gradapprox, first.uncertainty
+    if exact and not claim.in_double:  # its uncertainty is what a right backward pass may lose
+        uncertainty = uncertainty * np.repeat(claim.units, layout.lengths)
     means = tensor_means(layout, gradapprox)
     zeros = not base.coarse
-    judge = partial(entry_verdicts, tolerance=tolerance, exact_zeros=zeros)
     codes = np.zeros(layout.size, dtype=np.uint8)
-    count = partial(tally, layout, grad, gradapprox, uncertainty, means, codes)
-    found = count(partial(verdicts_on_errors, tolerance=tolerance, exact_zeros=zeros))
-    evaluations = first.evaluations
+    counted = tally(
+        layout, claim, gradapprox, uncertainty, means, codes, judge=True, exact_zeros=zeros
+    )
+    nowhere = np.empty(0, dtype=np.intp)
+    found = partial(Findings, grad)
+    if not codes.any():
+        return found(
+            gradapprox, uncertainty, codes, nowhere, nowhere, (grad[:0], grad[:0]), counted,
+            first.evaluations,
+        )  # fmt: skip
 
-    exact = METHODS[method].exact
+    def done(evaluations: int, of: Entries, low: FloatArray, high: FloatArray) -> Findings:
+        counted = tally(layout, claim, gradapprox, uncertainty, means, codes)
+        return found(
+            gradapprox, uncertainty, codes, at_rounding, of, (low, high), counted, evaluations
+        )
+
+    gradapprox, uncertainty = gradapprox.copy(), uncertainty.copy()
     # where differences are exact, only what a right backward pass cancels leaves doubts
     doubts = (codes == DISAGREE) | (codes == UNRESOLVED) if exact else codes == DISAGREE
     disputed = np.flatnonzero(doubts)
-    typical = means[layout.tensor_of(disputed)]
-    if disputed.size and problem.rounding is not None:
+    tensors = layout.tensor_of(disputed)
+    at_rounding = nowhere
+    if disputed.size and problem.inside is not None:
         # a right backward pass could not have got these any closer
-        wider = uncertainty[disputed] + problem.rounding()[disputed]
-        excused = judge(grad[disputed], gradapprox[disputed], wider, typical) < DISAGREE
-        codes[disputed[excused]] = AGREE
-    still = codes[disputed] == DISAGREE
-    disputed, typical = disputed[still], typical[still]
+        rounding = rounding_of_gradients(problem.inside)[disputed] * claim.units[tensors]
+        excused = (
+            entry_verdicts(
+                grad[disputed], gradapprox[disputed], uncertainty[disputed] + rounding,
+                means[tensors], claim.tolerances[tensors], exact_zeros=zeros,
+            )
+            < DISAGREE
+        )  # fmt: skip
+        at_rounding = disputed[excused]
+        codes[at_rounding] = AGREE
+    # a shorter step may stay where the cost is finite
+    disputed = np.flatnonzero((codes == DISAGREE) | ((codes == NONFINITE) & np.isfinite(grad)))
     if disputed.size == 0:
-        found = count() if doubts.any() else found
-        return Findings(grad, gradapprox, uncertainty, found, evaluations)
+        return done(first.evaluations, disputed, grad[:0], grad[:0])
 
-    evaluations += require_same_cost(problem, base.cost)
-    doubtful, doubtful_typical, first_step = disputed, typical, epsilon
+    evaluations = first.evaluations + require_same_cost(problem, base.cost)
+    doubtful = disputed
     low, high = (slope[disputed] for slope in first.slopes())
+    doubtful_low, doubtful_high = low, high
     nearing = np.zeros(disputed.size, dtype=np.bool_)
+    shorter = epsilon
     for _ in range(LOOKS):
         if disputed.size == 0:
             break
-        epsilon /= SHORTER
-        everything = disputed.size == layout.size
-        look = METHODS[method].approximate(
-            problem, None if everything else disputed, base, epsilon, resources
-        )
-        evaluations += look.evaluations
-        g = grad[disputed]
+        shorter = shorter / SHORTER
+        again = look(None if disputed.size == layout.size else disputed, shorter)
+        evaluations += again.evaluations
+        g, old, new = grad[disputed], gradapprox[disputed], again.gradapprox
+        tensors = layout.tensor_of(disputed)
+        tolerance, typical = claim.tolerances[tensors], means[tensors]
         with np.errstate(invalid="ignore", over="ignore"):  # what is not finite stays as it was
-            look_low, look_high = look.slopes()
-            noise = look.uncertainty + uncertainty[disputed]
-            moved = np.abs(look.gradapprox - gradapprox[disputed]) > noise
-            nearing = np.abs(g - look.gradapprox) < np.abs(g - gradapprox[disputed]) / 32
+            look_low, look_high = again.slopes()
+            doubt = again.uncertainty * claim.units[tensors] if exact else again.uncertainty
+            noise = doubt + uncertainty[disputed]
+            moved = (np.abs(new - old) > noise) | ~np.isfinite(old) | ~np.isfinite(new)
+            nearing = np.abs(g - new) < np.abs(g - old) / 32
             gap = look_high - look_low
             corner = (gap > noise) & (gap > (high - low) / 4)
-            allowed = tolerance * entry_scale(g, look.gradapprox, typical)
-            kink = corner & _within(look_low, g, look_high, allowed + 2 * look.uncertainty)
+            allowed = tolerance * entry_scale(g, new, typical)
+            kink = corner & _within(look_low, g, look_high, allowed + 2 * doubt)
             # as far off as the bend within the longer step, which the noise of the shorter hides
             hidden = _within(low, g, high, allowed + uncertainty[disputed])
-            hidden &= np.abs(g - look.gradapprox) <= allowed + look.uncertainty
+            hidden &= np.abs(g - new) <= allowed + doubt
+            if exact:  # nothing but a slope that is no one-sided one, as a half at 0, goes beyond
+                corner &= _within(look_low - gap, g, look_high + gap, allowed)
         codes[disputed[kink]] = KINK
-        if exact:  # nothing but a slope that is no one-sided one, as a half at 0, goes beyond
-            corner &= _within(look_low - gap, g, look_high + gap, allowed)
         codes[disputed[~kink & ~moved & (corner | hidden)]] = UNRESOLVED
         moved &= ~kink
-        disputed, typical, nearing = disputed[moved], typical[moved], nearing[moved]
+        disputed, nearing = disputed[moved], nearing[moved]
         low, high = look_low[moved], look_high[moved]
-        gradapprox[disputed] = look.gradapprox[moved]
-        uncertainty[disputed] = look.uncertainty[moved]
-        codes[disputed] = judge(
-            grad[disputed], gradapprox[disputed], uncertainty[disputed], typical
-        )
-        still = codes[disputed] == DISAGREE
-        disputed, typical, nearing = disputed[still], typical[still], nearing[still]
-        low, high = low[still], high[still]
+        gradapprox[disputed] = new[moved]
+        uncertainty[disputed] = doubt[moved]
+        codes[disputed] = entry_verdicts(
+            grad[disputed], gradapprox[disputed], uncertainty[disputed], typical[moved],
+            tolerance[moved], exact_zeros=zeros,
+        )  # fmt: skip
+        still = (codes[disputed] == DISAGREE) | (codes[disputed] == NONFINITE)
+        disputed, nearing, low, high = disputed[still], nearing[still], low[still], high[still]
     # on its way to g as fast as truncation shrinks, and not there yet
     codes[disputed[nearing]] = UNRESOLVED
     if exact:
-        return Findings(grad, gradapprox, uncertainty, count(), evaluations)
+        return done(evaluations, doubtful, doubtful_low, doubtful_high)
 
+    steps = np.broadcast_to(epsilon, layout.size)
     undecided = (codes[doubtful] == DISAGREE) | (codes[doubtful] == UNRESOLVED)
-    doubtful, typical = doubtful[undecided], doubtful_typical[undecided]
-    if doubtful.size and problem.near_corner():
-        low, high, noise = slope_intervals(problem, doubtful, base, first_step, SHORTER)
-        evaluations += 4 * doubtful.size + 1
-        g, middle = grad[doubtful], 0.5 * (low + high)
-        slack = tolerance * entry_scale(g, middle, typical) + 2 * noise
-        codes[doubtful[(low < high) & _within(low, g, high, slack)]] = KINK
-    return Findings(grad, gradapprox, uncertainty, count(), evaluations)
+    open_, interval = doubtful[undecided], None
+    if open_.size and problem.inside is not None and problem.inside.near_corner():
+        interval = by_sample(problem.inside, open_, base, steps, SHORTER)
+    elif open_.size and problem.inside is None:
+        cornered, spent = at_corner(problem, base, steps)
+        evaluations += spent
+        if cornered:
+            interval = close_by(problem, open_, base, steps)
+    if interval is not None:
+        evaluations += interval.evaluations
+        _reconsider(problem, claim, codes, open_, interval, means)
+        doubtful_low[undecided] = np.fmin(doubtful_low[undecided], interval.low)
+        doubtful_high[undecided] = np.fmax(doubtful_high[undecided], interval.high)
+    return done(evaluations, doubtful, doubtful_low, doubtful_high)
+
+
+def _reconsider(
+    problem: Problem,
+    claim: Claim,
+    codes: NDArray[np.uint8],
+    entries: Entries,
+    interval: Interval,
+    means: FloatArray,
+) -> None:
+    """The verdicts on entries at corners, from what slopes they may have; into `codes`."""
+    tensors = problem.layout.tensor_of(entries)
+    g, (low, high) = claim.grad[entries], interval[:2]
+    with np.errstate(invalid="ignore", over="ignore"):
+        scale = entry_scale(g, 0.5 * (low + high), means[tensors])
+        slack = claim.tolerances[tensors] * scale + 2 * interval.uncertainty
+        accepted = (low < high) & _within(low, g, high, slack)
+        # some points do not show all the slopes of a cost that cannot be seen into
+        spread = high - low > 1e-3 * scale + 4 * interval.uncertainty
+    if problem.inside is None:
+        codes[entries[spread & (codes[entries] == DISAGREE)]] = UNRESOLVED
+        accepted &= spread
+    codes[entries[accepted]] = KINK
 
 
 def _within(

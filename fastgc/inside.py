@@ -5,10 +5,14 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
+from fastgc.activations import CORNERED, STEP, slopes
 from fastgc.layout import FloatArray
 from fastgc.losses import LOSSES
-from fastgc.network import Layer, Network
+from fastgc.network import Forced, Layer, Network
+
+UNIT_ROUNDOFF = 2.0**-53
 
 # Products of fewer multiplications than this are made by BLAS on the calling thread: OpenBLAS takes
 # others from 2¹⁸ on. To hold it to one thread costs 10 µs, a tenth of a check of the lab's network.
@@ -62,3 +66,70 @@ class Inside:
     def tensors(self) -> Iterator[tuple[Layer, FloatArray, FloatArray]]:
         """Each layer with its A_{l−1}ᵀ and Z_lᵀ."""
         yield from zip(self.layers, *self.values, strict=True)
+
+    @cached_property
+    def slopes(self) -> list[FloatArray]:
+        """The slope of each hidden activation at its Z_lᵀ, (m, n_l), by exact differences."""
+        _, Zs = self.values
+        return [
+            slopes(layer.activation, Z)
+            for layer, Z in zip(self.layers[:-1], Zs[:-1], strict=True)
+        ]
+
+    @cached_property
+    def sensitivities(self) -> list[FloatArray]:
+        """D_lᵀ (m, n_l): how the loss of each sample depends on Z_l, by exact differences.
+
+        D_L from the loss, then D_l = slope · W_{l+1}ᵀ D_{l+1}. This is backpropagation with exact
+        differences in the place of derivatives. It serves bounds of rounding and the search for a
+        mistake that is known to be there; no gradapprox comes from it.
+        """
+        loss, Z_L = LOSSES[self.net.loss], self.values[1][-1].T
+        with np.errstate(all="ignore"):
+            rise = loss.change(Z_L, self.net.labels, STEP) - loss.change(
+                Z_L, self.net.labels, -STEP
+            )
+            found = [np.ascontiguousarray(rise.T) / (2 * STEP)]
+            for layer, slope in zip(self.layers[:0:-1], self.slopes[::-1], strict=True):
+                W = self.theta[layer.W].reshape(layer.n, layer.k)
+                found.append((found[-1] @ W) * slope)
+        return found[::-1]
+
+    @cached_property
+    def corners(self) -> list[NDArray[np.bool_]]:
+        """Which pre-activations lie at a corner of their activation, (m, n_l) for each layer.
+
+        At it, as far as rounding lets anyone tell: a backward pass that sums in another order may
+        find them on the other side.
+        """
+        doubt = np.zeros_like(self.net.X.T)  # of A_{l−1}ᵀ
+        found = []
+        for layer, A, Z in self.tensors():
+            W = np.abs(self.theta[layer.W].reshape(layer.n, layer.k))
+            sums = np.abs(A) @ W.T + np.abs(self.theta[layer.b])
+            doubt = doubt @ W.T + 4 * (layer.k + 2) * UNIT_ROUNDOFF * sums
+            found.append((layer.activation in CORNERED) & (np.abs(Z) <= doubt))
+        return found
+
+    def near_corner(self) -> bool:
+        """Whether a hidden unit lies close to its corner: |z| ≤ 1e-4 of the layer's largest."""
+        return any(
+            layer.activation in CORNERED and np.abs(Z).min() <= 1e-4 * np.abs(Z).max()
+            for layer, _, Z in self.tensors()
+        )
+
+    def forced(self) -> list[Forced]:
+        """The units at their corners, held on the left and on the right; none where none are."""
+        units = [corners.T for corners in self.corners]
+        if not any(at.any() for at in units):
+            return []
+        return [Forced(units, active=False), Forced(units, active=True)]
+
+    def sample_losses(self, rows: FloatArray, forced: Forced | None = None) -> FloatArray:
+        """m times the terms whose sum is J, (K, m + 1), for parameters (K, P).
+
+        A column for each sample, then weight decay.
+        """
+        losses = self.net.sample_losses(self.layers, rows, forced)
+        decay = self.net.decay(self.layers, rows)
+        return np.concatenate((losses, decay[:, np.newaxis]), axis=1)

@@ -277,11 +277,7 @@ def gradient_check_n(
         evaluate=lambda vector: float(cost_of_stack(vector)),
         evaluate_stack=cost_of_stack,
         inside=None,
-        rounding=None,
-        sample_losses=None,
-        near_corner=lambda: False,
         row_bytes=4 * 8 * max(shape[0] for shape in layout.shapes) * np.shape(X)[1],
-        pure=False,
     )
     # Where A_L is exactly 0 or 1 the lab's cost is inf or NaN; the verdict says so, numpy need not.
     with one_blas_thread(), np.errstate(divide="ignore", invalid="ignore"):

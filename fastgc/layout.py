@@ -151,8 +151,8 @@ def flatten(parameters: Container) -> tuple[Layout, FloatArray]:
     return layout, vector
 
 
-def flatten_gradients(layout: Layout, gradients: object) -> FloatArray:
-    """The values of `gradients` as a new float64 vector in the order of `layout`.
+def flatten_gradients(layout: Layout, gradients: object) -> tuple[FloatArray, list[str]]:
+    """The values of `gradients` as a new float64 vector in the order of `layout`, and their dtypes.
 
     A mapping may be keyed ``W1`` or ``dW1``; the activations' gradients ``dZ1``, ``dA1`` … that a
     backward pass returns beside them are passed over.
@@ -189,7 +189,7 @@ def flatten_gradients(layout: Layout, gradients: object) -> FloatArray:
                 + _reshape_advice(array.shape, shape)
             )
         arrays.append(array.ravel())
-    return np.concatenate(arrays, dtype=np.float64)
+    return np.concatenate(arrays, dtype=np.float64), [array.dtype.name for array in arrays]
 
 
 def as_real_array(value: object, label: str, kinds: str = "iuf") -> NDArray[Any]:
@@ -201,7 +201,7 @@ def as_real_array(value: object, label: str, kinds: str = "iuf") -> NDArray[Any]
         )
     try:
         array = np.asarray(value)
-    except (ValueError, TypeError) as error:
+    except Exception as error:  # __array__ may raise anything, as that of a tensor that has a graph
         raise TypeError(
             f"{label} cannot be made an array of numbers: {str(error).rstrip('.')}. "
             "Pass each tensor as an array of its own"

@@ -1,15 +1,17 @@
-"""The losses of a Network, from the last pre-activations and the labels: values only.
+"""The losses of a Network, from the last pre-activations and the labels: never a derivative.
 
 Each takes z (…, n_L, m) and the labels that `labels` made, and returns the loss of each sample,
 (…, m). Every loss is a sum of terms that are not negative, so that it keeps
 its relative accuracy where the output saturates.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
+from fastgc.activations import sigmoid
 from fastgc.layout import FloatArray
 
 
@@ -20,10 +22,13 @@ class Loss:
     Attributes:
         value: (z, labels) -> losses.
         labels: makes the labels from Y (n, m) or (m,), raising ValueError for what it cannot use.
+        change: (z, labels, δ) -> exact differences (n, m): by how much each sample's loss changes
+            when one of its outputs changes by δ, |δ| ≤ 1.
     """
 
     value: Callable[[FloatArray, FloatArray], FloatArray]
     labels: Callable[[FloatArray], FloatArray]
+    change: Callable[[FloatArray, FloatArray, float], FloatArray]
 
 
 def logistic(z: FloatArray, y: FloatArray) -> FloatArray:
@@ -98,8 +103,26 @@ def _classes(Y: FloatArray) -> FloatArray:
     return classes
 
 
+def _change_logistic(z: FloatArray, y: FloatArray, d: float) -> FloatArray:
+    down, up = sigmoid(-z) * math.expm1(-d), sigmoid(z) * math.expm1(d)
+    return np.asarray(y * np.log1p(down) + (1.0 - y) * np.log1p(up))
+
+
+def _change_softmax(z: FloatArray, classes: FloatArray, d: float) -> FloatArray:
+    chances = softmax_of(z)
+    right = classes.astype(np.intp), np.arange(classes.size)
+    change = np.log1p(chances * math.expm1(d))
+    chances[right] = 0.0
+    change[right] = np.log1p(chances.sum(axis=0) * math.expm1(-d))
+    return change
+
+
+def _change_squared(z: FloatArray, y: FloatArray, d: float) -> FloatArray:
+    return np.asarray(d * ((z - y) + 0.5 * d))
+
+
 LOSSES: dict[str, Loss] = {
-    "logistic": Loss(logistic, _probabilities),
-    "softmax": Loss(softmax, _classes),
-    "squared": Loss(squared, np.atleast_2d),
+    "logistic": Loss(logistic, _probabilities, _change_logistic),
+    "softmax": Loss(softmax, _classes, _change_softmax),
+    "squared": Loss(squared, np.atleast_2d, _change_squared),
 }

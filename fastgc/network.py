@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -35,6 +36,18 @@ class Layer:
     def activate(self) -> Callable[[FloatArray], FloatArray]:
         """The activation; it may overwrite what it is given."""
         return ACTIVATIONS[self.activation]
+
+
+class Forced(NamedTuple):
+    """Units that are held on one side of their corner, whatever their Z.
+
+    Attributes:
+        units: which, (n_l, m) for each layer.
+        active: on the right side, or on the left.
+    """
+
+    units: Sequence[NDArray[np.bool_]]
+    active: bool
 
 
 class Network:
@@ -122,26 +135,32 @@ class Network:
             total = total + self.decay(layers, vectors)
         return np.divide(total, self.m)
 
-    def sample_losses(self, layers: Sequence[Layer], vectors: FloatArray) -> FloatArray:
+    def sample_losses(
+        self, layers: Sequence[Layer], vectors: FloatArray, forced: Forced | None = None
+    ) -> FloatArray:
         """The loss of each sample, (…, m), for flat parameter vectors (…, P)."""
         # an underflow is harmless, and what overflows is reported as a cost that is not finite
         with np.errstate(under="ignore", over="ignore", invalid="ignore"):
-            for _, _, Z in self.propagate(layers, vectors):
+            for _, _, Z in self.propagate(layers, vectors, forced):
                 last = Z
             losses: FloatArray = LOSSES[self.loss].value(last, self.labels)
         return losses
 
     def propagate(
-        self, layers: Sequence[Layer], vectors: FloatArray
+        self, layers: Sequence[Layer], vectors: FloatArray, forced: Forced | None = None
     ) -> Iterator[tuple[Layer, FloatArray, FloatArray]]:
         """Each layer with its A_{l−1} and Z_l, (…, n, m); Z_l is overwritten for the next."""
         lead = vectors.shape[:-1]
         A = self.X
-        for layer in layers:
+        for l, layer in enumerate(layers):
             Z = vectors[..., layer.W].reshape(*lead, layer.n, layer.k) @ A
             Z += vectors[..., layer.b].reshape(*lead, layer.n, 1)
             yield layer, A, Z
-            A = layer.activate(Z)
+            if forced is None or layer.activation not in CORNERED or not forced.units[l].any():
+                A = layer.activate(Z)
+            else:
+                line = CORNERED[layer.activation][forced.active] * Z
+                A = np.where(forced.units[l], line, layer.activate(Z))
 
     def decay(self, layers: Sequence[Layer], vectors: FloatArray) -> FloatArray:
         """λ/2 · Σ W², (…), for flat parameter vectors (…, P)."""
@@ -150,13 +169,6 @@ class Network:
             W = vectors[..., layer.W]
             total = total + 0.5 * self.weight_decay * np.vecdot(W, W)
         return total
-
-    def near_corner(self, layers: Sequence[Layer], theta: FloatArray) -> bool:
-        """Whether a hidden unit lies close to its corner: |z| ≤ 1e-4 of the layer's largest."""
-        return any(
-            layer.activation in CORNERED and np.abs(Z).min() <= 1e-4 * np.abs(Z).max()
-            for layer, _, Z in self.propagate(layers, theta)
-        )
 
     def output_size(self, z: FloatArray) -> FloatArray:
         """|A_L| + |Y| (n_L, m), for the last pre-activations: the terms that dZ_L subtracts."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from fastgc.layout import FloatArray
 from fastgc.problem import Problem, random_cost
-from fastgc.rounding import UNIT_ROUNDOFF
+from fastgc.inside import UNIT_ROUNDOFF
 
 POINTS = 9
 

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from fastgc.inside import Inside
 from fastgc.layout import Container, FloatArray, Layout, flatten_parameters
 from fastgc.network import Network
-from fastgc.rounding import rounding_of_gradients
 
 Cost = Callable[[Any], Any]
 
@@ -28,15 +27,8 @@ class Problem:
         evaluate: vector (P,) -> cost; leaves the vector as it is.
         evaluate_stack: rows (K, P) -> costs (K,); None where the cost takes one set of parameters
             at a time.
-        sample_losses: rows (K, P) -> m times the terms whose sum is J, (K, m + 1): a column for
-            each sample, then weight decay; None where fastgc cannot see into the cost.
-        near_corner: whether any sample is near a corner of an activation.
         row_bytes: memory that evaluating one row of a stack takes besides the row itself.
         inside: what fastgc sees inside a Network; None for any other cost.
-        rounding: how far rounding may move each entry of a right gradient, (P,); None where fastgc
-            cannot see into the cost.
-        pure: whether the cost is known to depend on nothing but its parameters, so that it need
-            not be tried twice and may run on several threads at once.
     """
 
     layout: Layout
@@ -44,15 +36,25 @@ class Problem:
     evaluate: Callable[[FloatArray], float]
     evaluate_stack: Callable[[FloatArray], FloatArray] | None
     inside: Inside | None
-    rounding: Callable[[], FloatArray] | None
-    sample_losses: Callable[[FloatArray], FloatArray] | None
-    near_corner: Callable[[], bool]
     row_bytes: int
-    pure: bool
+
+    @property
+    def pure(self) -> bool:
+        """Whether the cost is known to depend on nothing but its parameters.
+
+        Then it need not be tried twice, and may run on several threads at once.
+        """
+        return self.inside is not None
 
 
-def pose(cost: object, parameters: Container, *, vectorized: bool = False) -> Problem:
-    """The problem of checking `cost` at `parameters`.
+def pose(
+    cost: object,
+    parameters: Container,
+    *,
+    vectorized: bool = False,
+    reseed: Callable[[], object] | None = None,
+) -> Problem:
+    """The problem of checking `cost` at `parameters`; `reseed` is called before each evaluation.
 
     Raises:
         TypeError, ValueError: for a cost that is not callable and for unusable parameters.
@@ -65,9 +67,18 @@ def pose(cost: object, parameters: Container, *, vectorized: bool = False) -> Pr
     layout, theta = flatten_parameters(parameters)
     if isinstance(cost, Network) and not _overrides(type(cost)):
         return _network_problem(cost, layout, theta)
+    called = cost if reseed is None else _reseeded(cost, reseed)
     if vectorized:
-        return _vectorized_problem(cost, layout, theta)
-    return _function_problem(cost, layout, theta)
+        return _vectorized_problem(called, layout, theta)
+    return _function_problem(called, layout, theta)
+
+
+def _reseeded(cost: Cost, reseed: Callable[[], object]) -> Cost:
+    def reseeded(parameters: Any) -> Any:
+        reseed()
+        return cost(parameters)
+
+    return reseeded
 
 
 def _overrides(kind: type[Network]) -> bool:
@@ -111,16 +122,13 @@ def random_cost(value: float, again: float) -> ValueError:
     """The error for a cost that gave `value` and then `again` at the same parameters."""
     return ValueError(
         f"the cost differs by {abs(again - value):.3g} between two identical calls "
-        f"({value!r}, then {again!r}): it is random, or keeps state. Dropout? Seed it"
+        f"({value!r}, then {again!r}): it is random, or keeps state; dropout? seed it, with "
+        "reseed=lambda: rng.seed(0) or the like"
     )
 
 
 def _network_problem(net: Network, layout: Layout, theta: FloatArray) -> Problem:
     layers, layout = net.layers(layout)
-
-    def sample_losses(rows: FloatArray) -> FloatArray:
-        losses, decay = net.sample_losses(layers, rows), net.decay(layers, rows)
-        return np.concatenate((losses, decay[:, np.newaxis]), axis=1)
 
     widest = max(layer.n for layer in layers)
     return Problem(
@@ -129,11 +137,7 @@ def _network_problem(net: Network, layout: Layout, theta: FloatArray) -> Problem
         evaluate=lambda vector: float(net.forward(layers, vector)),
         inside=Inside(net, layers, theta),
         evaluate_stack=lambda rows: net.forward(layers, rows),
-        rounding=lambda: rounding_of_gradients(net, layers, theta),
-        sample_losses=sample_losses,
-        near_corner=lambda: net.near_corner(layers, theta),
         row_bytes=7 * 8 * widest * net.m,  # Z, A and the temporaries of silu, the widest layer's
-        pure=True,
     )
 
 
@@ -152,11 +156,7 @@ def _function_problem(cost: Cost, layout: Layout, theta: FloatArray) -> Problem:
         evaluate=evaluate,
         evaluate_stack=None,
         inside=None,
-        rounding=None,
-        sample_losses=None,
-        near_corner=lambda: False,
         row_bytes=0,
-        pure=False,
     )
 
 
@@ -175,11 +175,7 @@ def _vectorized_problem(cost: Cost, layout: Layout, theta: FloatArray) -> Proble
         evaluate=lambda vector: float(evaluate_stack(vector[np.newaxis])[0]),
         evaluate_stack=evaluate_stack,
         inside=None,
-        rounding=None,
-        sample_losses=None,
-        near_corner=lambda: False,
         row_bytes=8 * layout.size,  # the copies that the cost may keep
-        pure=False,
     )
 
 

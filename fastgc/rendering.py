@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, TypeAlias
 
-from fastgc.report import Report, TensorReport
+from fastgc.report import Entry, Report, TensorReport
 from fastgc.verdict import RESOLUTION
 
 if TYPE_CHECKING:
@@ -13,19 +13,11 @@ if TYPE_CHECKING:
 
 Piece: TypeAlias = tuple[str, str]  # text and style
 
-COLUMNS = (
-    ("tensor", "<"),
-    ("shape", "<"),
-    ("difference", "<"),
-    ("worst entry", "<"),
-    ("analytic", ">"),
-    ("numerical", ">"),
-    ("verdict", "<"),
-)
 LONGEST_STEP = 1e-2  # that is still proposed
 STYLES = {"correct": "green", "wrong": "bold red", "unresolved": "yellow"}
 WORDS = {"correct": "correct", "wrong": "wrong", "unresolved": "cannot tell"}
 NAMED = 6  # tensors that a headline names before it only counts
+LISTED = 12  # tensors that have a line, or a diagnosis, before those that agree are only counted
 
 
 def console(*, stderr: bool = False) -> "Console":
@@ -67,36 +59,94 @@ def _lines(report: Report) -> list[list[Piece]]:
     lines: list[list[Piece]] = [[(headline(report), style)]]
     if report.verdict == "unresolved":
         lines.append([(_way_out(report), style)])
-    lines += [[(line, "")] for line in _figures(report)] + [[]]
-    cells = [[(heading, "bold") for heading, _ in COLUMNS]]
-    cells += [_row(tensor) for tensor in report.tensors.values()]
-    widths = [max(len(row[i][0]) + 2 for row in cells) for i in range(len(COLUMNS))]
-    widths[-1] = 0
-    for row in cells:
-        line = []
-        for (text, text_style), (_, aligned), width in zip(row, COLUMNS, widths, strict=True):
-            padded = f"{text:>{width - 2}}  " if aligned == ">" else f"{text:<{width}}"
-            line.append((padded, text_style))
-        lines.append(line)
+    ranked = by_fault(report)
+    said = [tensor for tensor in ranked if tensor.diagnosis is not None]
+    for tensor in said[:LISTED]:
+        lines.append([(f"  {_shown(tensor.name)}: ", "bold"), (str(tensor.diagnosis), "")])
+    if len(said) > LISTED:
+        lines.append([(f"  and {len(said) - LISTED} more", "")])
+    if report.origin:
+        lines += [[(line, "")] for line in report.origin.splitlines()]
+    lines += [[], *_table(ranked), [], *([(line, "")] for line in _figures(report))]
     return lines
 
 
-def _row(tensor: TensorReport) -> list[Piece]:
-    worst = tensor.worst
-    return [
-        (_shown(tensor.name), ""),
-        (str(tensor.shape), ""),
-        (f"{tensor.difference:.3e}", ""),
-        (_shown(worst.name), ""),
-        (f"{worst.analytic:.7g}", ""),
-        (f"{worst.numerical:.7g}", ""),
-        (_verdict_cell(tensor), STYLES[tensor.verdict]),
-    ]
+def by_fault(report: Report) -> list[TensorReport]:
+    """The tensors: wrong before unresolved before correct, worst first."""
+
+    def rank(tensor: TensorReport) -> tuple[int, float]:
+        difference = math.inf if math.isnan(tensor.difference) else tensor.difference
+        return -list(STYLES).index(tensor.verdict), -difference if not tensor.ok else 0.0
+
+    return sorted(report.tensors.values(), key=rank)
+
+
+def _table(ranked: list[TensorReport]) -> list[list[Piece]]:
+    """A line for each tensor; those that agree are only counted, where there are many."""
+    faulty = sum(not tensor.ok for tensor in ranked)
+    shown = ranked[: max(LISTED, 1)] if faulty <= LISTED else ranked[:faulty][: 4 * LISTED]
+    cells = columns(shown)
+    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
+    lines: list[list[Piece]] = []
+    for number, row in enumerate(cells):
+        line = [
+            (f"{text:<{width}}  " if i in (0, 1) else f"{text:>{width}}  ", "bold" * (not number))
+            for i, (text, width) in enumerate(zip(row[:-1], widths, strict=False))
+        ]
+        verdict = "bold" if not number else STYLES[shown[number - 1].verdict]
+        lines.append([*line, (row[-1], verdict)])
+    hidden = ranked[len(shown) :]
+    if hidden:
+        wrong = sum(not tensor.ok for tensor in hidden)
+        what = "correct" if not wrong else f"of which {wrong} not correct"
+        lines.append([(f"and {len(hidden)} more, {what}", "")])
+    return lines
+
+
+def columns(tensors: list[TensorReport]) -> list[list[str]]:
+    """The table as text, its heading first; the column of slopes only where they are apart."""
+    heading = ["tensor", "worst entry", "analytic", "numerical", "ratio", "slopes", "difference"]
+    rows = [heading]
+    for tensor in tensors:
+        worst = tensor.worst
+        rows.append(
+            [
+                _shown(tensor.name),
+                _shown(worst.name),
+                f"{worst.analytic:.7g}",
+                f"{worst.numerical:.7g}",
+                ratio(worst),
+                slopes(worst),
+                f"{tensor.difference:.2e}",
+            ]
+        )
+    if not any(row[5] for row in rows[1:]):
+        rows = [[*row[:5], *row[6:]] for row in rows]
+    verdicts = ["verdict", *(verdict_cell(tensor) for tensor in tensors)]
+    return [[*row, verdict] for row, verdict in zip(rows, verdicts, strict=True)]
+
+
+def ratio(entry: Entry) -> str:
+    """Analytic over numerical; nothing where that is 0 / 0 or means nothing."""
+    value = entry.ratio
+    if math.isnan(value) or entry.verdict == "nonfinite":
+        return ""
+    return f"{value:.4f}" if 0.001 <= abs(value) < 1e4 else f"{value:.2g}"
+
+
+def slopes(entry: Entry) -> str:
+    """``0 to 0.25``, the one-sided slopes, where they are apart."""
+    if entry.slopes is None:
+        return ""
+    low, high = entry.slopes
+    spread = max(abs(low), abs(high), abs(entry.numerical))
+    apart = high - low > 1e-3 * spread + 4 * entry.uncertainty
+    return f"{low:.4g} to {high:.4g}" if apart else ""
 
 
 def headline(report: Report) -> str:
     """The verdict in one line, with the tensors that it rests on."""
-    entries = sum(_size(tensor) for tensor in report.tensors.values())
+    entries = sum(tensor.size for tensor in report.tensors.values())
     if report.verdict == "correct":
         noise = _noise(report)
         within = f" to within {noise:.0e}, the rounding noise" if noise > report.tolerance else ""
@@ -104,7 +154,7 @@ def headline(report: Report) -> str:
             f"correct: {_entries(entries)} of {_list(report.tensors)} "
             f"{'agrees' if entries == 1 else 'agree'} with the numerical gradient{within}"
         )
-    at_fault = [t for t in report.tensors.values() if t.verdict == report.verdict]
+    at_fault = [tensor for tensor in by_fault(report) if tensor.verdict == report.verdict]
     names = _list(tensor.name for tensor in at_fault)
     count = sum(_count(tensor) for tensor in at_fault)
     start = f"{WORDS[report.verdict]}: {names} ({count} of {_entries(entries)})"
@@ -137,20 +187,39 @@ def _noise(report: Report) -> float:
 
 
 def _figures(report: Report) -> list[str]:
-    return [
-        f"difference {report.difference:.6g}, cost {report.cost:.6g}, "
+    lines = [
+        f"difference {report.difference:.6g}, cost {report.cost:.6g}"
+        + (f", its noise {report.noise:.1e}" if report.noise else ""),
         f"tolerance {report.tolerance:g} for each entry",
-        f"method {report.method}, epsilon {report.epsilon:g}, "
-        f"{report.evaluations} evaluations in {_duration(report.seconds)}",
     ]
+    held: dict[tuple[str, float], list[str]] = {}
+    for tensor in report.tensors.values():
+        if tensor.tolerance > report.tolerance:
+            held.setdefault((tensor.dtype, tensor.tolerance), []).append(tensor.name)
+    for (dtype, tolerance), names in held.items():
+        verb = "is" if len(names) == 1 else "are"
+        lines[1] += f"; {_list(names)} {verb} {dtype}, and held to {tolerance:g}"
+    least = min(report.tensors.values(), key=lambda tensor: tensor.resolution)
+    if report.noise and least.resolution > 0:
+        largest = max(tensor.resolution for tensor in report.tensors.values())
+        lines[0] += f" (up to {largest:.0e} of a gradient)"
+    if report.against is not None:
+        lines.append(f"the Network is the cost of yours to within {report.against:.0e}")
+    kind = "losses of a sample" if report.method == "node" else "evaluations"
+    lines.append(
+        f"method {report.method}, epsilon {report.epsilon:g}, "
+        f"{report.evaluations} {kind} in {_duration(report.seconds)}"
+    )
+    return lines
 
 
-def _verdict_cell(tensor: TensorReport) -> str:
+def verdict_cell(tensor: TensorReport) -> str:
     """``correct``, or the verdict with the number of entries it rests on: ``wrong, 4 of 15``."""
     if tensor.verdict == "correct":
         kinks = tensor.counts["kink"]
-        return f"correct, {kinks} at kinks" if kinks else "correct"
-    cell = f"{WORDS[tensor.verdict]}, {_count(tensor)} of {_size(tensor)}"
+        cell = f"correct, {kinks} at kinks" if kinks else "correct"
+        return f"{cell}, {tensor.at_rounding} by rounding" if tensor.at_rounding else cell
+    cell = f"{WORDS[tensor.verdict]}, {_count(tensor)} of {tensor.size}"
     nonfinite = tensor.counts["nonfinite"]
     return f"{cell} ({nonfinite} not finite)" if nonfinite else cell
 
@@ -179,10 +248,6 @@ def _list(names: Iterable[str]) -> str:
 def _shown(name: str) -> str:
     """A name as it is, or with its line breaks and control codes spelt out."""
     return name if name.isprintable() and name else repr(name)
-
-
-def _size(tensor: TensorReport) -> int:
-    return sum(tensor.counts.values())
 
 
 def _duration(seconds: float) -> str:

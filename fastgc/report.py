@@ -1,15 +1,22 @@
-"""Report: what a check found. Frozen data; how it looks is in `rendering`."""
+"""Report: what a check found. Frozen data; how it looks is in `rendering`, `html` and `plotting`."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgc.claim import Claim
+from fastgc.diagnosis.evidence import Diagnosis
 from fastgc.disputes import Findings
-from fastgc.layout import Layout, entry_name
-from fastgc.verdict import ENTRY_VERDICTS, Verdict, verdict_of
+from fastgc.layout import FloatArray, Layout, entry_name
+from fastgc.requirements import require_count
+from fastgc.verdict import ENTRY_VERDICTS, Verdict, entry_scale, root_mean_square, verdict_of
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from rich.console import RenderableType
 
 
@@ -24,6 +31,8 @@ class Entry:
         numerical: gradapprox.
         uncertainty: how far rounding may have moved `numerical`.
         verdict: ``agree``, ``kink``, ``unresolved``, ``disagree`` or ``nonfinite``.
+        slopes: the least and the greatest slope that a second look found; None where there was no
+            second look. They are apart where the cost has a corner.
     """
 
     name: str
@@ -32,6 +41,62 @@ class Entry:
     numerical: float
     uncertainty: float
     verdict: str
+    slopes: tuple[float, float] | None = None
+
+    @property
+    def ratio(self) -> float:
+        """`analytic` over `numerical`; NaN for 0 / 0."""
+        if self.numerical == 0:
+            return math.nan if self.analytic == 0 else math.copysign(math.inf, self.analytic)
+        return self.analytic / self.numerical
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Arrays:
+    """Every entry of a tensor; arrays in its shape.
+
+    Attributes:
+        analytic: the gradient that was checked.
+        numerical: gradapprox.
+        uncertainty: of `numerical`.
+        verdicts: of each entry, indices into agree, kink, unresolved, disagree, nonfinite.
+        looked_at: flat indices of the entries that had a second look, in order, (n,).
+        slopes: the least and the greatest slope that it found, (n,) each.
+    """
+
+    analytic: FloatArray
+    numerical: FloatArray
+    uncertainty: FloatArray
+    verdicts: NDArray[np.uint8]
+    looked_at: NDArray[np.intp]
+    slopes: tuple[FloatArray, FloatArray]
+
+    def entry(self, tensor: str, place: int) -> Entry:
+        """The entry of flat index `place`, of the tensor so named."""
+        index = tuple(int(i) for i in np.unravel_index(place, self.analytic.shape))
+        at = int(np.searchsorted(self.looked_at, place))
+        looked_at = at < self.looked_at.size and self.looked_at[at] == place
+        return Entry(
+            name=entry_name(tensor, index),
+            index=index,
+            analytic=float(self.analytic[index]),
+            numerical=float(self.numerical[index]),
+            uncertainty=float(self.uncertainty[index]),
+            verdict=ENTRY_VERDICTS[int(self.verdicts[index])],
+            slopes=(float(self.slopes[0][at]), float(self.slopes[1][at])) if looked_at else None,
+        )
+
+    def errors(self) -> FloatArray:
+        """|analytic − numerical| / max(|analytic|, |numerical|, their tensor's size); in its shape.
+
+        0 for 0 / 0, inf where either is not finite.
+        """
+        g, found = self.analytic.ravel(), self.numerical.ravel()
+        with np.errstate(all="ignore"):
+            relative = np.abs(g - found) / entry_scale(g, found, root_mean_square(found))
+        relative[(g == 0) & (found == 0)] = 0.0
+        relative[~(np.isfinite(g) & np.isfinite(found))] = np.inf
+        return relative.reshape(self.analytic.shape)
 
 
 @dataclass(frozen=True)
@@ -45,9 +110,16 @@ class TensorReport:
         difference: the lab's formula over this tensor.
         worst: the entry with the worst verdict and, among those, the largest error.
         counts: number of entries by entry verdict.
+        at_rounding: number of entries that agree only as far as the rounding errors of a right
+            backward pass let anyone tell: gradients so small beside the terms they are summed from
+            that few of their digits mean anything.
         resolution: the largest uncertainty of its entries, relative to the gradient: errors
             smaller than this are lost in the rounding noise of the cost.
-        diagnosis: what the error looks like; None where nothing is said.
+        tolerance: relative, that its entries were held to: that of the check, or what the dtype of
+            its gradient allows.
+        dtype: of its gradient.
+        diagnosis: what the error looks like; None where there is none.
+        arrays: every entry; None in a report that was read back with `Report.from_dict`.
     """
 
     name: str
@@ -56,18 +128,29 @@ class TensorReport:
     difference: float
     worst: Entry
     counts: Mapping[str, int]
+    at_rounding: int
     resolution: float
-    diagnosis: str | None = None
+    tolerance: float
+    dtype: str
+    diagnosis: Diagnosis | None = None
+    arrays: Arrays | None = field(default=None, compare=False, repr=False)
 
     @property
     def ok(self) -> bool:
         """Whether the verdict is ``correct``."""
         return self.verdict == "correct"
 
+    @property
+    def size(self) -> int:
+        """The number of entries."""
+        return sum(self.counts.values())
+
 
 @dataclass(frozen=True)
 class Report:
     """What a check found. True in a condition when the gradients are right; prints as a table.
+
+    It holds the gradients, gradapprox and its uncertainty, 3 P numbers.
 
     Attributes:
         verdict: ``correct``; ``wrong``, if any entry disagrees or is not finite; ``unresolved``,
@@ -75,19 +158,25 @@ class Report:
             `difference`.
         difference: ‖grad − gradapprox‖₂ / (‖grad‖₂ + ‖gradapprox‖₂) over all entries.
         tolerance: relative, as it was asked for.
-        epsilon: the step.
+        epsilon: the step; the longest where it was chosen entry by entry.
         method: the method that was used.
         cost: J at the parameters.
-        evaluations: of the cost, in all.
+        noise: σ_J, the rounding noise of J as measured; 0 for ``incremental`` and ``node``, whose
+            differences have none.
+        evaluations: of the cost, in all; for ``node``, of the loss of one sample.
         seconds: that the check took, less loading the compiled kernels, once in a process.
         tensors: name -> `TensorReport`, in the order of the parameters.
+        origin: where the mistake starts, in backward order; None where there is none to be found.
+        against: how far the `Network` and the cost that it was compared with lie apart, relative;
+            None where it was compared with none.
 
     >>> import fastgc
     >>> report = fastgc.check(lambda p: p["a"] ** 2, {"a": 3.0}, {"a": 6.0})
     >>> bool(report), report.verdict, report.tensors["a"].counts["agree"]
     (True, 'correct', 1)
-    >>> sorted(report.to_dict()["tensors"]["a"]["worst"])
-    ['analytic', 'index', 'name', 'numerical', 'uncertainty', 'verdict']
+    >>> report = fastgc.check(lambda p: p["a"] ** 2 + p["b"], {"a": 3.0, "b": 1.0}, {"a": 12, "b": 1})
+    >>> str(report.tensors["a"].diagnosis)
+    '2.000 × the numerical gradient'
     """
 
     verdict: Verdict
@@ -96,9 +185,12 @@ class Report:
     epsilon: float
     method: str
     cost: float
+    noise: float
     evaluations: int
     seconds: float
     tensors: Mapping[str, TensorReport]
+    origin: str | None = None
+    against: float | None = None
 
     @property
     def ok(self) -> bool:
@@ -118,68 +210,113 @@ class Report:
 
         return renderable(self)
 
+    def _repr_html_(self) -> str:
+        from fastgc.html import html
+
+        return html(self)
+
+    def worst(self, n: int = 10) -> list[Entry]:
+        """The `n` worst entries: by verdict, then by error relative to their tensor's size.
+
+        A report that was read back with `from_dict` knows only the worst entry of each tensor.
+
+        >>> import fastgc
+        >>> report = fastgc.check(lambda w: (w**2).sum(), [3.0, 4.0], [6.0, 9.0])
+        >>> [(entry.name, round(entry.ratio, 3)) for entry in report.worst(1)]
+        [('parameters[1]', 1.125)]
+        """
+        require_count(n, "n", "a number of entries")
+        found: list[tuple[int, float, Entry]] = []
+        for tensor in self.tensors.values():
+            if tensor.arrays is None:
+                code = ENTRY_VERDICTS.index(tensor.worst.verdict)
+                found.append((code, tensor.difference, tensor.worst))
+                continue
+            codes, errors = tensor.arrays.verdicts.ravel(), tensor.arrays.errors().ravel()
+            for place in np.lexsort((errors, codes))[: -n - 1 : -1].tolist():
+                entry = tensor.arrays.entry(tensor.name, place)
+                found.append((int(codes[place]), float(errors[place]), entry))
+        found.sort(key=lambda item: item[:2], reverse=True)
+        return [entry for _, _, entry in found[:n]]
+
+    def plot(self, *, tensors: Sequence[str] | None = None, width: float = 8.0) -> "Figure":
+        """A picture of each tensor: a heat map of its errors, and analytic against numerical.
+
+        Args:
+            tensors: which; None for those at fault, worst first, six at most, or for the first six
+                where none is.
+            width: of the figure, inches; under 5, as on a phone, the two stand below each other.
+
+        Returns:
+            A matplotlib ``Figure``; ``.savefig("report.png")`` writes it to a file.
+
+        Raises:
+            ModuleNotFoundError: without matplotlib; ``pip install "fastgc[plot]"`` brings it.
+            ValueError: for unknown tensors, or for a report that was read back with `from_dict`.
+        """
+        from fastgc.plotting import plot
+
+        return plot(self, tensors, width)
+
     def to_dict(self) -> dict[str, Any]:
-        """The report in plain JSON types; NaN and inf, which JSON lacks, as strings."""
-        return {
-            "verdict": self.verdict,
-            "ok": self.ok,
-            "difference": _number(self.difference),
-            "tolerance": self.tolerance,
-            "epsilon": self.epsilon,
-            "method": self.method,
-            "cost": self.cost,
-            "evaluations": self.evaluations,
-            "seconds": self.seconds,
-            "tensors": {name: _tensor_dict(tensor) for name, tensor in self.tensors.items()},
-        }
+        """The report in plain JSON types, as docs/report.md describes them.
+
+        NaN and inf, which JSON lacks, are strings.
+
+        >>> import fastgc
+        >>> report = fastgc.check(lambda t: t**2, 3.0, 6.0)
+        >>> fastgc.Report.from_dict(report.to_dict()) == report
+        True
+        """
+        from fastgc.schema import to_dict
+
+        return to_dict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Report":
+        """The report that `to_dict` made `data` from, without the arrays of its tensors.
+
+        Raises:
+            TypeError, ValueError: for anything else; the message names the key.
+        """
+        from fastgc.schema import from_dict
+
+        return from_dict(data)
 
 
-def tensor_reports(layout: Layout, findings: Findings) -> dict[str, TensorReport]:
+def tensor_reports(
+    layout: Layout,
+    claim: Claim,
+    findings: Findings,
+    diagnoses: Mapping[str, Diagnosis],
+) -> dict[str, TensorReport]:
     """The verdict on every tensor."""
     found = findings.tally
     reports = {}
-    for t, (name, offset) in enumerate(zip(layout.names, layout.offsets, strict=False)):
-        place, worst = found.place[t], found.worst[t]
-        index = layout.index(t, place - offset)
+    rounding = np.searchsorted(findings.at_rounding, layout.offsets)
+    looks = np.searchsorted(findings.disputed, layout.offsets)
+    for t, (name, part) in enumerate(layout.tensors()):
+        shape, looked_at = layout.shapes[t], slice(looks[t], looks[t + 1])
+        arrays = Arrays(
+            analytic=findings.grad[part].reshape(shape),
+            numerical=findings.gradapprox[part].reshape(shape),
+            uncertainty=findings.uncertainty[part].reshape(shape),
+            verdicts=findings.codes[part].reshape(shape),
+            looked_at=findings.disputed[looked_at] - part.start,
+            slopes=(findings.slopes[0][looked_at], findings.slopes[1][looked_at]),
+        )
         reports[name] = TensorReport(
             name=name,
-            shape=layout.shapes[t],
-            verdict=verdict_of(worst),
+            shape=shape,
+            verdict=verdict_of(found.worst[t]),
             difference=found.differences[t],
-            worst=Entry(
-                name=entry_name(name, index),
-                index=index,
-                analytic=float(findings.grad[place]),
-                numerical=float(findings.gradapprox[place]),
-                uncertainty=float(findings.uncertainty[place]),
-                verdict=ENTRY_VERDICTS[worst],
-            ),
+            worst=arrays.entry(name, found.place[t] - part.start),
             counts=dict(zip(ENTRY_VERDICTS, found.counts[t], strict=True)),
+            at_rounding=int(rounding[t + 1] - rounding[t]),
             resolution=found.resolutions[t],
+            tolerance=float(claim.tolerances[t]),
+            dtype=claim.dtypes[t],
+            diagnosis=diagnoses.get(name),
+            arrays=arrays,
         )
     return reports
-
-
-def _tensor_dict(tensor: TensorReport) -> dict[str, Any]:
-    worst = tensor.worst
-    return {
-        "shape": list(tensor.shape),
-        "verdict": tensor.verdict,
-        "ok": tensor.ok,
-        "difference": _number(tensor.difference),
-        "worst": {
-            "name": worst.name,
-            "index": list(worst.index),
-            "analytic": _number(worst.analytic),
-            "numerical": _number(worst.numerical),
-            "uncertainty": _number(worst.uncertainty),
-            "verdict": worst.verdict,
-        },
-        "counts": dict(tensor.counts),
-        "resolution": _number(tensor.resolution),
-        "diagnosis": tensor.diagnosis,
-    }
-
-
-def _number(value: float) -> float | str:
-    return value if math.isfinite(value) else str(value)

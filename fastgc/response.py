@@ -12,13 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgc.activations import CORNERED
-from fastgc.inside import Inside
+from fastgc.inside import UNIT_ROUNDOFF, Inside
 from fastgc.layout import FloatArray
 from fastgc.operations import operations, perturbations
 from fastgc.point import Point
 from fastgc.problem import Problem
-from fastgc.rounding import UNIT_ROUNDOFF
 from fastgc.threads import share
 
 if TYPE_CHECKING:
@@ -200,30 +198,13 @@ def unit_slopes(
         found: what the kernel found by pre-activation.
     """
     slopes = [found[0] / step, -found[1] / step]
-    corners = at_corners(inside)
+    corners = np.concatenate([at.ravel() for at in inside.corners])
     if corners.any():
         for side in (-FAR, FAR):
             moved = point._replace(Z=np.where(corners, side, point.Z))
             plus, minus, _ = respond(inside, moved, step, resources, by_unit=True)
             slopes += [plus / step, -minus / step]
     return np.minimum.reduce(slopes), np.maximum.reduce(slopes)
-
-
-def at_corners(inside: Inside) -> NDArray[np.bool_]:
-    """Which pre-activations lie at a corner of their activation; laid out as point.Z.
-
-    At it, as far as rounding lets anyone tell: a backward pass that sums in another order may find
-    them on the other side.
-    """
-    doubt = np.zeros_like(inside.net.X.T)  # of A_{l−1}ᵀ
-    found = []
-    for layer, A, Z in inside.tensors():
-        W = np.abs(inside.theta[layer.W].reshape(layer.n, layer.k))
-        sums = np.abs(A) @ W.T + np.abs(inside.theta[layer.b])
-        doubt = doubt @ W.T + 4 * (layer.k + 2) * UNIT_ROUNDOFF * sums
-        cornered = layer.activation in CORNERED
-        found.append((cornered & (np.abs(Z) <= doubt)).ravel())
-    return np.concatenate(found)
 
 
 def least_memory(problem: Problem) -> int:

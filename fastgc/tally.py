@@ -1,13 +1,12 @@
 """What the report says of each tensor, counted in one pass over the entries."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgc.claim import Claim
 from fastgc.layout import FloatArray, Layout
 from fastgc.verdict import (
     ENTRY_VERDICTS,
@@ -15,6 +14,7 @@ from fastgc.verdict import (
     entry_scale,
     relative_difference,
     root_mean_square,
+    verdicts_on_errors,
 )
 
 # Sums of squares in this range neither overflow nor lose small terms.
@@ -62,31 +62,30 @@ def sums_of_products(a: FloatArray, b: FloatArray, lengths: NDArray[np.intp]) ->
     return np.add.reduceat(a * b, np.cumsum(lengths) - lengths)
 
 
-Judge: TypeAlias = Callable[
-    [FloatArray, FloatArray, FloatArray, FloatArray, FloatArray], NDArray[np.uint8]
-]
-
-
 def tally(
     layout: Layout,
-    grad: FloatArray,
+    claim: Claim,
     gradapprox: FloatArray,
     uncertainty: FloatArray,
     means: FloatArray,
     codes: NDArray[np.uint8],
-    judge: Judge | None = None,
+    *,
+    judge: bool = False,
+    exact_zeros: bool = True,
 ) -> Tally:
     """Counts the findings on every tensor.
 
     Args:
         layout: of the flat vectors that follow.
-        grad: the gradient that is checked, (P,).
+        claim: the gradients that are checked.
         gradapprox: (P,).
         uncertainty: of gradapprox, (P,).
         means: the root mean square of gradapprox over each tensor, (T,).
         codes: the verdicts, indices into `ENTRY_VERDICTS`, (P,).
-        judge: makes the verdicts, where `codes` does not hold them yet.
+        judge: makes the verdicts, which `codes` does not hold yet.
+        exact_zeros: for that, as in `entry_verdicts`.
     """
+    grad = claim.grad
     T = len(layout.names)
     worst = [0] * T
     place = list(layout.offsets[:-1])
@@ -103,8 +102,11 @@ def tally(
             squares[2, tensors] += sums_of_products(found, found, lengths)
             scale = entry_scale(g, found, layout.per_entry(means, tensors, lengths))
             relative = doubt / scale
-            if judge is not None:
-                codes[part] = judge(g, found, errors, scale, doubt)
+            if judge:
+                tolerance = claim.tolerance(layout, tensors, lengths)
+                codes[part] = verdicts_on_errors(
+                    g, found, errors, scale, doubt, tolerance, exact_zeros=exact_zeros
+                )
             verdicts = codes[part]
             starts = np.cumsum(lengths) - lengths
             if not verdicts.any():

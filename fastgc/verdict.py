@@ -24,7 +24,7 @@ def entry_verdicts(
     gradapprox: FloatArray,
     uncertainty: FloatArray,
     typical: FloatArray | float,
-    tolerance: float,
+    tolerance: FloatArray | float,
     *,
     exact_zeros: bool = True,
 ) -> NDArray[np.uint8]:
@@ -39,7 +39,7 @@ def entry_verdicts(
         gradapprox: ĝ, (n,).
         uncertainty: U, (n,).
         typical: s, (n,); the root mean square of ĝ over the entry's tensor.
-        tolerance: relative.
+        tolerance: relative, (n,) or one for all.
         exact_zeros: whether a ĝ of exactly zero says that J does not depend on the entry; it does
             not where J has so few digits that the step may be too short to change them.
     """
@@ -57,7 +57,7 @@ def verdicts_on_errors(
     errors: FloatArray,
     scale: FloatArray,
     uncertainty: FloatArray,
-    tolerance: float,
+    tolerance: FloatArray | float,
     *,
     exact_zeros: bool = True,
 ) -> NDArray[np.uint8]:

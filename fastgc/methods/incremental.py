@@ -13,7 +13,6 @@ from fastgc.point import point_of
 from fastgc.problem import Problem
 from fastgc.response import (
     SAFETY,
-    at_corners,
     kernels,
     least_memory,
     refusal,
@@ -38,7 +37,7 @@ def approximate(
 
     def slopes() -> tuple[FloatArray, FloatArray]:
         low, high = gradapprox - half_gap, gradapprox + half_gap
-        if at_corners(inside).any():
+        if any(at.any() for at in inside.corners):
             by_unit = respond(inside, point, epsilon, resources, by_unit=True)
             least, greatest = slope_intervals(inside, point, epsilon, entries, resources, by_unit)
             low, high = np.minimum(low, least), np.maximum(high, greatest)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,9 @@ from fastgc.layout import FloatArray
 from fastgc.problem import Problem
 
 Entries: TypeAlias = NDArray[np.intp]
+
+#: ε, one for all or one for each of the P parameters; methods that are exact take one for all.
+Step: TypeAlias = float | FloatArray
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -82,7 +85,7 @@ class Method:
         load: makes ready what it needs; its argument, whether to say so if that takes seconds.
     """
 
-    approximate: Callable[[Problem, Entries | None, Base, float, Resources], Approximation]
+    approximate: Callable[[Problem, Entries | None, Base, Any, Resources], Approximation]
     refusal: Callable[[Problem], str | None]
     evaluations: Callable[[Problem], int]
     least_memory: Callable[[Problem], int]

@@ -6,23 +6,24 @@ mistake in one of them cannot hide here.
 
 import numpy as np
 
-from fastgc.methods.interface import Approximation, Base, Entries, Method, Resources
+from fastgc.methods.interface import Approximation, Base, Entries, Method, Resources, Step
 from fastgc.noise import uncertainty_of_differences
 from fastgc.problem import Problem
 
 
 def approximate(
-    problem: Problem, entries: Entries | None, base: Base, epsilon: float, resources: Resources
+    problem: Problem, entries: Entries | None, base: Base, epsilon: Step, resources: Resources
 ) -> Approximation:
     """gradapprox_k = (J(θ + ε e_k) − J(θ − ε e_k)) / 2ε, with the step as it was realised."""
     theta = problem.theta.copy()
     entries = np.arange(theta.size) if entries is None else entries
     gradapprox, below, above, steps = np.zeros((4, entries.size))
+    each = np.broadcast_to(epsilon, theta.shape)
     for i, k in enumerate(entries):
-        value = theta[k]
-        theta[k] = plus = value + epsilon
+        value, step = theta[k], each[k]
+        theta[k] = plus = value + step
         J_plus = problem.evaluate(theta)
-        theta[k] = minus = value - epsilon
+        theta[k] = minus = value - step
         J_minus = problem.evaluate(theta)
         theta[k] = value
         # θ ± ε is rounded: at θ = 1000 by 1e-13, a millionth of the step. What was really taken

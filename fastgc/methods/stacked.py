@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from fastgc.layout import FloatArray
-from fastgc.methods.interface import Approximation, Base, Entries, Method, Resources
+from fastgc.methods.interface import Approximation, Base, Entries, Method, Resources, Step
 from fastgc.noise import uncertainty_of_differences
 from fastgc.problem import Problem
 from fastgc.threads import share
@@ -23,13 +23,14 @@ RESULT_VECTORS = 24
 
 
 def approximate(
-    problem: Problem, entries: Entries | None, base: Base, epsilon: float, resources: Resources
+    problem: Problem, entries: Entries | None, base: Base, epsilon: Step, resources: Resources
 ) -> Approximation:
     """gradapprox_k = (J(θ + ε e_k) − J(θ − ε e_k)) / 2ε, with the step as it was realised."""
     entries = np.arange(problem.theta.size) if entries is None else entries
     J_plus, J_minus = perturbed_costs(problem, entries, epsilon, resources)
     theta = problem.theta[entries]
-    up, down = (theta + epsilon) - theta, theta - (theta - epsilon)
+    step = np.broadcast_to(epsilon, problem.theta.shape)[entries]
+    up, down = (theta + step) - theta, theta - (theta - step)
     if not (up.all() and down.all()):  # some steps are lost to the rounding of θ
         lost = (up == 0) | (down == 0)
         up[lost] = down[lost] = 0.0
@@ -46,7 +47,7 @@ def approximate(
 
 
 def perturbed_costs(
-    problem: Problem, entries: Entries, epsilon: float, resources: Resources
+    problem: Problem, entries: Entries, epsilon: Step, resources: Resources
 ) -> tuple[FloatArray, FloatArray]:
     """J_plus and J_minus of n entries, each (n,)."""
     theta = problem.theta
@@ -54,6 +55,7 @@ def perturbed_costs(
     assert evaluate_stack is not None
     pairs, workers = block_size(problem, entries.size, resources)
     costs = np.empty((entries.size, 2))
+    steps = np.broadcast_to(epsilon, theta.shape)
 
     def work(blocks: Iterator[int]) -> None:
         rows = np.empty((2 * pairs, theta.size))
@@ -64,7 +66,7 @@ def perturbed_costs(
             values = theta[some]
             plus = np.arange(some.size) * (2 * theta.size) + some  # rows 0, 2, 4, …
             minus = plus + theta.size
-            flat[plus], flat[minus] = values + epsilon, values - epsilon
+            flat[plus], flat[minus] = values + steps[some], values - steps[some]
             found = evaluate_stack(rows[: 2 * some.size])
             costs[block * pairs : block * pairs + some.size] = found.reshape(-1, 2)
             flat[plus] = flat[minus] = values

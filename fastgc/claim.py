@@ -1,0 +1,62 @@
+"""The gradients that are claimed, and how closely they can be held to account."""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgc.layout import FloatArray, Layout, flatten_gradients
+
+
+class Precision(NamedTuple):
+    """What a format of floats leaves of a gradient.
+
+    Attributes:
+        tolerance: the relative error that a right backward pass in it may have.
+        unit: its rounding unit over that of float64.
+    """
+
+    tolerance: float
+    unit: float
+
+
+# A backward pass of a few layers in float32 is off by 1e-7 to 1e-5 of its tensor's size.
+NARROW = {"float32": Precision(1e-4, 2.0**29), "float16": Precision(5e-2, 2.0**42)}
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Claim:
+    """Gradients to be checked.
+
+    Attributes:
+        grad: (P,).
+        tolerances: relative, for each tensor, (T,): as asked for, or what its dtype allows.
+        units: the rounding unit of each tensor's dtype over that of float64, (T,).
+        dtypes: the name of each tensor's dtype, (T,).
+        in_double: whether no dtype matters.
+    """
+
+    grad: FloatArray
+    tolerances: FloatArray
+    units: FloatArray
+    dtypes: tuple[str, ...]
+    in_double: bool
+
+    def tolerance(self, layout: Layout, tensors: slice, lengths: NDArray[np.intp]) -> Any:
+        """The tolerance of each entry of a piece of the flat vector, or of them all."""
+        if self.in_double:
+            return self.tolerances[0]
+        return layout.per_entry(self.tolerances, tensors, lengths)
+
+
+def claim_of(layout: Layout, gradients: object, tolerance: float) -> Claim:
+    """`gradients` as a claim; what `flatten_gradients` refuses is refused."""
+    grad, dtypes = flatten_gradients(layout, gradients)
+    tolerances = np.full(len(dtypes), tolerance)
+    units = np.ones(len(dtypes))
+    for t, dtype in enumerate(dtypes):
+        if dtype in NARROW:
+            tolerances[t] = max(tolerance, NARROW[dtype].tolerance)
+            units[t] = NARROW[dtype].unit
+    return Claim(grad, tolerances, units, tuple(dtypes), in_double=not NARROW.keys() & set(dtypes))

@@ -1,0 +1,91 @@
+"""What a wrong gradient looks like, tensor by tensor, and where the mistake starts.
+
+A kind of mistake is named only where it reproduces the wrong gradient to within tolerance.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from fastgc.claim import Claim
+from fastgc.diagnosis import kinds
+from fastgc.diagnosis.backward import explain
+from fastgc.diagnosis.evidence import Diagnosis, Evidence
+from fastgc.diagnosis.stale import stale
+from fastgc.disputes import Findings
+from fastgc.problem import Problem
+from fastgc.rounding import rounding_of_gradients
+from fastgc.verdict import DISAGREE, KINK, UNRESOLVED
+
+__all__ = ["Diagnosis", "diagnose"]
+
+
+def diagnose(problem: Problem, claim: Claim, findings: Findings) -> dict[str, Diagnosis]:
+    """What is wrong with each tensor that is, by name."""
+    tensors = _evidence(problem, claim, findings)
+    faulty = [name for name, e in tensors.items() if e.at_fault]
+    if not faulty:
+        return {}
+    inside = problem.inside
+    around = kinds.Surroundings(
+        m=None if inside is None else inside.net.m,
+        weight_decay=0.0 if inside is None else inside.net.weight_decay,
+        tensors=tensors,
+    )
+    if inside is None:
+        every = (*kinds.PLAIN, *kinds.SECOND, *kinds.LAST)
+        found = {
+            name: kinds.first(every, tensors[name], around) or kinds.UNKNOWN for name in faulty
+        }
+    else:
+        found = explain(inside, tensors, around)
+        if any(found[name].kind == "unknown" for name in faulty):
+            said = stale(inside, claim.grad, tensors)
+            if said is not None:
+                found = dict.fromkeys(faulty, said)
+    return _one_norm(claim, tensors, found)
+
+
+def _evidence(problem: Problem, claim: Claim, findings: Findings) -> dict[str, Evidence]:
+    layout, theta, inside = problem.layout, problem.theta, problem.inside
+    slack = findings.uncertainty
+    fixed = np.zeros(theta.size)
+    if inside is not None:
+        slack = slack + np.repeat(claim.units, layout.lengths) * rounding_of_gradients(inside)
+        for layer in inside.layers:
+            fixed[layer.W] = inside.net.weight_decay / inside.net.m * theta[layer.W]
+    return {
+        name: Evidence(
+            name=name,
+            shape=layout.shapes[t],
+            g=claim.grad[part],
+            found=findings.gradapprox[part],
+            slack=slack[part],
+            wrong=findings.codes[part] >= DISAGREE,
+            known=(findings.codes[part] != KINK) & (findings.codes[part] != UNRESOLVED),
+            theta=theta[part],
+            fixed=fixed[part],
+            tolerance=float(claim.tolerances[t]),
+        )
+        for t, (name, part) in enumerate(layout.tensors())
+    }
+
+
+def _one_norm(
+    claim: Claim, tensors: Mapping[str, Evidence], found: dict[str, Diagnosis]
+) -> dict[str, Diagnosis]:
+    """Factors below 1 that leave a round norm, of all tensors or of one, are those of clipping."""
+    shrunk = [d.value for d in found.values() if d.kind in ("factor", "follows", "twice averaged")]
+    if len(shrunk) != len(found) or not shrunk[0] or not 0 < shrunk[0] < 1:
+        return found
+    norm = float(np.linalg.norm(claim.grad))
+    alone = len(found) == 1 and len(tensors) > 1
+    if alone:
+        norm = float(np.linalg.norm(tensors[next(iter(found))].g))
+    elif any(not e.at_fault and e.found.any() for e in tensors.values()):
+        return found
+    if not kinds.is_round(norm):
+        return found
+    of = "its norm" if alone else "the norm of all tensors"
+    text = f"{found[next(iter(found))].text}, which makes {of} {norm:.6g}: clipped to it"
+    return dict.fromkeys(found, Diagnosis("clipped", text, norm))

@@ -1,0 +1,214 @@
+"""Mistakes in the backward pass of a Network: what gradients would come out if it were made so.
+
+A step is left out, made twice or made with the wrong thing, and the gradients that follow are held
+against those given. What is known of the right pass comes from exact differences (`Inside`).
+Arrays of samples are transposed, (m, n), as there.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from fastgc.activations import ACTIVATIONS, CHANGES, CORNERED, slopes
+from fastgc.diagnosis.evidence import Diagnosis, Evidence, Hypothesis
+from fastgc.diagnosis.kinds import LAST, PLAIN, SECOND, UNKNOWN, Surroundings, first
+from fastgc.diagnosis.samples import some_samples
+from fastgc.inside import Inside
+from fastgc.layout import FloatArray
+
+# One factor for W_l and b_l alike may be that of dZ_l, and then shows in every layer below.
+FACTORS = ("zero", "sign", "sum", "twice averaged", "factor")
+
+
+class Variant(NamedTuple):
+    """dZ_lᵀ as a mistake would make it."""
+
+    kind: str
+    text: str
+    dZ: FloatArray
+
+
+def explain(
+    inside: Inside, tensors: Mapping[str, Evidence], around: Surroundings
+) -> dict[str, Diagnosis]:
+    """What each tensor at fault looks like, from the last layer to the first."""
+    found: dict[str, Diagnosis] = {}
+    mistaken: FloatArray | None = None  # dZᵀ of the layer above, as a mistake left it
+    with np.errstate(all="ignore"):
+        for l in range(len(inside.layers), 0, -1):
+            pair = tensors[f"W{l}"], tensors[f"b{l}"]
+            if not any(e.at_fault for e in pair):
+                mistaken = None
+                continue
+            mistaken = _explain_layer(inside, l, pair, mistaken, around, found)
+    return found
+
+
+def _explain_layer(
+    inside: Inside,
+    l: int,
+    pair: tuple[Evidence, Evidence],
+    mistaken: FloatArray | None,
+    around: Surroundings,
+    found: dict[str, Diagnosis],
+) -> FloatArray | None:
+    """Adds to `found`; returns dZ_lᵀ as the mistake made it, where the layers below may show it."""
+    faulty = [e.name for e in pair if e.at_fault]
+    if mistaken is not None:
+        follows = _back(inside, l, mistaken)
+        if _both(inside, l, pair, follows):
+            text = f"follows from dZ{l + 1}: right but for the mistake above"
+            found |= dict.fromkeys(faulty, Diagnosis("follows", text))
+            return follows
+    plain = {e.name: first(PLAIN, e, around) for e in pair if e.at_fault}
+    sources = [inside.sensitivities[l] if l < len(inside.layers) else None]
+    if mistaken is not None:
+        sources.append(mistaken)
+    if not all(plain.values()):
+        for above in sources:
+            for kind, text, dZ in _variants(inside, l, above):
+                if _both(inside, l, pair, dZ):
+                    found |= dict.fromkeys(faulty, Diagnosis(kind, f"dZ{l}: {text}"))
+                    return dZ
+    W, b = pair
+    for e in pair:
+        if e.at_fault:
+            found[e.name] = plain[e.name] or _explain_tensor(inside, l, e, sources, around)
+    one, other = found.get(W.name), found.get(b.name)
+    if one is None or other is None or one.kind != other.kind:
+        return None
+    dZ = inside.sensitivities[l - 1]
+    if one.kind in FACTORS and (one.value is None or other.value is None):
+        return dZ * 0.0
+    if one.kind in FACTORS and np.isclose(one.value or 0.0, other.value or 0.0, rtol=1e-6):
+        return dZ * (one.value or 0.0)
+    if one.kind == "samples":
+        counted = some_samples(W, *_terms(inside, l, W))
+        return None if counted is None else dZ * counted.weights[:, np.newaxis]
+    return None
+
+
+def _explain_tensor(
+    inside: Inside,
+    l: int,
+    e: Evidence,
+    sources: list[FloatArray | None],
+    around: Surroundings,
+) -> Diagnosis:
+    """A mistake in dW_l alone, or in db_l alone."""
+    name = f"d{e.name}"
+    for above in sources:
+        for kind, text, dZ in _variants(inside, l, above):
+            if e.fits(_gradient(inside, l, e, dZ)):
+                return Diagnosis(kind, f"{name} made with another dZ{l}: {text}")
+    if e.name == f"W{l}":
+        for text, A in _inputs(inside, l):
+            if e.fits(_gradient(inside, l, e, inside.sensitivities[l - 1], A)):
+                return Diagnosis("input", f"{name} made with {text}")
+    said = first(SECOND, e, around)
+    if said is None:
+        counted = some_samples(e, *_terms(inside, l, e))
+        said = None if counted is None else counted.diagnosis
+    return said or first(LAST, e, around) or UNKNOWN
+
+
+def _both(inside: Inside, l: int, pair: tuple[Evidence, Evidence], dZ: FloatArray) -> bool:
+    """Whether both gradients of a layer are those that dZ_l leads to; the cheap one first."""
+    return all(e.fits(_gradient(inside, l, e, dZ)) for e in reversed(pair))
+
+
+def _gradient(
+    inside: Inside, l: int, e: Evidence, dZ: FloatArray, A: FloatArray | None = None
+) -> Hypothesis:
+    """dW_l = dZ_l A_{l−1}ᵀ / m, or db_l, weight decay included."""
+    m = inside.net.m
+    if e.name == f"b{l}":
+        return lambda at: (dZ.sum(axis=0) / m + e.fixed)[at]
+    below = inside.values[0][l - 1] if A is None else A
+
+    def weights(at: object) -> FloatArray:
+        if isinstance(at, slice):
+            return (dZ.T @ below).ravel() / m + e.fixed
+        rows, columns = np.divmod(at, e.shape[1])
+        return (dZ[:, rows] * below[:, columns]).sum(axis=0) / m + e.fixed[at]
+
+    return weights
+
+
+def _terms(inside: Inside, l: int, e: Evidence) -> tuple[FloatArray, FloatArray]:
+    """dZ_lᵀ (m, n) and the inputs (m, k) whose products, summed over the samples, are the gradient."""
+    dZ = inside.sensitivities[l - 1]
+    below = inside.values[0][l - 1] if e.name == f"W{l}" else np.ones((inside.net.m, 1))
+    return dZ, below
+
+
+def _back(inside: Inside, l: int, above: FloatArray) -> FloatArray:
+    """dZ_l from dZ_{l+1}, rightly."""
+    return _times_W(inside, l + 1, above) * inside.slopes[l - 1]
+
+
+def _times_W(inside: Inside, l: int, dZ: FloatArray) -> FloatArray:
+    layer = inside.layers[l - 1]
+    return np.asarray(dZ @ inside.theta[layer.W].reshape(layer.n, layer.k))
+
+
+def _variants(inside: Inside, l: int, above: FloatArray | None) -> Iterator[Variant]:
+    """What dZ_l may have been, from dZ_{l+1} as it is `above`; for the last layer that is None."""
+    if above is None:
+        yield from _last(inside)
+        return
+    layer, Zs = inside.layers[l - 1], inside.values[1]
+    Z, slope = Zs[l - 1], inside.slopes[l - 1]
+    dA = _times_W(inside, l + 1, above)
+    derivative = "the activation mask" if layer.activation in CORNERED else "the derivative"
+    yield Variant("mask", f"{derivative} of {layer.activation} is missing", dA)
+    yield Variant("twice", f"{derivative} of {layer.activation} is applied twice", dA * slope**2)
+    if layer.activation in CORNERED:
+        yield Variant("mask", "the activation mask is inverted", dA * slopes(layer.activation, -Z))
+    else:
+        A = ACTIVATIONS[layer.activation](Z.copy())
+        at_A = slopes(layer.activation, A)
+        text = f"the derivative of {layer.activation} is taken at A{l} instead of Z{l}"
+        yield Variant("derivative", text, dA * at_A)
+    for k, other in enumerate(inside.slopes, start=1):
+        if k != l and other.shape == slope.shape:
+            yield Variant("mask", f"{derivative} is that of layer {k}", dA * other)
+    X = inside.net.X.T
+    if l > 0 and X.shape == slope.shape:
+        yield Variant("mask", f"{derivative} is taken at X", dA * slopes(layer.activation, X))
+    for name in CHANGES:
+        if name not in (layer.activation, "identity"):
+            yield Variant("derivative", f"the derivative is that of {name}", dA * slopes(name, Z))
+    above_layer = inside.layers[l]
+    if above_layer.n == above_layer.k:
+        W = inside.theta[above_layer.W].reshape(above_layer.n, above_layer.k)
+        yield Variant("transposed", f"W{l + 1} is not transposed", (above @ W.T) * slope)
+
+
+def _last(inside: Inside) -> Iterator[Variant]:
+    """What dZ_L may have been, beside factors."""
+    net, Z, dZ = inside.net, inside.values[1][-1], inside.sensitivities[-1]
+    if net.loss == "squared":
+        yield Variant("labels", "the labels are not subtracted", Z)
+        return
+    if net.loss == "logistic":
+        labels = np.ascontiguousarray(net.labels.T)
+    else:
+        labels = np.zeros(Z.shape)
+        labels[np.arange(net.m), net.labels.astype(np.intp)] = 1.0
+    yield Variant("labels", "the labels are not subtracted", dZ + labels)
+    # at the last layer's own sigmoid, which the loss already undoes
+    text = "multiplied by the sigmoid's derivative, which the loss has cancelled"
+    yield Variant("twice", text, dZ * slopes("sigmoid", Z))
+
+
+def _inputs(inside: Inside, l: int) -> Iterator[tuple[str, FloatArray]]:
+    """What may have been taken for A_{l−1}."""
+    inputs, Zs = inside.values
+    right = inputs[l - 1]
+    if l > 1:
+        yield f"Z{l - 1} in the place of A{l - 1}", Zs[l - 2]
+    for k, A in enumerate(inputs):
+        if k != l - 1 and A.shape == right.shape:
+            yield f"{f'A{k}' if k else 'X'} in the place of {f'A{l - 1}' if l > 1 else 'X'}", A

@@ -1,0 +1,302 @@
+"""Mistakes that show in one tensor by itself: factors, orders, weight decay, single units.
+
+Each function takes the evidence and returns what it has recognised, or None.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgc.diagnosis.evidence import Diagnosis, Evidence, exactly
+from fastgc.layout import entry_name
+
+SINGLE = 1e-4  # relative errors of a backward pass in single precision
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Surroundings:
+    """What else is known.
+
+    Attributes:
+        m: the number of samples; None where fastgc cannot see into the cost.
+        weight_decay: λ of the cost.
+        tensors: all of them, by name.
+    """
+
+    m: int | None
+    weight_decay: float
+    tensors: Mapping[str, Evidence]
+
+
+Kind: TypeAlias = Callable[[Evidence, Surroundings], Diagnosis | None]
+
+UNKNOWN = Diagnosis("unknown", "no known kind of mistake fits")
+
+
+def first(kinds: Iterable[Kind], evidence: Evidence, around: Surroundings) -> Diagnosis | None:
+    """What the first of the `kinds` that recognises anything says."""
+    with np.errstate(all="ignore"):
+        return next((found for kind in kinds if (found := kind(evidence, around))), None)
+
+
+def nonfinite(e: Evidence, _: Surroundings) -> Diagnosis | None:
+    """NaN or inf, in the gradient or in the cost."""
+    bad = ~np.isfinite(e.g)
+    if bad.any():
+        k = int(np.argmax(bad))
+        what = "1 entry is" if bad.sum() == 1 else f"{bad.sum()} entries are"
+        return Diagnosis("nonfinite", f"{what} not finite: {_address(e, k)} is {e.g[k]}")
+    bad = ~np.isfinite(e.found)
+    if bad.any():
+        k = int(np.argmax(bad))
+        return Diagnosis("cost", f"the cost is not finite a step away from {_address(e, k)}")
+    return None
+
+
+def zero(e: Evidence, _: Surroundings) -> Diagnosis | None:
+    """Nothing at all, or nothing but the weight decay."""
+    if not e.g.any():
+        return Diagnosis("zero", "all zero")
+    if e.fixed.any() and e.fits(exactly(e.fixed)):
+        return Diagnosis("zero", "nothing but the weight decay")
+    return None
+
+
+def known_factor(e: Evidence, around: Surroundings) -> Diagnosis | None:
+    """Factors that have a name: −1, m, 1/m."""
+    m = around.m
+    named = [(-1.0, "sign", "the sign is flipped: −1 × the numerical gradient")]
+    if m is not None and m > 1:
+        named += [
+            (m, "sum", f"{_number(m)} × the numerical gradient: not averaged over the {m} samples"),
+            (1 / m, "twice averaged",
+             f"1/{m} × the numerical gradient: averaged over the {m} samples twice"),
+        ]  # fmt: skip
+    for c, kind, text in named:
+        if _is_multiple(e, c):
+            return Diagnosis(kind, text, float(c))
+    return None
+
+
+def factor(e: Evidence, _: Surroundings) -> Diagnosis | None:
+    """Any other factor, shown by two entries at least."""
+    return any_factor(e, _) if e.telling(e.found) > 1 else None
+
+
+def any_factor(e: Evidence, _: Surroundings) -> Diagnosis | None:
+    """Any other factor, also of a single entry, where it is no more than a description."""
+    for fixed in (0.0, e.fixed) if e.fixed.any() else (0.0,):
+        g, found = (e.g - fixed)[e.known], (e.found - fixed)[e.known]
+        largest = np.abs(found).max(initial=0.0)
+        if not 0 < largest < math.inf:
+            continue
+        g, found = g / largest, found / largest
+        c = float(g @ found) / float(found @ found)
+        if c != 0 and math.isfinite(c) and _is_multiple(e, c):
+            return Diagnosis("factor", f"{_number(c)} × the numerical gradient", c)
+    return None
+
+
+def _is_multiple(e: Evidence, c: float) -> bool:
+    """Whether g is c times what was found, with or without the part that weight decay adds."""
+    if e.fits(lambda at: c * e.found[at], growth=max(1.0, abs(c))):
+        return True
+    return e.fixed.any() and e.fits(
+        lambda at: c * (e.found[at] - e.fixed[at]) + e.fixed[at], growth=max(1.0, abs(c))
+    )
+
+
+def transposed(e: Evidence, _: Surroundings) -> Diagnosis | None:
+    """A square tensor's transpose."""
+    if len(e.shape) == 2 and e.shape[0] == e.shape[1] > 1:
+        for fixed in (np.zeros(1), e.fixed) if e.fixed.any() else (np.zeros(1),):
+            other = (e.found - fixed).reshape(e.shape).T.ravel() + fixed
+            if e.fits(exactly(other)):
+                return Diagnosis("transposed", "the transpose of the numerical gradient")
+    return None
+
+
+def swapped(e: Evidence, around: Surroundings) -> Diagnosis | None:
+    """Another tensor's gradient."""
+    for name, other in around.tensors.items():
+        if name != e.name and other.shape == e.shape and e.telling(other.found) > 1:
+            if e.fits(exactly(other.found)):
+                return Diagnosis("swapped", f"the numerical gradient of {name}")
+    return None
+
+
+def missing_decay(e: Evidence, around: Surroundings) -> Diagnosis | None:
+    """The cost has weight decay, the gradient has not."""
+    if e.fixed.any() and e.fits(lambda at: e.found[at] - e.fixed[at]):
+        rate = around.weight_decay
+        return Diagnosis("decay", f"the weight decay is missing, λ = {rate:.4g}", -rate)
+    return None
+
+
+def decay(e: Evidence, around: Surroundings) -> Diagnosis | None:
+    """An error in proportion to the parameters."""
+    if e.telling(e.theta) < 2:
+        return None
+    theta = np.where(e.known, e.theta, 0.0)
+    error = np.where(e.known, e.g - e.found, 0.0)
+    rate = float(error @ theta) / float(theta @ theta)
+    if not (math.isfinite(rate) and e.fits(lambda at: e.found[at] + rate * e.theta[at])):
+        return None
+    name = e.name
+    if around.m is None:
+        text = f"the numerical gradient {_signed(rate)} · {name}: weight decay that the cost lacks"
+        return Diagnosis("decay", text, rate)
+    has = around.weight_decay if e.fixed.any() else 0.0
+    text = f"weight decay with λ = {_number(has + rate * around.m)}; the cost has {has:.4g}"
+    return Diagnosis("decay", f"{text} on {name}", rate * around.m)
+
+
+def clipped(e: Evidence, _: Surroundings) -> Diagnosis | None:
+    """Entries cut off at a largest size, or the whole scaled down to a round norm."""
+    size = np.abs(e.g)
+    limit = float(size.max())
+    beyond = int(np.count_nonzero(np.abs(e.found) > limit * (1 + 1e-6)))
+    if beyond > 1 or (beyond == 1 and is_round(limit)):
+        if e.fits(lambda at: np.clip(e.found[at], -limit, limit)):
+            return Diagnosis("clipped", f"clipped at ±{limit:.6g}, {_entries(beyond)}", limit)
+    return None
+
+
+def permuted(e: Evidence, _: Surroundings) -> Diagnosis | None:
+    """The right values in the wrong places."""
+    if e.telling(e.found) < 3 or not e.known.all():
+        return None
+    scale = 4 * e.g.size * (e.tolerance * np.abs(e.found).max() + e.slack.max())
+    if abs(e.g.sum() - e.found.sum()) > scale:
+        return None
+    order, right = np.argsort(e.g, kind="stable"), np.argsort(e.found, kind="stable")
+    moved = np.empty_like(e.found)
+    moved[order] = e.found[right]
+    if not e.fits(exactly(moved), growth=float(e.slack.max() / max(e.slack.min(), 1e-300))):
+        return None
+    if len(e.shape) == 2 and min(e.shape) > 1:
+        table, wanted = e.found.reshape(e.shape), e.g.reshape(e.shape)
+        if e.fits(exactly(table.T.reshape(-1))):
+            return Diagnosis("permuted", "the numerical gradient, read in column-major order")
+        for axis, what in ((0, "rows"), (1, "columns")):
+            weights = np.random.default_rng(0).standard_normal(e.shape[1 - axis])
+            keys = [t @ weights if axis == 0 else weights @ t for t in (wanted, table)]
+            places = np.empty(e.shape[axis], np.intp)
+            places[np.argsort(keys[0])] = np.argsort(keys[1])
+            turned = np.take(table, places, axis=axis).ravel()
+            if e.fits(exactly(turned)):
+                at = np.flatnonzero(places != np.arange(places.size))
+                text = (
+                    f"{what} {at[0]} and {at[1]} exchanged"
+                    if at.size == 2
+                    else f"its {what} in another order: {what[:-1]} {at[0]} is {places[at[0]]}"
+                )
+                return Diagnosis("permuted", f"the numerical gradient, {text}")
+    return Diagnosis("permuted", "the values of the numerical gradient in another order")
+
+
+def precision(e: Evidence, _: Surroundings) -> Diagnosis | None:
+    """Computed in single precision, and converted."""
+    g = e.g[e.known]
+    if np.count_nonzero(g) < 2 or not (np.float32(g[:64]) == g[:64]).all():
+        return None
+    errors = np.abs(g - e.found[e.known])
+    scale = np.maximum(np.abs(g), e.size_of_g)
+    if not (np.float32(g) == g).all() or (errors > SINGLE * scale + e.slack[e.known]).any():
+        return None
+    largest = float((errors / scale).max())
+    text = f"computed in single precision: every value is a float32 number, off by {largest:.0e}"
+    return Diagnosis("precision", text, largest)
+
+
+def units(e: Evidence, around: Surroundings) -> Diagnosis | None:
+    """Some rows, or some columns, and nothing else."""
+    if len(e.shape) != 2 or min(e.shape) < 2:
+        return None
+    wrong = e.wrong.reshape(e.shape)
+    places = np.arange(e.g.size).reshape(e.shape)
+    for axis, what in ((0, "row"), (1, "column")):
+        lines = np.flatnonzero(wrong.any(axis=1 - axis))
+        if not 0 < lines.size <= e.shape[axis] / 2 or wrong.sum() < 2:
+            continue
+        part = np.take(places, lines, axis=axis)
+        if np.take(wrong, lines, axis=axis).mean() < 0.5:
+            continue
+        inner = e.part(part.ravel(), part.shape)
+        said = first((zero, known_factor, factor), inner, around)
+        which = _listed(what, lines)
+        others = f"; the other {e.shape[axis] - lines.size} agree"
+        text = f"{which} alone: {said.text}" if said else f"{which} alone {_is(lines.size)} wrong"
+        return Diagnosis(f"{what}s", text + others, None if said is None else said.value)
+    return None
+
+
+def entries(e: Evidence, _: Surroundings) -> Diagnosis | None:
+    """A few single entries."""
+    wrong = np.flatnonzero(e.wrong)
+    if not 0 < wrong.size <= max(1, min(8, e.g.size // 4)) or e.g.size < 2:
+        return None
+    k = int(wrong[np.argmax(np.abs(e.g - e.found)[wrong])])
+    what = f"{_address(e, k)} is {_ratio(e.g[k], e.found[k])}"
+    rest = f"the other {_entries(e.g.size - wrong.size)} agree"
+    if wrong.size == 1:
+        return Diagnosis("entries", f"one entry alone: {what}; {rest}")
+    return Diagnosis("entries", f"{wrong.size} entries alone, the worst {what}; {rest}")
+
+
+#: Before what a Network's structure explains: no number is fitted.
+PLAIN: tuple[Kind, ...] = (nonfinite, zero, known_factor)
+#: After it, in this order: the fewer numbers a kind fits, the earlier.
+SECOND: tuple[Kind, ...] = (transposed, swapped, missing_decay, factor)
+LAST: tuple[Kind, ...] = (decay, clipped, permuted, precision, units, entries, any_factor)
+
+
+def is_round(value: float) -> bool:
+    """Whether it has two significant digits at most, as limits that people choose."""
+    return math.isclose(value, float(f"{value:.1e}"), rel_tol=1e-6)
+
+
+def join(names: list[str]) -> str:
+    """``W1, b1 and W2``."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _listed(what: str, lines: NDArray[np.intp]) -> str:
+    numbers = [str(i) for i in lines[:5]]
+    if lines.size > 5:
+        numbers.append(f"{lines.size - 5} more")
+    return f"{what}{'s' if lines.size > 1 else ''} {join(numbers)}"
+
+
+def _address(e: Evidence, k: int) -> str:
+    return entry_name(e.name, tuple(int(i) for i in np.unravel_index(k, e.shape)))
+
+
+def _ratio(g: float, found: float) -> str:
+    return f"{_number(g / found)} × its numerical value" if found else f"{g:.4g} instead of 0"
+
+
+def _number(c: float) -> str:
+    """2.000, −0.0313, 1.00003: enough digits to tell it from 1."""
+    away = abs(abs(c) - 1)
+    if 0 < away < 1e-3:
+        return f"{c:.{min(15, 1 - math.floor(math.log10(away)))}f}".replace("-", "−")
+    shown = f"{c:.3f}" if 0.1 <= abs(c) < 1e4 else f"{c:.4g}"
+    return shown.replace("-", "−") if "e" not in shown else shown
+
+
+def _signed(c: float) -> str:
+    return f"{'+' if c > 0 else '−'} {abs(c):.4g}"
+
+
+def _entries(count: int) -> str:
+    return "1 entry" if count == 1 else f"{count} entries"
+
+
+def _is(count: int) -> str:
+    return "is" if count == 1 else "are"
+

@@ -1,0 +1,66 @@
+"""Gradients of other parameters: those before the last step, or rounded to single precision."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from fastgc.diagnosis.evidence import Diagnosis, Evidence, exactly
+from fastgc.inside import Inside
+from fastgc.layout import FloatArray
+
+ROUNDS = 8
+
+
+def stale(
+    inside: Inside, grad: FloatArray, tensors: Mapping[str, Evidence]
+) -> Diagnosis | None:
+    """Whether `grad` is the gradient at θ + α grad, from which a step of α led to θ."""
+    if not np.isfinite(grad).all():
+        return None
+    with np.errstate(all="ignore"):
+        rounded = inside.theta.astype(np.float32).astype(np.float64)
+        if _fits(_gradient(inside, rounded), tensors):
+            return Diagnosis("precision", "the gradient at the parameters rounded to float32")
+        alpha = 0.0
+        here = _gradient(inside, inside.theta)
+        size = float(np.sqrt(grad @ grad))
+        if size == 0:
+            return None
+        nudge = 1e-6 * max(1.0, float(np.sqrt(inside.theta @ inside.theta))) / size
+        for _ in range(ROUNDS):
+            rise = (_gradient(inside, inside.theta + (alpha + nudge) * grad) - here) / nudge
+            step = float(rise @ (grad - here)) / float(rise @ rise)
+            if not np.isfinite(step):
+                return None
+            alpha += step
+            here = _gradient(inside, inside.theta + alpha * grad)
+        if alpha == 0 or not _fits(here, tensors):
+            return None
+    return Diagnosis(
+        "stale",
+        f"the gradient at other parameters, those before a step of {alpha:.3g} × this gradient",
+        alpha,
+    )
+
+
+def _gradient(inside: Inside, theta: FloatArray) -> FloatArray:
+    """The gradient of the network at θ, by exact differences."""
+    there = Inside(inside.net, inside.layers, theta)
+    found = np.empty(theta.size)
+    for layer, below, D in zip(
+        there.layers, there.values[0], there.sensitivities, strict=True
+    ):
+        rate = inside.net.weight_decay
+        found[layer.W] = ((D.T @ below).ravel() + rate * theta[layer.W]) / inside.net.m
+        found[layer.b] = D.sum(axis=0) / inside.net.m
+    return found
+
+
+def _fits(gradient: FloatArray, tensors: Mapping[str, Evidence]) -> bool:
+    at = 0
+    for e in tensors.values():
+        part = gradient[at : at + e.g.size]
+        at += e.g.size
+        if not e.fits(exactly(part)):
+            return False
+    return True

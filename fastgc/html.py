@@ -1,0 +1,39 @@
+"""A Report in a notebook."""
+
+from html import escape
+
+from fastgc.rendering import by_fault, columns, headline, plain
+from fastgc.report import Report
+
+COLOURS = {"correct": "#0b6e4f", "wrong": "#b0413e", "unresolved": "#8a6d00"}
+MOST = 50  # lines of the table
+
+
+def html(report: Report) -> str:
+    """The report as a fragment of HTML: headline, diagnoses, a table; the figures below it."""
+    ranked = by_fault(report)
+    parts = [
+        f'<div><p style="color:{COLOURS[report.verdict]}"><b>{escape(headline(report))}</b></p>'
+    ]
+    said = [tensor for tensor in ranked if tensor.diagnosis is not None]
+    if said:
+        items = (
+            f"<li><b>{escape(tensor.name)}</b>: {escape(str(tensor.diagnosis))}</li>"
+            for tensor in said[:MOST]
+        )
+        parts.append(f"<ul>{''.join(items)}</ul>")
+    if report.origin:
+        parts.append(f"<p>{'<br>'.join(map(escape, report.origin.splitlines()))}</p>")
+    heading, *rows = columns(ranked[:MOST])
+    cells = "".join(f"<th>{escape(cell)}</th>" for cell in heading)
+    parts.append(f"<table><thead><tr>{cells}</tr></thead><tbody>")
+    for tensor, row in zip(ranked, rows, strict=False):
+        cells = "".join(f"<td>{escape(cell)}</td>" for cell in row[:-1])
+        colour = COLOURS[tensor.verdict]
+        parts.append(f'<tr>{cells}<td style="color:{colour}">{escape(row[-1])}</td></tr>')
+    parts.append("</tbody></table>")
+    if len(ranked) > MOST:
+        parts.append(f"<p>and {len(ranked) - MOST} more</p>")
+    figures = plain(report).rpartition("\n\n")[2].splitlines()
+    parts.append(f"<p><small>{'<br>'.join(map(escape, figures))}</small></p></div>")
+    return "".join(parts)

@@ -1,0 +1,82 @@
+"""Whether a Network computes the same cost as a function of the caller's own."""
+
+import math
+
+import numpy as np
+
+from fastgc.layout import FloatArray
+from fastgc.noise import noise_of_cost
+from fastgc.problem import Problem, base_cost
+
+POINTS = 5  # besides θ
+AWAY = 0.1  # of the parameters' size
+RETREATS = 3  # to a tenth of that, where a cost is not finite
+
+# Costs may differ by so much: their formulas round differently, as log(1 − a) does where a is
+# nearly 1, or guard a logarithm with 1e-8.
+TOLERANCE = 2e-7
+
+
+def require_same_cost(problem: Problem, own: Problem, memory: int) -> tuple[float, int]:
+    """How far the two costs lie apart at most, relative, and the evaluations of the caller's.
+
+    They are compared at θ and at random points around it, a tenth of the parameters' size away, so
+    that another activation, loss or decay shows.
+
+    Args:
+        problem: of the Network.
+        own: of the caller's cost, at the same parameters.
+        memory: bytes that may be allocated at once.
+
+    Raises:
+        ValueError: where they differ by more than 2e-7 and what rounding explains.
+    """
+    theta = problem.theta
+    cost, spent = base_cost(own)
+    noise = noise_of_cost(own, cost, memory)
+    spent += noise.evaluations
+    rng = np.random.default_rng(4)
+    size = np.empty(theta.size)
+    for _, part in problem.layout.tensors():
+        size[part] = math.sqrt(float(np.mean(np.square(theta[part])))) or 1.0
+    largest = 0.0
+    for i in range(POINTS + 1):
+        away = AWAY if i else 0.0
+        direction = rng.standard_normal(theta.size) * size
+        for _ in range(RETREATS):
+            point = theta + away * direction
+            mine, theirs = _finite(problem, point), cost if away == 0 else _finite(own, point)
+            spent += away != 0
+            if math.isfinite(mine) and math.isfinite(theirs):
+                break
+            away /= 10
+        else:
+            continue
+        scale = max(abs(mine), abs(theirs))
+        apart = abs(mine - theirs)
+        if apart > TOLERANCE * scale + 100 * noise.sigma:
+            raise ValueError(_difference(mine, theirs, at_theta=i == 0))
+        largest = max(largest, apart / scale if scale else 0.0)
+    return largest, spent
+
+
+def _finite(problem: Problem, point: FloatArray) -> float:
+    try:
+        return problem.evaluate(point)
+    except ArithmeticError:  # an overflow, a division by zero: its domain ends here
+        return math.nan
+
+
+def _difference(mine: float, theirs: float, *, at_theta: bool) -> str:
+    where = "at the parameters given" if at_theta else "near the parameters given, not at them"
+    ratio = f", {theirs / mine:.6g} times the Network's" if mine else ""
+    advice = (
+        "a sum over the samples where the Network takes the mean, a factor ½, weight decay?"
+        if at_theta
+        else "another activation, loss or weight decay?"
+    )
+    return (
+        f"the Network does not compute the cost passed as against=: {where} it is {mine!r} and "
+        f"that cost {theirs!r}; they differ by {abs(mine - theirs):.3g}{ratio}. {advice} "
+        "Mend the Network, or check the cost itself"
+    )

@@ -1,0 +1,74 @@
+"""The step that epsilon="auto" takes: where truncation and rounding noise balance."""
+
+import math
+
+import numpy as np
+
+from fastgc.layout import FloatArray
+from fastgc.methods import Base
+from fastgc.noise import LEAST_NOISE
+from fastgc.problem import Problem
+
+TRIED = 3  # entries of each tensor whose third derivative is measured
+LONGEST = 0.1  # of the scale of an entry
+RETREATS = 4  # to shorter steps, where the cost cannot be had
+
+
+def balanced_steps(problem: Problem, base: Base) -> tuple[FloatArray, int]:
+    """A step for each entry, (P,), and the evaluations spent: 4 for each of 3 entries a tensor.
+
+    A central difference is off by ε²|J‴|/6 by truncation and by σ_J/ε by noise; their sum is least
+    at ε = (3 σ_J / |J‴|)^⅓. J‴ is measured at a few entries of each tensor, by a difference of its
+    own, and the least ε found serves the whole tensor, in proportion to the scale of its entries:
+    |θ_k|, or the root mean square of the tensor where that is larger, or 1 where all are zero.
+
+    Source: Moré & Wild, *Estimating Derivatives of Noisy Simulations*, ACM TOMS 2012, for the
+    balance; central instead of forward differences.
+    """
+    theta, layout = problem.theta, problem.layout
+    noise = max(base.noise, LEAST_NOISE * abs(base.cost), np.finfo(np.float64).tiny)
+    rng = np.random.default_rng(3)
+    steps = np.empty(theta.size)
+    evaluations = 0
+    for _, part in layout.tensors():
+        values = np.abs(theta[part])
+        typical = float(np.sqrt(np.mean(np.square(values / max(values.max(), 1.0)))))
+        typical = typical * max(float(values.max()), 1.0) or 1.0
+        scale = np.maximum(values, typical)
+        shares = []
+        for k in rng.choice(values.size, min(TRIED, values.size), replace=False):
+            share, spent = _share(problem, part.start + int(k), float(scale[k]), base, noise)
+            shares.append(share)
+            evaluations += spent
+        steps[part] = min(shares) * scale
+    return steps, evaluations
+
+
+def _share(
+    problem: Problem, k: int, scale: float, base: Base, noise: float
+) -> tuple[float, int]:
+    """The best step of entry k over its scale, and the evaluations spent."""
+    # the third difference itself is best where its noise, σ/H³, meets its truncation
+    share = min(LONGEST, (noise / max(abs(base.cost), noise)) ** 0.2)
+    spent = 0
+    for _ in range(RETREATS):
+        H = share * scale
+        costs = [_cost_at(problem, k, t * H) for t in (-2.0, -1.0, 1.0, 2.0)]
+        spent += 4
+        if all(map(math.isfinite, costs)):
+            a, b, c, d = costs
+            third = max(abs((d - a) - 2.0 * (c - b)), 6.0 * noise) / 2.0
+            # (3 σ / (third / H³))^⅓
+            return min(share, share * (3.0 * noise / third) ** (1 / 3)), spent
+        share /= 16
+    return share, spent
+
+
+def _cost_at(problem: Problem, k: int, step: float) -> float:
+    """J with entry k moved; NaN where the cost cannot be had so far away."""
+    moved = problem.theta.copy()
+    moved[k] += step
+    try:
+        return problem.evaluate(moved)
+    except Exception:
+        return math.nan
