@@ -41,6 +41,8 @@ _OF = {
     value_of: (),
 }  # fmt: skip
 
+_COMPARING = (fastgc.check, fastgc.assert_gradients)  # those that take gradients
+
 ANYTHING: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3)
     | st.binary(max_size=3) | st.complex_numbers(),
@@ -80,7 +82,7 @@ _one_in_two, _one_in_four = st.booleans(), st.sampled_from((False, False, False,
 _spoilers = st.sampled_from((0, 1, 1, 1, 1, 1, 2, 2, 2, 3))
 _form, _spoilt = st.sampled_from(sorted(FORMS)), st.sampled_from(sorted(SPOILT))
 _good_container = st.sampled_from(("dict", "dict", "dict", *MAPPINGS, "list", "list", *SEQUENCES))
-_any_container = st.sampled_from(sorted(_CONTAINERS))
+_any_container = st.sampled_from((*(f"wrong {k}" for k in WRONG_CONTAINERS), *_CONTAINERS))
 _twist, _key, _label = (
     st.sampled_from(sorted(TWISTS)),
     st.sampled_from(KEYS),
@@ -106,11 +108,15 @@ def _of_function(draw: st.DrawFn) -> Draft:
     container = draw(st.sampled_from(("array", "many", "many")))
     count = 1 if container == "array" else draw(_width)
     scale = draw(_scale)
-    parameters = {name: scale * _numbers(draw, draw(_shape)) for name in ("W", "b", "c")[:count]}
+    parameters = {
+        name: np.asarray(scale * _numbers(draw, draw(_shape))) for name in ("W", "b", "c")[:count]
+    }
     function: Any = draw(_function)
     options: dict[str, Any] = {"vectorized": True} if draw(_one_in_four) else {}
-    with np.errstate(all="ignore"):
-        gradients = {name: 2.0 * value for name, value in parameters.items()}
+    gradients: dict[str, Any] = {}
+    if function in _COMPARING:
+        with np.errstate(all="ignore"):
+            gradients = {name: np.asarray(2.0 * value) for name, value in parameters.items()}
     kind = container if container == "array" else draw(_good_container)
     return Draft(function, parameters, gradients, [], {}, options, [kind, kind], draw(_one_in_four))
 
@@ -137,7 +143,7 @@ def _of_a_network(draw: st.DrawFn) -> Draft:
     Y = np.asarray(Y, dtype=float)
     function = draw(_of_network)
     gradients: dict[str, Any] = {}
-    if function in (fastgc.check, fastgc.assert_gradients):
+    if function in _COMPARING:
         with np.errstate(all="ignore"):
             gradients = dict(backward(fastgc.Network(X, Y, **network), parameters))
         gradients = {name: gradients[name] for name in parameters}
@@ -155,10 +161,14 @@ def _change(place: Any, name: Any, how: Callable[[Array], Any]) -> None:
 
 
 def _spoil_tensor(draw: st.DrawFn, draft: Draft) -> str:
-    which, how = draw(st.sampled_from(("parameters", "gradients", "data"))), draw(_spoilt)
-    place: Any = getattr(draft, which) or draft.parameters
+    places = {"parameters": draft.parameters, "gradients": draft.gradients, "data": draft.data}
+    if draft.function is None:
+        del places["parameters"]
+    which = draw(st.sampled_from([which for which, place in places.items() if place] or ["data"]))
+    place: Any = places[which]
     if not place:
         return "nothing"
+    how = draw(_spoilt)
     name = draw(st.sampled_from(list(place) if isinstance(place, dict) else [0, 1]))
     _change(place, name, SPOILT[how])
     return f"{how} for {name!r} of {which}"
@@ -173,7 +183,8 @@ def _spoil_labels(draw: st.DrawFn, draft: Draft) -> str:
 
 
 def _spoil_container(draw: st.DrawFn, draft: Draft) -> str:
-    which, how = draw(st.sampled_from((0, 1, 1))), draw(_any_container)
+    which = draw(_position) % 2 if draft.function in _COMPARING else 0
+    how = draw(_any_container)
     draft.containers[which] = how
     return f"container {which} {how}"
 
@@ -211,8 +222,9 @@ def _spoil_option(draw: st.DrawFn, draft: Draft) -> str:
 
 
 def _spoil_cost(draw: st.DrawFn, draft: Draft) -> str:
-    of_gradients: bool = bool(draft.data) or draw(_one_in_four)
-    which = int(of_gradients)
+    if draft.data and draft.function not in _COMPARING:
+        return _spoil_tensor(draw, draft)
+    which = 1 if draft.data or (draft.function in _COMPARING and draw(_position) == 0) else 0
     draft.twists[which] = draw(_twist)
     if which:
         draft.computed = True
@@ -238,6 +250,9 @@ _spoiler = st.sampled_from((
 ))  # fmt: skip
 
 
+_spoiler_of_data = st.sampled_from((_spoil_tensor, _spoil_labels, _spoil_option))
+
+
 def _reform(draw: st.DrawFn, draft: Draft) -> None:
     """Holds a tensor in another way."""
     place: Any = (draft.parameters, draft.gradients, draft.data)[
@@ -258,7 +273,8 @@ def calls(draw: st.DrawFn) -> Call:
     )
     for _ in range(draw(st.sampled_from((0, 0, 1, 2)))):
         _reform(draw, draft)
-    draft.story += [draw(_spoiler)(draw, draft) for _ in range(draw(_spoilers))]
+    spoiler = _spoiler if draft.function is not None else _spoiler_of_data
+    draft.story += [draw(spoiler)(draw, draft) for _ in range(draw(_spoilers))]
     return _finished(draft, strict=draw(_one_in_four))
 
 
@@ -270,7 +286,7 @@ def _finished(draft: Draft, *, strict: bool) -> Call:
     parameters = _CONTAINERS[draft.containers[0]](draft.parameters)
     gradients = _CONTAINERS[draft.containers[1]](draft.gradients)
     args = [parameters]
-    if draft.function in (fastgc.check, fastgc.assert_gradients):
+    if draft.function in _COMPARING:
         if draft.computed:
             twist = draft.twists[1]
             made = gradients

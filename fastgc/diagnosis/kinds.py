@@ -95,7 +95,7 @@ def any_factor(e: Evidence, _: Surroundings) -> Diagnosis | None:
         if not 0 < largest < math.inf:
             continue
         g, found = g / largest, found / largest
-        c = float(g @ found) / float(found @ found)
+        c = float(np.divide(g @ found, found @ found))
         if c != 0 and math.isfinite(c) and _is_multiple(e, c):
             return Diagnosis("factor", f"{_number(c)} × the numerical gradient", c)
     return None
@@ -143,7 +143,7 @@ def decay(e: Evidence, around: Surroundings) -> Diagnosis | None:
         return None
     theta = np.where(e.known, e.theta, 0.0)
     error = np.where(e.known, e.g - e.found, 0.0)
-    rate = float(error @ theta) / float(theta @ theta)
+    rate = float(np.divide(error @ theta, theta @ theta))
     if not (math.isfinite(rate) and e.fits(lambda at: e.found[at] + rate * e.theta[at])):
         return None
     name = e.name

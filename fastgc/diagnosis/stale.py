@@ -29,7 +29,7 @@ def stale(
         nudge = 1e-6 * max(1.0, float(np.sqrt(inside.theta @ inside.theta))) / size
         for _ in range(ROUNDS):
             rise = (_gradient(inside, inside.theta + (alpha + nudge) * grad) - here) / nudge
-            step = float(rise @ (grad - here)) / float(rise @ rise)
+            step = float(np.divide(rise @ (grad - here), rise @ rise))
             if not np.isfinite(step):
                 return None
             alpha += step
