@@ -1,14 +1,17 @@
 """fastgc: numerical gradient checking, fast and by name."""
 
 from fastgc.checking import GradientMismatch, assert_gradients, check, numerical_gradient
+from fastgc.diagnosis.evidence import Diagnosis
 from fastgc.network import Network
 from fastgc.planning import Forecast, Plan, plan
-from fastgc.report import Entry, Report, TensorReport
+from fastgc.report import Arrays, Entry, Report, TensorReport
 from fastgc.selection import select_method
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Arrays",
+    "Diagnosis",
     "Entry",
     "Forecast",
     "GradientMismatch",

@@ -115,7 +115,7 @@ def check(
     """
     began = time.perf_counter()
     tolerance = require_number(tolerance, "tolerance")
-    require_resources(memory, threads, progress)
+    memory, threads = require_resources(memory, threads, progress)
     problem, method, epsilon, loading = _prepare(
         cost, parameters, method, epsilon, vectorized, reseed, memory, progress
     )
@@ -218,7 +218,7 @@ def numerical_gradient(
     >>> {name: round(float(value), 6) for name, value in gradient.items()}
     {'a': 5.0, 'b': 2.0}
     """
-    require_resources(memory, threads, progress)
+    memory, threads = require_resources(memory, threads, progress)
     problem, method, epsilon, _ = _prepare(
         cost, parameters, method, epsilon, vectorized, reseed, memory, progress
     )
@@ -261,14 +261,17 @@ def _prepare(
     refusal = METHODS[method].refusal(problem)
     if refusal is not None:
         raise ValueError(f'method "{method}" cannot check this cost: {refusal}')
-    if isinstance(epsilon, str) and epsilon != "auto":
-        raise ValueError(f'epsilon is "{epsilon}"; wanted a positive step such as 1e-7, or "auto"')
-    if epsilon is None or (epsilon == "auto" and METHODS[method].exact):
-        epsilon = METHODS[method].epsilon
-    elif epsilon != "auto":
+    if isinstance(epsilon, str):
+        if epsilon != "auto":
+            raise ValueError(
+                f'epsilon is "{epsilon}"; wanted a positive step such as 1e-7, or "auto"'
+            )
+    elif epsilon is not None:
         epsilon = require_number(epsilon, "epsilon")
         if epsilon == 0:
             raise ValueError("epsilon is 0; wanted a positive step such as 1e-7")
+    if epsilon is None or (isinstance(epsilon, str) and METHODS[method].exact):
+        epsilon = METHODS[method].epsilon
     loading = time.perf_counter()
     METHODS[method].load(announce)
     return problem, method, epsilon, time.perf_counter() - loading
@@ -320,13 +323,11 @@ def _at_work(
     """What a method may use; shows a bar meanwhile, and holds BLAS to one thread for a Network."""
     bar = Progress(total, enabled=show)
     blas: Any = contextlib.nullcontext()
-    signals: Any = contextlib.nullcontext()
-    if problem.inside is not None:
-        # an underflow is harmless, and what overflows is reported as not finite
-        signals = np.errstate(all="ignore")
-        if problem.inside.uses_threads:
-            blas = one_blas_thread()
-    with blas, signals, bar:
+    if problem.inside is not None and problem.inside.uses_threads:
+        blas = one_blas_thread()
+    # an underflow is harmless, and what overflows is reported as not finite; a cost that fastgc
+    # cannot see into runs under the caller's settings
+    with blas, np.errstate(all="ignore"), bar:
         yield Resources(
             memory=memory,
             threads=available_cores() if threads is None else threads,

@@ -2,7 +2,7 @@
 
 from html import escape
 
-from fastgc.rendering import by_fault, columns, headline, plain
+from fastgc.rendering import by_fault, columns, diagnoses, headline, plain
 from fastgc.report import Report
 
 COLOURS = {"correct": "#0b6e4f", "wrong": "#b0413e", "unresolved": "#8a6d00"}
@@ -15,11 +15,11 @@ def html(report: Report) -> str:
     parts = [
         f'<div><p style="color:{COLOURS[report.verdict]}"><b>{escape(headline(report))}</b></p>'
     ]
-    said = [tensor for tensor in ranked if tensor.diagnosis is not None]
+    said = diagnoses(report)
     if said:
         items = (
-            f"<li><b>{escape(tensor.name)}</b>: {escape(str(tensor.diagnosis))}</li>"
-            for tensor in said[:MOST]
+            f"<li><b>{escape(', '.join(names))}</b>: {escape(text)}</li>"
+            for text, names in said[:MOST]
         )
         parts.append(f"<ul>{''.join(items)}</ul>")
     if report.origin:

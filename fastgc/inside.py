@@ -130,6 +130,7 @@ class Inside:
 
         A column for each sample, then weight decay.
         """
-        losses = self.net.sample_losses(self.layers, rows, forced)
-        decay = self.net.decay(self.layers, rows)
+        with np.errstate(all="ignore"):
+            losses = self.net.sample_losses(self.layers, rows, forced)
+            decay = self.net.decay(self.layers, rows)
         return np.concatenate((losses, decay[:, np.newaxis]), axis=1)

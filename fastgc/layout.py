@@ -1,6 +1,7 @@
 """Where every parameter lives: the caller's container as one flat vector, and back."""
 
 import math
+import warnings
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -140,7 +141,7 @@ def flatten(parameters: Container) -> tuple[Layout, FloatArray]:
     offsets = [0]
     for array in arrays:
         offsets.append(offsets[-1] + array.size)
-    vector = np.concatenate([array.ravel() for array in arrays], dtype=np.float64)
+    vector = _joined(arrays)
     layout = Layout(
         kind=kind,
         names=tuple(parameters) if isinstance(parameters, Mapping) else tuple(labels),
@@ -188,8 +189,14 @@ def flatten_gradients(layout: Layout, gradients: object) -> tuple[FloatArray, li
                 f"{label} has shape {array.shape}; {wanted} has shape {shape}. "
                 + _reshape_advice(array.shape, shape)
             )
-        arrays.append(array.ravel())
-    return np.concatenate(arrays, dtype=np.float64), [array.dtype.name for array in arrays]
+        arrays.append(array)
+    return _joined(arrays), [array.dtype.name for array in arrays]
+
+
+def _joined(arrays: list[NDArray[Any]]) -> FloatArray:
+    """One flat float64 vector of them all; what is too large for it becomes inf."""
+    with np.errstate(all="ignore"):
+        return np.concatenate([array.ravel() for array in arrays], dtype=np.float64)
 
 
 def as_real_array(value: object, label: str, kinds: str = "iuf") -> NDArray[Any]:
@@ -199,8 +206,14 @@ def as_real_array(value: object, label: str, kinds: str = "iuf") -> NDArray[Any]
             f"{label} is a {type(value).__name__}: containers may not be nested. "
             "Flatten it to one mapping name -> array"
         )
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{label} is a masked array; wanted plain numbers, as its .filled(0.0)")
     try:
-        array = np.asarray(value)
+        if isinstance(value, np.ndarray):
+            array = np.asarray(value)
+        else:
+            with warnings.catch_warnings(action="error"):  # a masked value in a list only warns
+                array = np.asarray(value)
     except Exception as error:  # __array__ may raise anything, as that of a tensor that has a graph
         raise TypeError(
             f"{label} cannot be made an array of numbers: {str(error).rstrip('.')}. "

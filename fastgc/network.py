@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from fastgc.activations import ACTIVATIONS, CORNERED
 from fastgc.layout import Container, FloatArray, Layout, as_real_array, flatten_parameters
 from fastgc.losses import LOSSES, softmax_of
+from fastgc.requirements import require_number
 from fastgc.shapes import require_chain
 
 
@@ -94,7 +95,7 @@ class Network:
     ) -> None:
         self.activation = _activation(activation)
         self.loss = _known(loss, LOSSES, "loss")
-        self.weight_decay = _weight_decay(weight_decay)
+        self.weight_decay = require_number(weight_decay, "weight_decay")
         self.X, self.Y = _data(X, Y)
         self.labels = LOSSES[self.loss].labels(self.Y)
         for array in (self.X, self.Y, self.labels):
@@ -126,7 +127,9 @@ class Network:
         Each vector's cost is computed by BLAS calls whose shapes do not depend on how many
         vectors there are, so it is the same to the last bit alone and among others.
         """
-        return self.mean(self.sample_losses(layers, vectors), layers, vectors)
+        # an underflow is harmless, and what overflows is reported as a cost that is not finite
+        with np.errstate(all="ignore"):
+            return self.mean(self.sample_losses(layers, vectors), layers, vectors)
 
     def mean(self, losses: FloatArray, layers: Sequence[Layer], vectors: FloatArray) -> FloatArray:
         """The costs (…) from the loss of each sample (…, m), weight decay included."""
@@ -139,11 +142,9 @@ class Network:
         self, layers: Sequence[Layer], vectors: FloatArray, forced: Forced | None = None
     ) -> FloatArray:
         """The loss of each sample, (…, m), for flat parameter vectors (…, P)."""
-        # an underflow is harmless, and what overflows is reported as a cost that is not finite
-        with np.errstate(under="ignore", over="ignore", invalid="ignore"):
-            for _, _, Z in self.propagate(layers, vectors, forced):
-                last = Z
-            losses: FloatArray = LOSSES[self.loss].value(last, self.labels)
+        for _, _, Z in self.propagate(layers, vectors, forced):
+            last = Z
+        losses: FloatArray = LOSSES[self.loss].value(last, self.labels)
         return losses
 
     def propagate(
@@ -271,7 +272,8 @@ def _data(X: object, Y: object) -> tuple[FloatArray, FloatArray]:
 
 
 def _finite(value: object, label: str, kinds: str = "iuf") -> FloatArray:
-    array = np.array(as_real_array(value, label, kinds), dtype=np.float64, order="C")
+    with np.errstate(all="ignore"):  # what is too large becomes inf, and is refused as that
+        array = np.array(as_real_array(value, label, kinds), dtype=np.float64, order="C")
     if array.size == 0:
         raise ValueError(f"{label} has shape {array.shape}: it holds no numbers")
     finite = np.isfinite(array)
@@ -302,14 +304,6 @@ def _known(name: object, table: Mapping[str, object], what: str) -> str:
         advice = f' Did you mean "{close[0]}"?' if close else ""
         raise ValueError(f'{what} is "{name}"; known are: {", ".join(table)}.{advice}')
     return name
-
-
-def _weight_decay(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
-        raise TypeError(f"weight_decay is {value!r}; wanted a number")
-    if not (0 <= value <= np.finfo(np.float64).max):
-        raise ValueError(f"weight_decay is {value}; wanted a finite number, 0 or more")
-    return float(value)
 
 
 def _depth(names: list[str]) -> int:

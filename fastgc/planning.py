@@ -111,7 +111,7 @@ def plan(
     >>> forecast.chosen, forecast.forecasts["node"].perturbations, list(forecast.forecasts)
     ('incremental', 6, ['loop', 'stacked', 'incremental', 'node'])
     """
-    require_resources(memory, threads, progress=True)
+    memory, threads = require_resources(memory, threads, progress=True)
     problem = pose(cost, parameters, vectorized=vectorized)
     workers = available_cores() if threads is None else threads
     resources = Resources(memory=memory, threads=workers, advance=lambda _: None)
@@ -173,7 +173,8 @@ def _memory(name: str, problem: Problem, resources: Resources) -> int:
         return results + workers * 2 * pairs * (8 * problem.layout.size + problem.row_bytes)
     assert problem.inside is not None
     values = 8 * 8 * problem.inside.net.m * sum(problem.inside.widths)
-    return results + values + resources.threads * work_space(problem.inside.widths)
+    each = work_space(problem.inside.widths)
+    return results + values + each * max(1, min(resources.threads, resources.memory // each))
 
 
 def _seconds_of_loop(problem: Problem, _resources: Resources) -> float:

@@ -142,9 +142,11 @@ def _network_problem(net: Network, layout: Layout, theta: FloatArray) -> Problem
 
 
 def _function_problem(cost: Cost, layout: Layout, theta: FloatArray) -> Problem:
+    settings = np.geterr()
+
     def evaluate(vector: FloatArray) -> float:
         arrays = layout.views(vector.copy())
-        with _noting(layout, theta, vector):
+        with _noting(layout, theta, vector), np.errstate(**settings):
             value = cost(layout.build(arrays))
         if vector is theta:
             _refuse_writes(layout, theta, arrays)
@@ -161,9 +163,11 @@ def _function_problem(cost: Cost, layout: Layout, theta: FloatArray) -> Problem:
 
 
 def _vectorized_problem(cost: Cost, layout: Layout, theta: FloatArray) -> Problem:
+    settings = np.geterr()
+
     def evaluate_stack(rows: FloatArray) -> FloatArray:
         arrays = [view.copy() for view in layout.views(rows)]
-        with _noting(layout, theta, rows[0], rows[-1]):
+        with _noting(layout, theta, rows[0], rows[-1]), np.errstate(**settings):
             value = cost(layout.build(arrays))
         if rows.base is theta:
             _refuse_writes(layout, theta, arrays)
@@ -180,6 +184,12 @@ def _vectorized_problem(cost: Cost, layout: Layout, theta: FloatArray) -> Proble
 
 
 def _refuse_writes(layout: Layout, theta: FloatArray, arrays: list[FloatArray]) -> None:
+    for name, shape, array in zip(layout.names, layout.shapes, arrays, strict=True):
+        if array.size != math.prod(shape):
+            raise ValueError(
+                f"the cost resizes its parameters: {name} had {math.prod(shape)} entries before "
+                f"the call and {array.size} after it. Let it work on copies of its own"
+            )
     after = np.concatenate([array.ravel() for array in arrays])
     if not np.array_equal(after, theta):
         k = int(np.argmax(after != theta))
@@ -200,7 +210,8 @@ def _noting(layout: Layout, theta: FloatArray, *vectors: FloatArray) -> Iterator
         where = (
             f"at {places[0]}" if len(places) == 1 else f"in the stack from {' to '.join(places)}"
         )
-        error.add_note(f"fastgc: the cost raised this {where}")
+        with contextlib.suppress(Exception):  # a class of its own may refuse it
+            error.add_note(f"fastgc: the cost raised this {where}")
         raise
 
 
@@ -236,7 +247,8 @@ def _as_stack(value: object, count: int) -> FloatArray:
             f"the vectorized cost returned an array of shape {array.shape} for a stack of {count}; "
             f"wanted ({count},). It gets every array with a leading axis K and returns K costs"
         )
-    return array.astype(np.float64)
+    with np.errstate(all="ignore"):  # what is too large becomes inf
+        return array.astype(np.float64)
 
 
 def _as_number_array(value: object, wanted: str) -> NDArray[Any]:
@@ -249,7 +261,7 @@ def _as_number_array(value: object, wanted: str) -> NDArray[Any]:
             return np.asarray(np.inf)
     try:
         array = np.asarray(value)
-    except (ValueError, TypeError):
+    except Exception:  # __array__ may raise anything
         array = np.asarray(None)
     if isinstance(value, tuple) or array.dtype.kind not in "iuf":
         advice = ""

@@ -60,9 +60,9 @@ def _lines(report: Report) -> list[list[Piece]]:
     if report.verdict == "unresolved":
         lines.append([(_way_out(report), style)])
     ranked = by_fault(report)
-    said = [tensor for tensor in ranked if tensor.diagnosis is not None]
-    for tensor in said[:LISTED]:
-        lines.append([(f"  {_shown(tensor.name)}: ", "bold"), (str(tensor.diagnosis), "")])
+    said = diagnoses(report)
+    for text, names in said[:LISTED]:
+        lines.append([(f"  {_list(names)}: ", "bold"), (text, "")])
     if len(said) > LISTED:
         lines.append([(f"  and {len(said) - LISTED} more", "")])
     if report.origin:
@@ -75,10 +75,21 @@ def by_fault(report: Report) -> list[TensorReport]:
     """The tensors: wrong before unresolved before correct, worst first."""
 
     def rank(tensor: TensorReport) -> tuple[int, float]:
-        difference = math.inf if math.isnan(tensor.difference) else tensor.difference
+        # to the digits that are shown: those that look alike stay in the order of the parameters
+        shown = float(f"{tensor.difference:.2e}")
+        difference = math.inf if math.isnan(shown) else shown
         return -list(STYLES).index(tensor.verdict), -difference if not tensor.ok else 0.0
 
     return sorted(report.tensors.values(), key=rank)
+
+
+def diagnoses(report: Report) -> list[tuple[str, list[str]]]:
+    """What is said of the tensors at fault, worst first, each with those it is said of."""
+    said: dict[str, list[str]] = {}
+    for tensor in by_fault(report):
+        if tensor.diagnosis is not None:
+            said.setdefault(str(tensor.diagnosis), []).append(tensor.name)
+    return list(said.items())
 
 
 def _table(ranked: list[TensorReport]) -> list[list[Piece]]:

@@ -220,8 +220,9 @@ class Report:
 
         A report that was read back with `from_dict` knows only the worst entry of each tensor.
 
-        >>> import fastgc
-        >>> report = fastgc.check(lambda w: (w**2).sum(), [3.0, 4.0], [6.0, 9.0])
+        >>> import fastgc, numpy as np
+        >>> w = np.array([3.0, 4.0])
+        >>> report = fastgc.check(lambda w: (w**2).sum(), w, np.array([6.0, 9.0]))
         >>> [(entry.name, round(entry.ratio, 3)) for entry in report.worst(1)]
         [('parameters[1]', 1.125)]
         """

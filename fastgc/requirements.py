@@ -3,13 +3,17 @@
 import math
 import numbers
 
+MOST = 2**62  # of bytes or threads: as good as no limit
 
-def require_resources(memory: object, threads: object, progress: object) -> None:
-    """Raises TypeError or ValueError for what cannot be a memory=, threads= or progress=."""
-    require_count(memory, "memory", "a number of bytes")
-    if threads is not None:
-        require_count(threads, "threads", "a number of threads, or None for one per core")
+
+def require_resources(memory: object, threads: object, progress: object) -> tuple[int, int | None]:
+    """memory= and threads=; TypeError or ValueError for what cannot be these, or a progress=."""
     require_flag(progress, "progress")
+    bytes_ = require_count(memory, "memory", "a number of bytes")
+    if threads is None:
+        return bytes_, None
+    wanted = "a number of threads, or None for one per core"
+    return bytes_, require_count(threads, "threads", wanted)
 
 
 def require_number(value: object, name: str) -> float:
@@ -21,19 +25,27 @@ def require_number(value: object, name: str) -> float:
     except OverflowError:
         number = math.inf
     if not 0 <= number < math.inf:
-        raise ValueError(f"{name} is {value}; wanted a finite number that is not negative")
+        raise ValueError(f"{name} is {_shown(value)}; wanted a finite number that is not negative")
     return number
 
 
-def require_count(value: object, name: str, wanted: str) -> None:
-    """Raises TypeError or ValueError unless `value` is a whole number, 1 or more."""
+def require_count(value: object, name: str, wanted: str) -> int:
+    """A whole number, 1 or more, as an int of no more than `MOST`."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{name} is {value!r}; wanted {wanted}")
     if int(value) < 1:
-        raise ValueError(f"{name} is {value}; wanted {wanted}, 1 or more")
+        raise ValueError(f"{name} is {_shown(value)}; wanted {wanted}, 1 or more")
+    return min(int(value), MOST)
 
 
 def require_flag(value: object, name: str) -> None:
     """Raises TypeError unless `value` is True or False."""
     if not isinstance(value, bool):
         raise TypeError(f"{name} is {value!r}; wanted True or False")
+
+
+def _shown(value: object) -> str:
+    try:
+        return str(value)
+    except ValueError:  # Python writes no integers of over 4,300 digits
+        return "a number of thousands of digits"

@@ -255,14 +255,21 @@ def _dZ(make: Callable[[Pass, int, Rng], Array | None]) -> Plant:
     return plant
 
 
+def _twice(p: Pass, l: int, rng: Rng) -> Array | None:
+    binary = p.hidden[l - 1] in ("relu", "identity")  # whose square is the same
+    return None if binary else p.dZ[l] * p.slopes[l]
+
+
 def _mask_of_another(p: Pass, l: int, rng: Rng) -> Array | None:
     others = [k for k in range(1, p.depth) if k != l and p.Z[k].shape == p.Z[l].shape]
     return p.dA(l) * p.slopes[int(rng.choice(others))] if others else None
 
 
 def _other_derivative(p: Pass, l: int, rng: Rng) -> Array | None:
-    names = [name for name in ACTIVATIONS if name not in (p.hidden[l - 1], "identity")]
-    return p.dA(l) * _SLOPES[str(rng.choice(names))](p.Z[l])
+    slopes = [_SLOPES[name](p.Z[l]) for name in ACTIVATIONS if name != "identity"]
+    # one that is neither the right one nor none at all, where this network can tell
+    others = [s for s in slopes if not np.allclose(s, p.slopes[l]) and not np.allclose(s, 1.0)]
+    return p.dA(l) * others[rng.integers(len(others))] if others else None
 
 
 def _at_A(p: Pass, l: int, rng: Rng) -> Array | None:
@@ -391,7 +398,7 @@ MISTAKES = (
     Mistake("mask or derivative of another layer", "mask", _dZ(_mask_of_another)),
     Mistake("mask inverted", "mask", _dZ(_inverted)),
     Mistake("mask or derivative missing in dW alone", "mask", _in_dW(lambda p, l: (p.dA(l), p.A[l - 1]))),
-    Mistake("derivative applied twice", "twice", _dZ(lambda p, l, rng: p.dZ[l] * p.slopes[l])),
+    Mistake("derivative applied twice", "twice", _dZ(_twice)),
     Mistake("the sigmoid's derivative at the output", "twice", _output_twice),
     Mistake("derivative of another activation", "derivative", _dZ(_other_derivative)),
     Mistake("derivative at A instead of Z", "derivative", _dZ(_at_A)),

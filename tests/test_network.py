@@ -175,7 +175,7 @@ GOOD: Tensors = {
         (X32, Y2, {"activation": np.tanh}, TypeError, "activation is <ufunc 'tanh'>; wanted a name"),
         (X32, Y2, {"activation": [None]}, TypeError, "activation is None; wanted one of the names"),
         (X32, Y2, {"loss": None}, TypeError, "loss is None; wanted one of the names"),
-        (X32, Y2, {"weight_decay": -1}, ValueError, "weight_decay is -1; wanted a finite number, 0 or more"),
+        (X32, Y2, {"weight_decay": -1}, ValueError, "weight_decay is -1; wanted a finite number that is not negative"),
         (X32, Y2, {"weight_decay": np.nan}, ValueError, "weight_decay is nan"),
         (X32, Y2, {"weight_decay": "0.1"}, TypeError, "weight_decay is '0.1'; wanted a number"),
         (X32.astype(complex), Y2, {}, TypeError, "X has dtype complex128; wanted real numbers"),

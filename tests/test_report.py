@@ -52,16 +52,23 @@ def test_the_worst_entry_is_the_worst() -> None:
 
 def test_text_of_a_wrong_report(reports: tuple[fastgc.Report, fastgc.Report]) -> None:
     lines = str(reports[0]).splitlines()
-    assert lines[0] == "wrong: b1 and W2 (8 of 47 entries) disagree with the numerical gradient"
-    assert lines[1] == "difference 0.285093, cost 2.40783, tolerance 2e-07 for each entry"
-    assert lines[2].startswith("method incremental, epsilon 9.09495e-13, 112 evaluations in ")
-    assert lines[4].split() == [
-        "tensor", "shape", "difference", "worst", "entry", "analytic", "numerical", "verdict"
+    assert lines[:5] == [
+        "wrong: b1 and W2 (8 of 47 entries) disagree with the numerical gradient",
+        "  b1: 4.000 × the numerical gradient",
+        "  W2: 2.000 × the numerical gradient",
+        "b2 is right, so dZ2 is: look at how dW2 is formed.",
+        "W1 is right, so dZ1 is: look at how db1 is formed.",
+    ]
+    assert lines[6].split() == [
+        "tensor", "worst", "entry", "analytic", "numerical", "ratio", "difference", "verdict"
     ]  # fmt: skip
-    assert [line.split()[0] for line in lines[5:]] == ["W1", "b1", "W2", "b2", "W3", "b3"]
-    assert lines[7].startswith("W2      (3, 5)  3.333e-01   W2[")
-    assert lines[7].endswith("wrong, 4 of 15")
-    assert lines[5].endswith("correct")
+    # the tensors at fault first, worst first
+    assert [line.split()[0] for line in lines[7:13]] == ["b1", "W2", "W1", "b2", "W3", "b3"]
+    assert re.fullmatch(r"W2 +W2\[.*  2\.0000 +3\.33e-01  wrong, 4 of 15", lines[8])
+    assert lines[9].endswith("correct")
+    assert lines[14] == "difference 0.285093, cost 2.40783"
+    assert lines[15] == "tolerance 2e-07 for each entry"
+    assert lines[16].startswith("method incremental, epsilon 9.09495e-13, 112 evaluations in ")
     assert max(map(len, lines)) <= 80
     assert not any(line != line.rstrip() for line in lines)
 
@@ -82,13 +89,15 @@ def test_text_of_one_entry_and_of_many_tensors() -> None:
         lambda p: sum(p.values()), dict.fromkeys(names, 1.0), dict.fromkeys(names, 2.0)
     )
     assert str(many).startswith(
-        "wrong: p0, p1, p2, p3, p4, p5 and 3 more (9 of 9 entries) disagree with the numerical"
+        "wrong: p0, p1, p2, p3, p4, p5 and 3 more (9 of 9 entries) disagree with the numerical "
+        "gradient\n  p0, p1, p2, p3, p4, p5 and 3 more: 2.000 × the numerical gradient\n"
     )
 
 
 def test_text_of_nonfinite_gradients() -> None:
     report = fastgc.check(lambda w: float(w.sum()), np.ones(3), np.array([1.0, math.nan, 2.0]))
-    assert str(report).endswith("wrong, 2 of 3 (1 not finite)")
+    assert "wrong, 2 of 3 (1 not finite)\n" in str(report)
+    assert "  parameters: 1 entry is not finite: parameters[1] is nan\n" in str(report)
     assert math.isnan(report.difference)
 
 
@@ -96,14 +105,14 @@ def test_names_with_brackets_are_no_markup() -> None:
     report = fastgc.check(
         lambda p: p["[red]x[/red]"] * 2, {"[red]x[/red]": 1.0}, {"[red]x[/red]": 2.0}
     )
-    assert "[red]x[/red]" in str(report).splitlines()[5]
+    assert "[red]x[/red]" in str(report).splitlines()[3]
 
 
 def test_names_with_control_codes_are_spelt_out() -> None:
     for name, shown in (("a\nb", "'a\\nb'"), ("\x1b[31m", "'\\x1b[31m'"), ("", "''")):
         report = fastgc.check(lambda p: sum(p.values()) * 2.0, {name: 1.0}, {name: 2.0})
         assert str(report).startswith(f"correct: 1 entry of {shown} agrees")
-        assert len(str(report).splitlines()) == 6
+        assert len(str(report).splitlines()) == 8
 
 
 def test_text_has_no_control_codes(
@@ -112,7 +121,7 @@ def test_text_has_no_control_codes(
     for name, value in (("FORCE_COLOR", "1"), ("TERM", "xterm-256color"), ("COLUMNS", "20")):
         monkeypatch.setenv(name, value)
     assert "\x1b" not in str(reports[0])
-    assert len(str(reports[0]).splitlines()) == 11
+    assert len(str(reports[0]).splitlines()) == 17
 
 
 def test_a_terminal_gets_colour_and_every_digit(
@@ -215,4 +224,123 @@ def test_kinks_are_counted_and_shown() -> None:
     report = fastgc.check(lambda w: float(np.maximum(w, 0).sum()), w, (w > 0) * 1.0)
     assert report.ok
     assert report.tensors["parameters"].counts["kink"] == 1
-    assert str(report).endswith("correct, 1 at kinks")
+    assert "correct, 1 at kinks\n" in str(report)
+
+
+def test_the_worst_entries(reports: tuple[fastgc.Report, fastgc.Report]) -> None:
+    worst = reports[0].worst(8)
+    assert all(entry.verdict == "disagree" for entry in worst)
+    assert {entry.name.split("[")[0] for entry in worst} == {"b1", "W2"}
+    assert worst[0].name.startswith("b1[")  # 4 × is further off than 2 ×
+    assert worst[0].ratio == pytest.approx(4.0)
+    assert reports[0].worst(9)[8].verdict == "agree"
+    assert len(reports[0].worst(1000)) == 47
+    assert len(reports[0].worst()) == 10
+    with pytest.raises(ValueError, match="n is 0; wanted a number of entries, 1 or more"):
+        reports[0].worst(0)
+    with pytest.raises(TypeError, match=r"n is 2\.5; wanted a number of entries"):
+        reports[0].worst(2.5)  # type: ignore[arg-type]  # the mistake under test
+
+
+def test_ratios() -> None:
+    def ratio(analytic: float, numerical: float) -> float:
+        return fastgc.Entry("w", (), analytic, numerical, 0.0, "disagree").ratio
+
+    assert ratio(3.0, -1.5) == -2.0
+    assert ratio(-2.0, 0.0) == -math.inf
+    assert math.isnan(ratio(0.0, 0.0))
+
+
+def test_slopes_of_entries_in_dispute(reports: tuple[fastgc.Report, fastgc.Report]) -> None:
+    w = np.array([0.0, 1.0])
+    report = fastgc.check(lambda w: float(np.abs(w).sum()), w, np.array([2.0, 1.0]))
+    assert report.verdict == "unresolved"
+    entry = report.worst(1)[0]
+    assert entry.slopes is not None
+    assert entry.slopes == pytest.approx((-1.0, 1.0), abs=1e-6)
+    table = str(report).splitlines()[3:5]
+    assert "slopes" in table[0].split()
+    assert "-1 to 1" in table[1]
+    assert "slopes" not in str(reports[0])  # nowhere apart
+    assert report.tensors["parameters"].arrays is not None
+    assert report.tensors["parameters"].arrays.entry("parameters", 1).slopes is None
+
+
+def test_a_report_comes_back_from_a_dict(reports: tuple[fastgc.Report, fastgc.Report]) -> None:
+    nan = fastgc.check(lambda w: float(w.sum()), np.ones(3), np.array([1.0, math.nan, 1.0]))
+    kink = fastgc.check(lambda w: float(np.abs(w).sum()), np.zeros(2), np.zeros(2))
+    for report in (*reports, kink):
+        data = json.loads(json.dumps(report.to_dict(), allow_nan=False))
+        again = fastgc.Report.from_dict(data)
+        assert again == report
+        assert str(again) == str(report)
+        assert again.to_dict() == data
+    again = fastgc.Report.from_dict(nan.to_dict())
+    assert again.to_dict() == nan.to_dict()  # NaN equals nothing, in a report too
+    assert str(again) == str(nan)
+    assert [e.name for e in again.worst(3)] == ["parameters[1]"]
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (lambda d: [], TypeError, "the report is a list; wanted what Report.to_dict made"),
+        (lambda d: {**d, "schema": 99}, ValueError, "the report has schema 99; this fastgc reads schema 1"),
+        (lambda d: {k: v for k, v in d.items() if k != "method"}, ValueError, 'the report has no "method"'),
+        (lambda d: {**d, "verdict": "fine"}, ValueError, "the report has \"verdict\": 'fine'; wanted"),
+        (lambda d: {**d, "difference": "much"}, ValueError, "the report has \"difference\": 'much'"),
+        (lambda d: {**d, "tensors": {"W1": 3}}, TypeError, 'tensors["W1"] is a int'),
+        (lambda d: {**d, "tensors": {"W1": {**d["tensors"]["W1"], "worst": {}}}}, ValueError, 'tensors["W1"].worst has no "name"'),
+    ],
+)  # fmt: skip
+def test_what_is_no_report(
+    reports: tuple[fastgc.Report, fastgc.Report], change: Any, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=re.escape(message)):
+        fastgc.Report.from_dict(change(reports[0].to_dict()))
+
+
+def test_a_notebook_gets_a_table(reports: tuple[fastgc.Report, fastgc.Report]) -> None:
+    text = reports[0]._repr_html_()
+    assert text.count("<tr>") == 7
+    assert "<b>b1</b>: 4.000 × the numerical gradient" in text
+    assert "look at how dW2 is formed" in text
+    hostile = fastgc.check(lambda p: p["<script>"] * 2, {"<script>": 1.0}, {"<script>": 3.0})
+    assert "<script>" not in hostile._repr_html_()
+    assert "&lt;script&gt;" in hostile._repr_html_()
+    many = fastgc.check(
+        lambda p: sum(p.values()), {f"p{i}": 1.0 for i in range(60)}, {f"p{i}": 1.0 for i in range(60)}
+    )
+    assert "and 10 more" in many._repr_html_()
+
+
+def test_what_agrees_is_hidden_where_there_is_much() -> None:
+    names = [f"p{i}" for i in range(40)]
+    gradients = {**dict.fromkeys(names, 1.0), "p7": 3.0}
+    text = str(fastgc.check(lambda p: sum(p.values()), dict.fromkeys(names, 1.0), gradients))
+    lines = text.splitlines()[1:]
+    assert lines[4].startswith("p7 "), text
+    assert sum(line.endswith("  correct") for line in lines) == 11
+    assert "and 28 more, correct" in lines
+    everything = str(
+        fastgc.check(
+            lambda p: sum(p.values()), {f"p{i}": 1.0 for i in range(90)},
+            {f"p{i}": 2.0 + i for i in range(90)},
+        )
+    )  # fmt: skip
+    assert "and 42 more, of which 42 not correct" in everything
+    assert "  and 78 more" in everything
+
+
+def test_evaluations_of_node_are_of_samples() -> None:
+    X, Y, parameters, right, _ = lab_case()
+    report = fastgc.check(fastgc.Network(X, Y), parameters, right, method="node")
+    assert f", {report.evaluations} losses of a sample in " in str(report)
+
+
+def test_the_noise_is_shown() -> None:
+    w = np.linspace(0.1, 1, 5)
+    report = fastgc.check(lambda w: float(np.sin(w).sum()), w, np.cos(w))
+    assert 0 <= report.noise < 1e-14
+    noisy = fastgc.check(lambda w: float(1e5 + np.sin(w).sum()), w, np.cos(w))
+    assert re.search(r", its noise \d\.\de-1\d \(up to \de-0\d of a gradient\)\n", str(noisy))

@@ -43,6 +43,8 @@ def diagnose(problem: Problem, claim: Claim, findings: Findings) -> dict[str, Di
             said = stale(inside, claim.grad, tensors)
             if said is not None:
                 found = dict.fromkeys(faulty, said)
+    if any(said.kind == "precision" for said in found.values()):  # then others too, if they may be
+        found |= {n: said for n in faulty if (said := kinds.in_single(tensors[n])) is not None}
     return _one_norm(claim, tensors, found)
 
 

@@ -12,13 +12,23 @@ import numpy as np
 
 from fastgc.activations import ACTIVATIONS, CHANGES, CORNERED, slopes
 from fastgc.diagnosis.evidence import Diagnosis, Evidence, Hypothesis
-from fastgc.diagnosis.kinds import LAST, PLAIN, SECOND, UNKNOWN, Surroundings, first
+from fastgc.diagnosis.kinds import (
+    LAST,
+    PLAIN,
+    SECOND,
+    UNKNOWN,
+    Surroundings,
+    as_factor,
+    factor_of,
+    first,
+    is_multiple,
+)
 from fastgc.diagnosis.samples import some_samples
 from fastgc.inside import Inside
 from fastgc.layout import FloatArray
 
 # One factor for W_l and b_l alike may be that of dZ_l, and then shows in every layer below.
-FACTORS = ("zero", "sign", "sum", "twice averaged", "factor")
+FACTORS = ("zero", "sign", "sum", "twice averaged")
 
 
 class Variant(NamedTuple):
@@ -58,8 +68,7 @@ def _explain_layer(
     if mistaken is not None:
         follows = _back(inside, l, mistaken)
         if _both(inside, l, pair, follows):
-            text = f"follows from dZ{l + 1}: right but for the mistake above"
-            found |= dict.fromkeys(faulty, Diagnosis("follows", text))
+            found |= dict.fromkeys(faulty, _follows(l))
             return follows
     plain = {e.name: first(PLAIN, e, around) for e in pair if e.at_fault}
     sources = [inside.sensitivities[l] if l < len(inside.layers) else None]
@@ -71,21 +80,37 @@ def _explain_layer(
                 if _both(inside, l, pair, dZ):
                     found |= dict.fromkeys(faulty, Diagnosis(kind, f"dZ{l}: {text}"))
                     return dZ
-    W, b = pair
+        joint = _alike(inside, l, pair)
+        if joint is not None:
+            said, dZ = joint
+            found |= dict.fromkeys(faulty, said)
+            return dZ
     for e in pair:
         if e.at_fault:
             found[e.name] = plain[e.name] or _explain_tensor(inside, l, e, sources, around)
-    one, other = found.get(W.name), found.get(b.name)
-    if one is None or other is None or one.kind != other.kind:
+    one, other = (found.get(e.name) for e in pair)
+    if one is None or other is None or one.kind != other.kind or one.kind not in FACTORS:
         return None
-    dZ = inside.sensitivities[l - 1]
-    if one.kind in FACTORS and (one.value is None or other.value is None):
-        return dZ * 0.0
-    if one.kind in FACTORS and np.isclose(one.value or 0.0, other.value or 0.0, rtol=1e-6):
-        return dZ * (one.value or 0.0)
-    if one.kind == "samples":
-        counted = some_samples(W, *_terms(inside, l, W))
-        return None if counted is None else dZ * counted.weights[:, np.newaxis]
+    return inside.sensitivities[l - 1] * (one.value or 0.0)
+
+
+def _alike(
+    inside: Inside, l: int, pair: tuple[Evidence, Evidence]
+) -> tuple[Diagnosis, FloatArray] | None:
+    """One factor, or one choice of samples, for dW_l and db_l, and so perhaps of dZ_l."""
+    if not all(e.at_fault for e in pair):
+        return None
+    D = inside.sensitivities[l - 1]
+    for e in pair:
+        c = factor_of(e) if e.telling(e.found) > 1 else None
+        if c is not None and all(is_multiple(each, c) for each in pair):
+            return as_factor(c), c * D
+    for e in reversed(pair):
+        counted = some_samples(e, *_terms(inside, l, e))
+        if counted is not None:
+            dZ = D * counted.weights[:, np.newaxis]
+            if _both(inside, l, pair, dZ):
+                return counted.diagnosis, dZ
     return None
 
 
@@ -98,6 +123,10 @@ def _explain_tensor(
 ) -> Diagnosis:
     """A mistake in dW_l alone, or in db_l alone."""
     name = f"d{e.name}"
+    for above in sources[1:]:
+        assert above is not None
+        if e.fits(_gradient(inside, l, e, _back(inside, l, above))):
+            return _follows(l)
     for above in sources:
         for kind, text, dZ in _variants(inside, l, above):
             if e.fits(_gradient(inside, l, e, dZ)):
@@ -111,6 +140,10 @@ def _explain_tensor(
         counted = some_samples(e, *_terms(inside, l, e))
         said = None if counted is None else counted.diagnosis
     return said or first(LAST, e, around) or UNKNOWN
+
+
+def _follows(l: int) -> Diagnosis:
+    return Diagnosis("follows", f"follows from dZ{l + 1}: right but for the mistake above")
 
 
 def _both(inside: Inside, l: int, pair: tuple[Evidence, Evidence], dZ: FloatArray) -> bool:
@@ -163,7 +196,9 @@ def _variants(inside: Inside, l: int, above: FloatArray | None) -> Iterator[Vari
     dA = _times_W(inside, l + 1, above)
     derivative = "the activation mask" if layer.activation in CORNERED else "the derivative"
     yield Variant("mask", f"{derivative} of {layer.activation} is missing", dA)
-    yield Variant("twice", f"{derivative} of {layer.activation} is applied twice", dA * slope**2)
+    if layer.activation != "relu":
+        text = f"{derivative} of {layer.activation} is applied twice"
+        yield Variant("twice", text, dA * slope**2)
     if layer.activation in CORNERED:
         yield Variant("mask", "the activation mask is inverted", dA * slopes(layer.activation, -Z))
     else:

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from fastgc.layout import FloatArray
 from fastgc.verdict import root_mean_square
 
-# A hypothesis has to leave at most this share of the error, rounding apart. Errors close to the
-# tolerance would otherwise be "reproduced" by whatever has a number to spare.
-UNEXPLAINED = 0.1
+# A hypothesis has to leave at most this share of the error, and of what rounding may do. Errors
+# close to either would otherwise be "reproduced" by whatever has a number to spare.
+UNEXPLAINED, ROUNDING = 0.1, 0.2
 
 PROBE = 32  # entries at fault, and as many that agree, on which a hypothesis has to fit first
 
@@ -124,9 +124,12 @@ class Evidence:
         scale = np.maximum(np.maximum(np.abs(g), np.abs(h)), self.size_of_g)
         if not (errors <= self.tolerance * scale + growth * slack)[known].all():
             return False
-        return not explain or _norm(errors[known]) <= UNEXPLAINED * self.error + growth * _norm(
-            slack[known]
-        )
+        left = UNEXPLAINED * self.error + ROUNDING * growth * _norm(slack[known])
+        return not explain or _norm(errors[known]) <= left
+
+    def moved(self) -> "Evidence":
+        """With the largest slack everywhere, for hypotheses that move entries about."""
+        return replace(self, slack=np.full_like(self.slack, self.slack.max()))
 
     def part(self, at: NDArray[np.intp], shape: tuple[int, ...]) -> "Evidence":
         """The entries `at` alone, as a tensor of that shape."""

@@ -77,7 +77,7 @@ def known_factor(e: Evidence, around: Surroundings) -> Diagnosis | None:
              f"1/{m} × the numerical gradient: averaged over the {m} samples twice"),
         ]  # fmt: skip
     for c, kind, text in named:
-        if _is_multiple(e, c):
+        if is_multiple(e, c):
             return Diagnosis(kind, text, float(c))
     return None
 
@@ -89,6 +89,17 @@ def factor(e: Evidence, _: Surroundings) -> Diagnosis | None:
 
 def any_factor(e: Evidence, _: Surroundings) -> Diagnosis | None:
     """Any other factor, also of a single entry, where it is no more than a description."""
+    c = factor_of(e)
+    return None if c is None else as_factor(c)
+
+
+def as_factor(c: float) -> Diagnosis:
+    """The diagnosis of a factor."""
+    return Diagnosis("factor", f"{_number(c)} × the numerical gradient", c)
+
+
+def factor_of(e: Evidence) -> float | None:
+    """The number whose product with what was found g is."""
     for fixed in (0.0, e.fixed) if e.fixed.any() else (0.0,):
         g, found = (e.g - fixed)[e.known], (e.found - fixed)[e.known]
         largest = np.abs(found).max(initial=0.0)
@@ -96,12 +107,12 @@ def any_factor(e: Evidence, _: Surroundings) -> Diagnosis | None:
             continue
         g, found = g / largest, found / largest
         c = float(np.divide(g @ found, found @ found))
-        if c != 0 and math.isfinite(c) and _is_multiple(e, c):
-            return Diagnosis("factor", f"{_number(c)} × the numerical gradient", c)
+        if c != 0 and math.isfinite(c) and is_multiple(e, c):
+            return c
     return None
 
 
-def _is_multiple(e: Evidence, c: float) -> bool:
+def is_multiple(e: Evidence, c: float) -> bool:
     """Whether g is c times what was found, with or without the part that weight decay adds."""
     if e.fits(lambda at: c * e.found[at], growth=max(1.0, abs(c))):
         return True
@@ -115,7 +126,7 @@ def transposed(e: Evidence, _: Surroundings) -> Diagnosis | None:
     if len(e.shape) == 2 and e.shape[0] == e.shape[1] > 1:
         for fixed in (np.zeros(1), e.fixed) if e.fixed.any() else (np.zeros(1),):
             other = (e.found - fixed).reshape(e.shape).T.ravel() + fixed
-            if e.fits(exactly(other)):
+            if e.moved().fits(exactly(other)):
                 return Diagnosis("transposed", "the transpose of the numerical gradient")
     return None
 
@@ -123,7 +134,7 @@ def transposed(e: Evidence, _: Surroundings) -> Diagnosis | None:
 def swapped(e: Evidence, around: Surroundings) -> Diagnosis | None:
     """Another tensor's gradient."""
     for name, other in around.tensors.items():
-        if name != e.name and other.shape == e.shape and e.telling(other.found) > 1:
+        if name != e.name and other.shape == e.shape and e.telling(other.found):
             if e.fits(exactly(other.found)):
                 return Diagnosis("swapped", f"the numerical gradient of {name}")
     return None
@@ -170,13 +181,14 @@ def permuted(e: Evidence, _: Surroundings) -> Diagnosis | None:
     """The right values in the wrong places."""
     if e.telling(e.found) < 3 or not e.known.all():
         return None
+    e = e.moved()
     scale = 4 * e.g.size * (e.tolerance * np.abs(e.found).max() + e.slack.max())
     if abs(e.g.sum() - e.found.sum()) > scale:
         return None
     order, right = np.argsort(e.g, kind="stable"), np.argsort(e.found, kind="stable")
     moved = np.empty_like(e.found)
     moved[order] = e.found[right]
-    if not e.fits(exactly(moved), growth=float(e.slack.max() / max(e.slack.min(), 1e-300))):
+    if not e.fits(exactly(moved)):
         return None
     if len(e.shape) == 2 and min(e.shape) > 1:
         table, wanted = e.found.reshape(e.shape), e.g.reshape(e.shape)
@@ -201,8 +213,13 @@ def permuted(e: Evidence, _: Surroundings) -> Diagnosis | None:
 
 def precision(e: Evidence, _: Surroundings) -> Diagnosis | None:
     """Computed in single precision, and converted."""
+    return in_single(e) if np.count_nonzero(e.g[e.known]) > 1 else None
+
+
+def in_single(e: Evidence) -> Diagnosis | None:
+    """`precision` of a single entry too, which proves little by itself."""
     g = e.g[e.known]
-    if np.count_nonzero(g) < 2 or not (np.float32(g[:64]) == g[:64]).all():
+    if not (np.float32(g[:64]) == g[:64]).all():
         return None
     errors = np.abs(g - e.found[e.known])
     scale = np.maximum(np.abs(g), e.size_of_g)
@@ -238,14 +255,15 @@ def units(e: Evidence, around: Surroundings) -> Diagnosis | None:
 def entries(e: Evidence, _: Surroundings) -> Diagnosis | None:
     """A few single entries."""
     wrong = np.flatnonzero(e.wrong)
-    if not 0 < wrong.size <= max(1, min(8, e.g.size // 4)) or e.g.size < 2:
+    rest = ~e.wrong & (np.abs(e.found) > e.slack)
+    if not 0 < wrong.size <= max(1, min(8, e.g.size // 4)) or not rest.any():
         return None
     k = int(wrong[np.argmax(np.abs(e.g - e.found)[wrong])])
     what = f"{_address(e, k)} is {_ratio(e.g[k], e.found[k])}"
-    rest = f"the other {_entries(e.g.size - wrong.size)} agree"
+    others = f"the other {e.g.size - wrong.size} agree"
     if wrong.size == 1:
-        return Diagnosis("entries", f"one entry alone: {what}; {rest}")
-    return Diagnosis("entries", f"{wrong.size} entries alone, the worst {what}; {rest}")
+        return Diagnosis("entries", f"one entry alone: {what}; {others}")
+    return Diagnosis("entries", f"{wrong.size} entries alone, the worst {what}; {others}")
 
 
 #: Before what a Network's structure explains: no number is fitted.
@@ -283,7 +301,7 @@ def _ratio(g: float, found: float) -> str:
 def _number(c: float) -> str:
     """2.000, −0.0313, 1.00003: enough digits to tell it from 1."""
     away = abs(abs(c) - 1)
-    if 0 < away < 1e-3:
+    if 1e-14 < away < 1e-3:
         return f"{c:.{min(15, 1 - math.floor(math.log10(away)))}f}".replace("-", "−")
     shown = f"{c:.3f}" if 0.1 <= abs(c) < 1e4 else f"{c:.4g}"
     return shown.replace("-", "−") if "e" not in shown else shown

@@ -76,7 +76,7 @@ def _guesses(terms: FloatArray, target: FloatArray) -> Iterator[NDArray[np.bool_
             yield counted
             counted = counted & telling
             yield counted
-        return
+            return
     # too few equations for that: one sample, all but one, the first ones, the last ones
     order = np.arange(m)
     for s in range(m):

@@ -21,12 +21,16 @@ def stale(
         rounded = inside.theta.astype(np.float32).astype(np.float64)
         if _fits(_gradient(inside, rounded), tensors):
             return Diagnosis("precision", "the gradient at the parameters rounded to float32")
-        alpha = 0.0
-        here = _gradient(inside, inside.theta)
         size = float(np.sqrt(grad @ grad))
-        if size == 0:
+        reach = float(np.sqrt(inside.theta @ inside.theta)) / size if size else 0.0
+        if not 0 < reach < np.inf:
             return None
-        nudge = 1e-6 * max(1.0, float(np.sqrt(inside.theta @ inside.theta))) / size
+        # the best of some lengths, then Gauss and Newton's
+        lengths = [reach * sign * 10.0**e for e in range(-5, 1) for sign in (1, -1)]
+        away = [_distance(_gradient(inside, inside.theta + a * grad), grad) for a in lengths]
+        alpha = lengths[int(np.argmin(np.nan_to_num(away, nan=np.inf)))]
+        here = _gradient(inside, inside.theta + alpha * grad)
+        nudge = 1e-6 * reach
         for _ in range(ROUNDS):
             rise = (_gradient(inside, inside.theta + (alpha + nudge) * grad) - here) / nudge
             step = float(np.divide(rise @ (grad - here), rise @ rise))
@@ -41,6 +45,10 @@ def stale(
         f"the gradient at other parameters, those before a step of {alpha:.3g} × this gradient",
         alpha,
     )
+
+
+def _distance(one: FloatArray, other: FloatArray) -> float:
+    return float(np.sqrt((one - other) @ (one - other)))
 
 
 def _gradient(inside: Inside, theta: FloatArray) -> FloatArray:

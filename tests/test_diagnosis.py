@@ -1,0 +1,238 @@
+"""Diagnosis: planted mistakes are called by their names, and nothing is claimed of others."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+import fastgc
+from fastgc import lab
+from fastgc.diagnosis.kinds import is_round
+from fastgc.diagnosis.origin import origin
+from tests.bugs import MISTAKES, Mistake, Pass
+from tests.cases import Array, NetworkCase, Tensors, backward, corner_distance, lab_case
+from tests.strategies import networks
+
+#: Wide enough that every mistake can be made, and tells on many entries.
+CASES = {
+    "relu": NetworkCase("relu", (6, 6, 6, 6, 2), 9, "relu", weight_decay=0.3, scale=1.4, seed=3),
+    "tanh": NetworkCase("tanh", (5, 7, 7, 3), 8, "tanh", loss="squared", seed=4),
+    "softmax": NetworkCase("softmax", (5, 6, 6, 4), 8, "silu", loss="softmax", seed=5),
+    "mixed": NetworkCase("mixed", (4, 6, 8, 6, 2), 7, ("leaky_relu", "sigmoid", "softplus"), seed=6),
+}
+
+
+@pytest.mark.parametrize("method", ["incremental", "node", "stacked"])
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.name)
+def test_planted_mistakes_are_named(mistake: Mistake, case: str, method: str) -> None:
+    net, parameters = CASES[case].build()
+    made = mistake.plant(Pass(net, parameters), np.random.default_rng(1))
+    if made is None:
+        return  # not in this network; the next test says that each is planted somewhere
+    wrong, sources = made
+    report = fastgc.check(net, parameters, wrong, method=method)
+    if mistake.kind == "precision" and report.verdict != "wrong":
+        return  # the noise of a cost may hide what single precision loses
+    assert report.verdict == "wrong"
+    for name in sources:
+        said = report.tensors[name].diagnosis
+        if said is None:
+            assert mistake.kind == "precision"
+            continue
+        assert said.kind == mistake.kind, f"{name}: {said}"
+        assert said.text in str(report)
+
+
+def test_every_mistake_is_planted_somewhere() -> None:
+    passes = [Pass(*case.build()) for case in CASES.values()]
+    for mistake in MISTAKES:
+        planted = [mistake.plant(p, np.random.default_rng(1)) is not None for p in passes]
+        assert any(planted), mistake.name
+    assert len(MISTAKES) >= 30
+
+
+@given(
+    case=networks(min_scale=0.5, max_depth=5),
+    mistake=st.sampled_from(MISTAKES),
+    seed=st.integers(0, 2**32 - 1),
+)
+@settings(max_examples=200, deadline=None)
+def test_drawn_networks(case: NetworkCase, mistake: Mistake, seed: int) -> None:
+    net, parameters = case.build()
+    assume(corner_distance(net, parameters) > 1e-6)
+    made = mistake.plant(Pass(net, parameters), np.random.default_rng(seed))
+    assume(made is not None)
+    assert made is not None
+    wrong, sources = made
+    report = fastgc.check(net, parameters, wrong)
+    right = backward(net, parameters)
+    for name, tensor in report.tensors.items():
+        assert (tensor.diagnosis is None) == (tensor.verdict != "wrong")
+        untouched = np.array_equal(wrong[name], right[name])
+        assert not (untouched and tensor.verdict == "wrong"), name
+    if mistake.kind == "unknown":  # of six numbers at least, none made up by a kind
+        assert {report.tensors[name].diagnosis.kind for name in sources} <= {"unknown"}  # type: ignore[union-attr]  # all are wrong
+
+
+def on_lab(change: Any) -> fastgc.Report:
+    X, Y, parameters, right, _ = lab_case()
+    gradients = {name: right[f"d{name}"].copy() for name in parameters}
+    change(gradients, parameters)
+    return fastgc.check(fastgc.Network(X, Y), parameters, gradients)
+
+
+def said(report: fastgc.Report, name: str) -> str:
+    return str(report.tensors[name].diagnosis)
+
+
+@pytest.mark.parametrize("method", ["loop", "stacked", "incremental", "node"])
+def test_the_labs_planted_bugs(method: str) -> None:
+    X, Y, parameters, _, faulty = lab_case()
+    for cost in (fastgc.Network(X, Y), lambda p: lab.forward_propagation_n(X, Y, p)[0]):
+        if not isinstance(cost, fastgc.Network) and method != "loop":
+            continue
+        report = fastgc.check(cost, parameters, faulty, method=method)
+        assert said(report, "W2") == "2.000 × the numerical gradient"
+        assert said(report, "b1") == "4.000 × the numerical gradient"
+        assert report.origin == (
+            "b2 is right, so dZ2 is: look at how dW2 is formed.\n"
+            "W1 is right, so dZ1 is: look at how db1 is formed."
+        )
+
+
+def test_factors_of_the_batch() -> None:
+    def more(g: Tensors, _: Tensors) -> None:
+        g["W1"] *= 3
+        g["W2"] /= 3
+
+    report = on_lab(more)
+    assert said(report, "W1") == "3.000 × the numerical gradient: not averaged over the 3 samples"
+    assert said(report, "W2") == "1/3 × the numerical gradient: averaged over the 3 samples twice"
+    assert report.tensors["W1"].diagnosis == fastgc.Diagnosis("sum", said(report, "W1"), 3.0)
+
+
+@pytest.mark.parametrize(
+    ("factor", "shown"),
+    [(1.00001, "1.000010"), (0.5, "0.500"), (-2.0, "−2.000"), (1234.5, "1234.500"), (1e-5, "1e-05")],
+)
+def test_factors_have_the_digits_they_need(factor: float, shown: str) -> None:
+    def scaled(g: Tensors, _: Tensors) -> None:
+        g["W1"] *= factor
+
+    assert said(on_lab(scaled), "W1").startswith(f"{shown} × the numerical gradient")
+
+
+def test_words_of_each_kind() -> None:
+    def texts(change: Any, *names: str) -> list[str]:
+        report = on_lab(lambda g, p: change(g, p))
+        return [said(report, name) for name in names]
+
+    def order(g: Tensors, _: Tensors) -> None:
+        g["W1"][[0, 3]] = g["W1"][[3, 0]]
+
+    assert texts(order, "W1") == ["the numerical gradient, rows 0 and 3 exchanged"]
+
+    def decay(g: Tensors, p: Tensors) -> None:
+        g["W1"] += 0.5 / 3 * p["W1"]
+
+    assert texts(decay, "W1") == ["weight decay with λ = 0.500; the cost has 0 on W1"]
+
+    def entry(g: Tensors, _: Tensors) -> None:
+        g["W1"][3, 2] += 1.0
+
+    assert texts(entry, "W1")[0].startswith("one entry alone: W1[3, 2] is ")
+    assert texts(entry, "W1")[0].endswith(" × its numerical value; the other 19 agree")
+
+    def clipped(g: Tensors, _: Tensors) -> None:
+        np.clip(g["W1"], -0.5, 0.5, out=g["W1"])
+
+    assert texts(clipped, "W1")[0].startswith("clipped at ±0.5, ")
+
+
+def test_kinds_of_a_cost_that_cannot_be_seen_into() -> None:
+    rng = np.random.default_rng(0)
+    parameters = {"a": rng.standard_normal((4, 4)), "b": rng.standard_normal(6)}
+    A = rng.standard_normal((4, 4))
+
+    def cost(p: Any) -> float:
+        return float(np.sum(np.sin(p["a"]) * A) + np.exp(p["b"]).sum())
+
+    right = {"a": np.cos(parameters["a"]) * A, "b": np.exp(parameters["b"])}
+    changes: dict[str, tuple[str, Array]] = {
+        "factor": ("a", 1.5 * right["a"]),
+        "sign": ("a", -right["a"]),
+        "zero": ("b", 0 * right["b"]),
+        "transposed": ("a", right["a"].T),
+        "decay": ("a", right["a"] + 0.01 * parameters["a"]),
+        "permuted": ("b", right["b"][::-1]),
+        "entries": ("b", right["b"] + np.array([0, 0, 1.0, 0, 0, 0])),
+        "precision": ("a", (right["a"] * (1 + 3e-6 * rng.standard_normal((4, 4)))).astype(np.float32).astype(float)),
+        "unknown": ("a", right["a"] * (1 + 0.1 * rng.standard_normal((4, 4)))),
+    }  # fmt: skip
+    for kind, (name, wrong) in changes.items():
+        report = fastgc.check(cost, parameters, {**right, name: wrong})
+        found = report.tensors[name].diagnosis
+        assert found is not None, kind
+        assert found.kind == kind, f"{kind}: {found}"
+        if kind == "decay":
+            assert found.text == "the numerical gradient + 0.01 · a: weight decay that the cost lacks"
+        other = report.tensors["b" if name == "a" else "a"]
+        assert other.diagnosis is None
+        if name == "a":
+            assert report.origin == "Backwards, a is the first that is wrong; b is right."
+
+
+def test_nearly_is_not_a_kind() -> None:
+    def nearly_doubled(g: Tensors, _: Tensors) -> None:
+        g["W1"] *= 2
+        g["W1"][0, 0] *= 1.01
+        g["W1"][1, 1] *= 0.99
+
+    assert said(on_lab(nearly_doubled), "W1") == "no known kind of mistake fits"
+
+    def nearly_another_order(g: Tensors, _: Tensors) -> None:
+        g["W1"] = 1.01 * np.roll(g["W1"], 1, axis=1)
+
+    assert said(on_lab(nearly_another_order), "W1") == "no known kind of mistake fits"
+
+
+def test_numbers_that_the_cost_cannot_give() -> None:
+    report = fastgc.check(
+        lambda w: float(np.inf if w[0] > 1 else w.sum()), np.array([1.0, 2.0]), np.ones(2)
+    )
+    assert said(report, "parameters") == "the cost is not finite a step away from parameters[0]"
+
+
+@pytest.mark.parametrize(
+    ("faulty", "words"),
+    [
+        (["W3", "b3", "W2", "b2", "W1", "b1"], "Everything from W3 down is wrong: look at how dZ3 is formed."),
+        (["W2", "b2", "W1", "b1"], "Everything from W2 down is wrong; W3 and b3 are right: look at how dZ2 is formed."),
+        (["W1", "b1"], "W1 and b1 are wrong; W2, b2, W3 and b3 are right: look at how dZ1 is formed."),
+        (["W2", "b2"], "W1 and b1, below, are right, so dZ2 is: look at how dW2 and db2 are formed."),
+        (["b3"], "W3 is right, so dZ3 is: look at how db3 is formed."),
+        ([], None),
+    ],
+)  # fmt: skip
+def test_where_it_starts(faulty: list[str], words: str | None) -> None:
+    names = ["W1", "b1", "W2", "b2", "W3", "b3"]
+    assert origin(names, faulty, {}) == words
+    assert origin(["b3", "W3", "b2", "W2", "b1", "W1"], faulty, {}) == words
+
+
+def test_where_it_starts_among_any_names() -> None:
+    assert origin(["a", "b", "c"], ["a", "b"], {}) == (
+        "Backwards, b is the first that is wrong; c is right."
+    )
+    assert origin(["a", "b"], ["b"], {}) is None
+    assert origin(["W1"], ["W1"], {}) is None
+
+
+def test_round_numbers() -> None:
+    assert is_round(1.0)
+    assert is_round(0.25)
+    assert is_round(5e-3 * (1 + 1e-9))
+    assert not is_round(0.251)
