@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fastgc.claim import Claim
 from fastgc.kinks import Interval, at_corner, by_sample, close_by
-from fastgc.layout import FloatArray
+from fastgc.layout import FloatArray, Layout
 from fastgc.methods import Approximation, Base
 from fastgc.methods.interface import Entries, Step
 from fastgc.problem import Problem, require_same_cost
@@ -154,7 +154,8 @@ def settle(
             moved = (np.abs(new - old) > noise) | ~np.isfinite(old) | ~np.isfinite(new)
             nearing = np.abs(g - new) < np.abs(g - old) / 32
             gap = look_high - look_low
-            corner = (gap > noise) & (gap > (high - low) / 4)
+            # a one-sided difference is twice as noisy as a central one
+            corner = (gap > 4 * doubt) & (gap > (high - low) / 4)
             allowed = tolerance * entry_scale(g, new, typical)
             kink = corner & _within(look_low, g, look_high, allowed + 2 * doubt)
             # as far off as the bend within the longer step, which the noise of the shorter hides
@@ -181,6 +182,7 @@ def settle(
         return done(evaluations, doubtful, doubtful_low, doubtful_high)
 
     steps = np.broadcast_to(epsilon, layout.size)
+    evaluations += _jumps(look, epsilon, claim, codes, doubtful, first, means, layout)
     undecided = (codes[doubtful] == DISAGREE) | (codes[doubtful] == UNRESOLVED)
     open_, interval = doubtful[undecided], None
     if open_.size and problem.inside is not None and problem.inside.near_corner():
@@ -196,6 +198,38 @@ def settle(
         doubtful_low[undecided] = np.fmin(doubtful_low[undecided], interval.low)
         doubtful_high[undecided] = np.fmax(doubtful_high[undecided], interval.high)
     return done(evaluations, doubtful, doubtful_low, doubtful_high)
+
+
+def _jumps(
+    look: Look,
+    epsilon: Step,
+    claim: Claim,
+    codes: NDArray[np.uint8],
+    doubtful: Entries,
+    first: Approximation,
+    means: FloatArray,
+    layout: Layout,
+) -> int:
+    """Finds small jumps of the slope at θ itself, which the noise of shorter steps hides.
+
+    The gap between the one-sided slopes grows with the step where J only bends; at a corner it
+    stays. Returns the evaluations spent; the verdicts go into `codes`.
+    """
+    low, high = (slope[doubtful] for slope in first.slopes())
+    doubt = first.uncertainty[doubtful]
+    jumps = (codes[doubtful] == DISAGREE) & (high - low > 4 * doubt)  # each side is twice as noisy
+    entries, low, high, doubt = doubtful[jumps], low[jumps], high[jumps], doubt[jumps]
+    if entries.size == 0:
+        return 0
+    longer = look(entries, epsilon * SHORTER)
+    far_low, far_high = longer.slopes()
+    stays = far_high - far_low < 0.5 * SHORTER * (high - low)
+    tensors, g = layout.tensor_of(entries), claim.grad[entries]
+    scale = entry_scale(g, 0.5 * (low + high), means[tensors])
+    inside = _within(low, g, high, claim.tolerances[tensors] * scale + 2 * doubt)
+    codes[entries[stays]] = UNRESOLVED
+    codes[entries[stays & inside]] = KINK
+    return longer.evaluations
 
 
 def _reconsider(
@@ -214,7 +248,7 @@ def _reconsider(
         slack = claim.tolerances[tensors] * scale + 2 * interval.uncertainty
         accepted = (low < high) & _within(low, g, high, slack)
         # some points do not show all the slopes of a cost that cannot be seen into
-        spread = high - low > 1e-3 * scale + 4 * interval.uncertainty
+        spread = high - low > 3e-5 * scale + 4 * interval.uncertainty
     if problem.inside is None:
         codes[entries[spread & (codes[entries] == DISAGREE)]] = UNRESOLVED
         accepted &= spread

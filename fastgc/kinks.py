@@ -20,9 +20,12 @@ from fastgc.problem import Problem
 MOST_ROWS = 64  # perturbed parameters held at once, and
 MOST_NUMBERS = 2**22  # numbers in them
 
-# Points near θ from which a cost that fastgc cannot see into is looked at, so many steps away.
-POINTS = 4
-AWAY = 64.0
+# Points near θ from which a cost that fastgc cannot see into is looked at, so many steps away: a
+# slope that needs five units on their right sides shows at one point in 32.
+POINTS = range(4, 97)
+DIRECTIONS = 12  # in which a corner is looked for; a ReLU behind a ReLU is silent in many
+EVALUATIONS = 40_000  # that may be spent on more than the fewest points
+AWAY = 8.0
 
 
 class Interval(NamedTuple):
@@ -95,8 +98,7 @@ def at_corner(problem: Problem, base: Base, epsilon: FloatArray) -> tuple[bool, 
     """
     rng = np.random.default_rng(1)
     floor = 8.0 * max(10.0 * base.noise, uncertainty_of_differences(base.cost, 0.0, np.ones(1))[0])
-    found = False
-    for _ in range(2):
+    for tried in range(1, DIRECTIONS + 1):
         direction = epsilon * rng.standard_normal(epsilon.size)
         bends = [
             abs(
@@ -106,15 +108,17 @@ def at_corner(problem: Problem, base: Base, epsilon: FloatArray) -> tuple[bool, 
             )
             for t in (1.0, 0.125)
         ]
-        found |= bends[1] > bends[0] / 16 and bends[1] > floor  # not where any is NaN
-    return found, 8
+        if bends[1] > bends[0] / 16 and bends[1] > floor:  # not where any is NaN
+            return True, 4 * tried
+    return False, 4 * DIRECTIONS
 
 
 def close_by(problem: Problem, entries: Entries, base: Base, epsilon: FloatArray) -> Interval:
     """The slopes of J at points around θ, some steps away, where it has other slopes at a corner."""
     rng = np.random.default_rng(2)
     low, high = np.full(entries.size, np.inf), np.full(entries.size, -np.inf)
-    for _ in range(POINTS):
+    points = min(max(EVALUATIONS // (2 * entries.size), POINTS.start), POINTS.stop - 1)
+    for _ in range(points):
         point = problem.theta + AWAY * epsilon * rng.standard_normal(epsilon.size)
         for i, k in enumerate(entries):
             value = point[k]
@@ -125,7 +129,7 @@ def close_by(problem: Problem, entries: Entries, base: Base, epsilon: FloatArray
             low[i], high[i] = np.fmin(low[i], slope), np.fmax(high[i], slope)
             point[k] = value
     uncertainty = uncertainty_of_differences(base.cost, base.noise, 2.0 * epsilon[entries])
-    return Interval(low, high, uncertainty, 2 * POINTS * entries.size)
+    return Interval(low, high, uncertainty, 2 * points * entries.size)
 
 
 def _cost_at(problem: Problem, vector: FloatArray) -> float:

@@ -13,7 +13,7 @@ from itertools import pairwise
 import numpy as np
 
 from fastgc.layout import FloatArray
-from fastgc.problem import Problem, random_cost
+from fastgc.problem import Problem, random_cost, require_same_cost
 from fastgc.inside import UNIT_ROUNDOFF
 
 POINTS = 9
@@ -27,6 +27,10 @@ STEPS = tuple(2.0**e for e in range(-30, -5, 6))
 
 # Noise above so many rounding units of J is measured again before it is believed.
 SUSPICIOUS = 1e4
+AGAIN = 4  # calls of a noisy cost at θ, which have to give the same number
+
+# The standard deviation of an error of rounding to a grain of 1.
+GRAINY = 12**-0.5
 
 # Rounding errors of J that are always allowed for: a J rounded once moves a central difference by
 # u·|J|/ε, and a sum of a few terms by some more, when the table shows nothing.
@@ -65,12 +69,14 @@ def noise_of_cost(problem: Problem, cost: float, memory: int) -> Noise:
     noise = _noise_along(problem, direction, cost, memory)
     if noise.sigma <= SUSPICIOUS * UNIT_ROUNDOFF * abs(cost):
         return noise
-    # a low precision, or a kink on the way: that would hardly lie on the other side as well
+    # randomness that two calls happened not to show; a low precision; or a kink on the way: that
+    # would hardly lie on the other side as well
+    calls = 0 if problem.pure else sum(require_same_cost(problem, cost) for _ in range(AGAIN))
     other = _noise_along(problem, -direction, cost, memory)
     return Noise(
         min(noise.sigma, other.sigma),
         noise.coarse and other.coarse,
-        noise.evaluations + other.evaluations,
+        noise.evaluations + other.evaluations + calls,
     )
 
 
@@ -106,7 +112,13 @@ def _noise_along(problem: Problem, direction: FloatArray, cost: float, memory: i
             break
     single = len(seen) > 2 and all(map(_is_single, seen))
     stuck = len(seen) > 1 and evaluations > POINTS  # it took longer steps to move it
-    return Noise(sigma, (single or stuck) and not problem.pure, evaluations)
+    coarse = (single or stuck) and not problem.pure
+    if coarse:
+        # by chance a few of its values may lie on a line: it is rounded all the same
+        grain = min(b - a for a, b in pairwise(sorted(seen)))
+        grain = max(grain, math.ldexp(1.0, math.frexp(cost)[1] - 24)) if single else grain
+        sigma = max(sigma, GRAINY * grain)
+    return Noise(sigma, coarse, evaluations)
 
 
 def _is_single(value: float) -> bool:

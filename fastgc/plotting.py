@@ -76,7 +76,7 @@ def plot(report: Report, tensors: Sequence[str] | None, width: float) -> "Figure
     columns = max(1, int(width / 1.7))  # of the legend
     maps = [min(across * grid.aspect, side, 0.6 * len(grid.cells)) + FRAME for grid in grids]
     heights = [height * narrow + side + FRAME for height in maps]
-    heights.append(0.17 * len(verdicts) + 0.4 + 0.2 * math.ceil((len(verdicts) + 2) / columns))
+    heights.append(0.17 * len(verdicts) + 0.55 + 0.2 * math.ceil((len(verdicts) + 2) / columns))
     heights = [h + LINE * TITLE * len(t) + 0.15 for h, t in zip(heights, titles, strict=True)]
 
     figure = Figure(figsize=(width, sum(heights) + LINE * HEADING * len(head) + 0.1))
@@ -168,7 +168,8 @@ def _grid(arrays: Arrays, scale: tuple[int, int], most: int) -> _Grid:
     if min(matrix.shape) > 1 or size <= COLUMN:
         down, across = (math.ceil(length / most) for length in matrix.shape)
         cells, block = _reduced(matrix, down, across), f"{down} × {across}"
-        labels = ("column", "row") if len(shape) < 3 else ("other indices, flat", "first index")
+        labels = ("column", "row" if len(shape) == 2 else "index")
+        labels = labels if len(shape) < 3 else ("other indices, flat", "first index")
     else:
         across = math.ceil(2 * size / most**2)
         row, block = _reduced(matrix.reshape(1, -1), 1, across)[0], str(across)

@@ -78,7 +78,8 @@ def by_fault(report: Report) -> list[TensorReport]:
         # to the digits that are shown: those that look alike stay in the order of the parameters
         shown = float(f"{tensor.difference:.2e}")
         difference = math.inf if math.isnan(shown) else shown
-        return -list(STYLES).index(tensor.verdict), -difference if not tensor.ok else 0.0
+        order = ("wrong", "unresolved", "correct").index(tensor.verdict)
+        return order, 0.0 if tensor.ok else -difference
 
     return sorted(report.tensors.values(), key=rank)
 

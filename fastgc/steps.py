@@ -10,7 +10,7 @@ from fastgc.noise import LEAST_NOISE
 from fastgc.problem import Problem
 
 TRIED = 3  # entries of each tensor whose third derivative is measured
-LONGEST = 0.1  # of the scale of an entry
+LONGEST, SHORTEST = 0.1, 2.0**-26  # of the scale of an entry
 RETREATS = 4  # to shorter steps, where the cost cannot be had
 
 
@@ -59,7 +59,7 @@ def _share(
             a, b, c, d = costs
             third = max(abs((d - a) - 2.0 * (c - b)), 6.0 * noise) / 2.0
             # (3 σ / (third / H³))^⅓
-            return min(share, share * (3.0 * noise / third) ** (1 / 3)), spent
+            return max(SHORTEST, min(share, share * (3.0 * noise / third) ** (1 / 3))), spent
         share /= 16
     return share, spent
 

@@ -274,6 +274,49 @@ def test_unusable_options(options: Any, error: type[Exception], message: str) ->
             fastgc.numerical_gradient(never, W, **options)
 
 
+def test_a_random_cost_can_be_frozen() -> None:
+    rng = np.random.RandomState(0)
+
+    def dropout(w: Any) -> float:
+        mask = rng.random_sample(w.shape) < 0.5
+        return float((mask * w**2).sum())
+
+    def gradients(w: Any) -> Any:
+        return 2 * w * (rng.random_sample(w.shape) < 0.5)
+
+    with pytest.raises(
+        ValueError,
+        match=r"the cost differs by \S+ between two identical calls .*; dropout\? seed it, with reseed=",
+    ):
+        fastgc.check(dropout, W, gradients)
+    report = fastgc.check(dropout, W, gradients, reseed=lambda: rng.seed(3))
+    assert report.ok
+    assert not fastgc.check(dropout, W, 2 * W, reseed=lambda: rng.seed(3)).ok
+    rng.seed(3)
+    frozen = gradients(W)
+    found = fastgc.numerical_gradient(dropout, W, reseed=lambda: rng.seed(3))
+    np.testing.assert_allclose(found, frozen, rtol=1e-6)
+
+
+def test_a_random_vectorized_cost_can_be_frozen() -> None:
+    rng = np.random.RandomState(0)
+
+    def dropout(w: Any) -> Any:
+        return (w**2 * (rng.random_sample(w.shape[1:]) < 0.5)).sum(axis=(1, 2))
+
+    rng.seed(3)
+    right = 2 * W * (rng.random_sample(W.shape) < 0.5)
+    assert fastgc.check(dropout, W, right, vectorized=True, reseed=lambda: rng.seed(3)).ok
+
+
+def test_an_exception_of_reseed_passes() -> None:
+    def fails() -> None:
+        raise LookupError("no generator")
+
+    with pytest.raises(LookupError, match="no generator"):
+        fastgc.check(lambda w: float(w.sum()), W, W, reseed=fails)
+
+
 def test_options_are_keywords() -> None:
     with pytest.raises(TypeError, match="takes 3 positional arguments but 4 were given"):
         fastgc.check(np.sum, W, W, "loop")  # type: ignore[call-arg]  # the mistake under test

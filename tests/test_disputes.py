@@ -1,6 +1,7 @@
 """Right gradients that a first look disputes: sharp bends, corners; and mistakes beside them."""
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -155,3 +156,103 @@ def test_small_weights_near_corners_are_not_accused(case: NetworkCase) -> None:
     net, parameters = case.build()
     assume(any(np.abs(v).max() > 0 for v in parameters.values()))
     assert fastgc.check(net, parameters, backward(net, parameters)).verdict != "wrong"
+
+
+@pytest.mark.parametrize("method", METHODS)
+@given(
+    widths=st.lists(st.integers(1, 6), min_size=2, max_size=4),
+    m=st.integers(1, 6),
+    seed=st.integers(0, 10**6),
+    active=st.booleans(),
+)
+@settings(max_examples=100, deadline=None)
+def test_several_corners_in_one_sample(
+    method: str, widths: list[int], m: int, seed: int, active: bool
+) -> None:
+    # small integers throughout: many pre-activations are exactly 0, several in one sample
+    rng = np.random.default_rng(seed)
+    widths = [*widths, 1]
+    parameters: Tensors = {}
+    for l, (k, n) in enumerate(pairwise(widths), start=1):
+        parameters[f"W{l}"] = rng.integers(-2, 3, (n, k)).astype(float)
+        parameters[f"b{l}"] = rng.integers(-1, 2, (n, 1)).astype(float)
+    net = fastgc.Network(rng.integers(-2, 3, (widths[0], m)), rng.integers(2, size=m))
+    gradients = _with_slope_at_zero(net, parameters, 1.0 if active else 0.0)
+    report = fastgc.check(net, parameters, gradients, method=method)
+    assert report.verdict != "wrong", str(report)
+    gradients["W1"] = gradients["W1"] + 50.0
+    assert not fastgc.check(net, parameters, gradients, method=method).ok
+
+
+def _with_slope_at_zero(net: fastgc.Network, parameters: Tensors, slope: float) -> Tensors:
+    """A right backward pass that takes this for the slope of a ReLU at 0."""
+    depth = len(parameters) // 2
+    A, Z = [net.X], []
+    for l in range(1, depth + 1):
+        Z.append(parameters[f"W{l}"] @ A[-1] + parameters[f"b{l}"])
+        A.append(np.maximum(Z[-1], 0.0))
+    dZ = 1 / (1 + np.exp(-Z[-1])) - net.Y
+    found = {}
+    for l in range(depth, 0, -1):
+        found[f"W{l}"] = dZ @ A[l - 1].T / net.m
+        found[f"b{l}"] = dZ.mean(axis=1, keepdims=True)
+        if l > 1:
+            z = Z[l - 2]
+            dZ = (parameters[f"W{l}"].T @ dZ) * np.where(z == 0, slope, z > 0)
+    return found
+
+
+@given(
+    widths=st.lists(st.integers(1, 5), min_size=2, max_size=4),
+    m=st.integers(1, 6),
+    seed=st.integers(0, 10**6),
+    active=st.booleans(),
+)
+@settings(max_examples=150, deadline=None)
+def test_corners_of_a_cost_that_cannot_be_seen_into(
+    widths: list[int], m: int, seed: int, active: bool
+) -> None:
+    rng = np.random.default_rng(seed)
+    widths = [*widths, 1]
+    parameters: Tensors = {}
+    for l, (k, n) in enumerate(pairwise(widths), start=1):
+        parameters[f"W{l}"] = rng.integers(-2, 3, (n, k)).astype(float)
+        parameters[f"b{l}"] = np.zeros((n, 1))
+    net = fastgc.Network(rng.integers(-1, 2, (widths[0], m)), rng.integers(2, size=m))
+    gradients = _with_slope_at_zero(net, parameters, 1.0 if active else 0.0)
+    # of a saturated output a backward pass has few digits, and this cost does not say so
+    assume(np.abs(gradients[f"b{len(widths) - 1}"]).max() > 1e-7)
+    report = fastgc.check(lambda p: net(p), parameters, gradients)
+    assert report.verdict != "wrong", str(report)
+
+
+def test_corners_that_cancel_are_no_smooth_place() -> None:
+    # at 0 the one term's slope jumps up, the other's down: J is smooth along the axis
+    def cost(w: Any) -> float:
+        return float(np.maximum(w[0] + w[1], 0) - np.maximum(w[0] - w[1], 0) + 0.1 * w[0])
+
+    zero = np.zeros(2)
+    for slope in (0.1, 1.1, -0.9):  # both inactive, the first active, the second active
+        report = fastgc.check(cost, zero, np.array([slope, 0.0]))
+        assert report.verdict != "wrong", slope
+    assert fastgc.check(cost, np.array([0.5, 0.1]), np.array([0.7, 2.0])).verdict == "wrong"
+
+
+def test_a_cost_that_is_finite_a_shorter_step_away() -> None:
+    def cost(w: Any) -> float:
+        return float(np.log(w)) if w > 0 else math.nan
+
+    at = 6e-8  # a step of 1e-7 leads below 0
+    assert fastgc.check(cost, at, 1 / at).verdict != "wrong"
+    report = fastgc.check(cost, at, 2 / at)
+    assert not report.ok
+
+
+def test_entries_at_rounding_level_are_counted() -> None:
+    case = NetworkCase("saturated", (3, 2, 4), 1, "silu", loss="softmax", seed=1113)
+    net, parameters = case.build()
+    parameters["b2"][int(net.Y[0])] += 200.0
+    report = fastgc.check(net, parameters, backward(net, parameters))
+    assert report.ok
+    assert 0 < report.tensors["W2"].at_rounding <= report.tensors["W2"].size
+    assert f"correct, {report.tensors['W2'].at_rounding} by rounding" in str(report)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastgc.noise import POINTS, noise_of_cost, table_noise, uncertainty_of_differences
+from fastgc.noise import AGAIN, POINTS, noise_of_cost, table_noise, uncertainty_of_differences
 from fastgc.problem import Problem, pose
 from tests.cases import NETWORKS, lab_case
 
@@ -40,7 +40,8 @@ def test_noise_of_a_cost(sigma: float) -> None:
 
     found, evaluations = measure(pose(cost, np.linspace(0.1, 1, 10)))
     assert sigma / 5 < found < 5 * sigma
-    assert evaluations in (POINTS, 2 * POINTS)  # more noise than rounding is measured again
+    # more noise than rounding is measured again, and the cost tried for randomness
+    assert evaluations in (POINTS, 2 * POINTS + AGAIN)
 
 
 def test_a_cost_in_single_precision_takes_longer_steps() -> None:

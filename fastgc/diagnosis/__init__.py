@@ -84,8 +84,8 @@ def _one_norm(
     alone = len(found) == 1 and len(tensors) > 1
     if alone:
         norm = float(np.linalg.norm(tensors[next(iter(found))].g))
-    elif any(not e.at_fault and e.found.any() for e in tensors.values()):
-        return found
+    elif not all(e.at_fault or kinds.is_multiple(e, shrunk[0]) for e in tensors.values()):
+        return found  # a tensor is right that clipping would have shrunk
     if not kinds.is_round(norm):
         return found
     of = "its norm" if alone else "the norm of all tensors"

@@ -128,8 +128,12 @@ class Evidence:
         return not explain or _norm(errors[known]) <= left
 
     def moved(self) -> "Evidence":
-        """With the largest slack everywhere, for hypotheses that move entries about."""
-        return replace(self, slack=np.full_like(self.slack, self.slack.max()))
+        """For hypotheses that move entries about: the largest slack everywhere, none left out."""
+        return replace(
+            self,
+            slack=np.full_like(self.slack, self.slack.max()),
+            known=np.ones_like(self.known),
+        )
 
     def part(self, at: NDArray[np.intp], shape: tuple[int, ...]) -> "Evidence":
         """The entries `at` alone, as a tensor of that shape."""

@@ -1,0 +1,104 @@
+"""What fastgc sees inside a Network: exact differences in NumPy, and what is built on them."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from mpmath import mp, mpf
+
+import fastgc
+from fastgc.activations import ACTIVATIONS, CHANGES, slopes
+from fastgc.losses import LOSSES
+from fastgc.problem import pose
+from fastgc.rounding import rounding_of_gradients
+from tests import exact
+from tests.bugs import Pass
+from tests.cases import NetworkCase, backward, other_backward
+from tests.strategies import networks
+
+POINTS = [*np.linspace(-40, 40, 33), -1e-9, 1e-9, 0.3, -0.7, 1e-300]
+STEPS = [sign * d for d in (1.0, 0.37, 1e-3, 2.0**-40) for sign in (1, -1)]
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_changes_of_activations(name: str) -> None:
+    with mp.workdps(50):
+        for d in STEPS:
+            z = np.array([*POINTS, -1.2784645427610738])
+            found = CHANGES[name](z, d)
+            for at, change in zip(z, found, strict=True):
+                activate = exact._ACTIVATIONS[name]
+                wanted = activate(mpf(float(at)) + mpf(d)) - activate(mpf(float(at)))
+                error = abs(mpf(float(change)) - wanted)
+                assert error <= max(1e-13 * abs(wanted), 1e-15 * abs(d)), (at, d)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_changes_of_losses(loss: str) -> None:
+    rng = np.random.default_rng(0)
+    n, m = 4, 60
+    z = rng.standard_normal((n, m)) * np.repeat([0.3, 3.0, 30.0], m // 3)
+    Y: Any = rng.random((n, m))
+    if loss == "softmax":
+        Y = rng.integers(n, size=m)
+    labels = LOSSES[loss].labels(Y if loss == "softmax" else np.array(Y))
+    identity = {"W1": np.eye(n), "b1": np.zeros((n, 1))}
+    for d in (0.5, -0.5, 1e-7, 2.0**-40, -(2.0**-40)):
+        found = LOSSES[loss].change(z, labels, d)
+        for s in range(0, m, 7):
+            for k in range(n):
+                one = fastgc.Network(z[:, [s]], Y[..., [s]], loss=loss)
+                with mp.workdps(50):
+                    moved = exact.rows({"W1": identity["W1"], "b1": identity["b1"]})
+                    before = exact.cost(one, moved)
+                    moved["b1"][k][0] += mpf(d)
+                    wanted = exact.cost(one, moved) - before
+                error = abs(mpf(float(found[k, s])) - wanted)
+                assert error <= max(1e-12 * abs(wanted), 3e-15 * abs(d)), (loss, k, s, d)
+
+
+def test_slopes_at_a_corner_are_those_of_most_backward_passes() -> None:
+    assert slopes("relu", np.array([0.0, -1.0, 1e-9])).tolist() == [0.0, 0.0, 1.0]
+    assert slopes("leaky_relu", np.array([0.0, 1.0])) == pytest.approx([0.01, 1.0])
+
+
+@given(case=networks(max_depth=5))
+@settings(max_examples=80, deadline=None)
+def test_sensitivities_are_those_of_backpropagation(case: NetworkCase) -> None:
+    net, parameters = case.build()
+    inside = pose(net, parameters).inside
+    assert inside is not None
+    right = Pass(net, parameters)
+    for D, wanted in zip(inside.sensitivities, right.dZ[1:], strict=True):
+        np.testing.assert_allclose(D.T, wanted, rtol=1e-9, atol=1e-11 * (1 + np.abs(wanted).max()))
+
+
+@pytest.mark.parametrize("scale", [1.0, 10.0, 100.0])
+@pytest.mark.parametrize("seed", range(40))
+def test_two_right_passes_differ_by_no_more_than_rounding(scale: float, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    depth = int(rng.integers(2, 6))
+    case = NetworkCase(
+        "deep", tuple(int(n) for n in rng.integers(1, 9, depth + 1)), 5,
+        tuple(str(rng.choice(sorted(ACTIVATIONS))) for _ in range(depth - 1)), scale=scale, seed=seed,
+    )  # fmt: skip
+    net, parameters = case.build()
+    problem = pose(net, parameters)
+    assert problem.inside is not None
+    bound = rounding_of_gradients(problem.inside)
+    one, other = backward(net, parameters), other_backward(net, parameters)
+    for name, part in problem.layout.tensors():
+        apart = np.abs(one[name] - other[name]).ravel()
+        size = np.abs(one[name]).max()
+        assert (apart <= 2e-7 * size + bound[part]).all()
+
+
+def test_the_bound_of_rounding_is_no_licence() -> None:
+    net, parameters = NetworkCase("plain", (2, 3, 3, 1), 4, "relu", loss="squared").build()
+    problem = pose(net, parameters)
+    assert problem.inside is not None
+    bound = rounding_of_gradients(problem.inside)
+    right = backward(net, parameters)
+    size = max(np.abs(g).max() for g in right.values())
+    assert bound.max() < 1e-13 * size

@@ -1,0 +1,115 @@
+"""against=: whether a Network computes the caller's own cost."""
+
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+import fastgc
+from fastgc import lab
+from tests.cases import NetworkCase, Tensors, backward, lab_case, plain_cost, plain_forward
+from tests.strategies import networks
+
+
+def test_the_labs_cost_is_the_networks() -> None:
+    X, Y, parameters, right, faulty = lab_case()
+    calls = 0
+
+    def own(p: Any) -> float:
+        nonlocal calls
+        calls += 1
+        return float(lab.forward_propagation_n(X, Y, p)[0])
+
+    report = fastgc.check(fastgc.Network(X, Y), parameters, right, against=own)
+    assert report.ok
+    assert report.against is not None
+    assert report.against < 1e-12
+    assert re.search(r"\nthe Network is the cost of yours to within \de-1\d\n", str(report))
+    plain = fastgc.check(fastgc.Network(X, Y), parameters, right)
+    assert report.evaluations == plain.evaluations + calls
+    assert plain.against is None
+    # a wrong gradient is told as before
+    assert not fastgc.check(fastgc.Network(X, Y), parameters, faulty, against=own).ok
+
+
+@given(case=networks(min_scale=0.3))
+@settings(max_examples=40, deadline=None)
+def test_a_network_is_like_itself(case: NetworkCase) -> None:
+    net, parameters = case.build()
+    gradients = backward(net, parameters)
+    report = fastgc.check(net, parameters, gradients, against=lambda p: net(p))
+    assert report.against == 0.0
+
+
+def _decayed(X: Any, Y: Any, p: Tensors) -> float:
+    return plain_forward(X, Y, p) + 1e-5 * float((p["W1"] ** 2).sum())
+
+
+@pytest.mark.parametrize(
+    ("own", "words"),
+    [
+        (lambda X, Y, p: X.shape[1] * plain_forward(X, Y, p), "at the parameters given it is 2.407"),
+        (lambda X, Y, p: plain_forward(X, Y, p) + 1e-4, "they differ by 0.0001"),
+        (_decayed, "a sum over the samples where the Network takes the mean, a factor ½, weight decay?"),
+        (lambda X, Y, p: plain_forward(X, 1 - Y, p), "does not compute the cost passed as against="),
+        (lambda X, Y, p: 3 * plain_forward(X, Y, p), "3 times the Network's"),
+    ],
+    ids=["sum", "offset", "decay", "labels", "factor"],
+)
+def test_another_cost_is_refused(own: Any, words: str) -> None:
+    X, Y, parameters, right, _ = lab_case()
+    with pytest.raises(ValueError, match=re.escape(words)):
+        fastgc.check(fastgc.Network(X, Y), parameters, right, against=lambda p: own(X, Y, p))
+
+
+def test_a_difference_away_from_the_parameters_is_found() -> None:
+    # leaky and plain ReLU agree where no unit is silent
+    X, Y = np.ones((2, 3)), np.array([1.0, 0.0, 1.0])
+    parameters = {
+        "W1": np.full((3, 2), 0.1), "b1": np.full((3, 1), -0.1),
+        "W2": np.ones((1, 3)), "b2": np.zeros((1, 1)),
+    }  # fmt: skip
+    net = fastgc.Network(X, Y, activation="leaky_relu")
+    assert net(parameters) == pytest.approx(plain_cost(X, Y, parameters))
+    with pytest.raises(
+        ValueError,
+        match="near the parameters given, not at them it is .* another activation, loss or weight decay",
+    ):
+        fastgc.check(
+            net, parameters, backward(net, parameters), against=lambda p: plain_cost(X, Y, p)
+        )
+
+
+def test_a_cost_that_ends_away_from_the_parameters_is_compared_closer_by() -> None:
+    net, parameters = NetworkCase("one", (3, 1), 5).build()
+
+    def own(p: Any) -> float:
+        if any(np.abs(p[name] - parameters[name]).max() > 0.02 for name in p):
+            raise ZeroDivisionError
+        return net(p)
+
+    report = fastgc.check(net, parameters, backward(net, parameters), against=own)
+    assert report.against == 0.0
+
+
+def test_what_cannot_be_compared() -> None:
+    net, parameters = NetworkCase("one", (3, 1), 5).build()
+    gradients = backward(net, parameters)
+    with pytest.raises(ValueError, match="against= compares a fastgc.Network with a cost of your own"):
+        fastgc.check(lambda p: net(p), parameters, gradients, against=net)
+    with pytest.raises(TypeError, match="against is a int; wanted a function of the parameters"):
+        fastgc.check(net, parameters, gradients, against=3)  # type: ignore[arg-type]  # the mistake
+    with pytest.raises(TypeError, match="the cost returned None; wanted a float"):
+        fastgc.check(net, parameters, gradients, against=lambda p: None)
+
+    class OwnError(Exception):
+        pass
+
+    def raises(p: Any) -> float:
+        raise OwnError("mine")
+
+    with pytest.raises(OwnError, match="mine") as caught:
+        fastgc.check(net, parameters, gradients, against=raises)
+    assert caught.value.__notes__ == ["fastgc: the cost raised this at the parameters as given"]
