@@ -116,7 +116,7 @@ def check(
     began = time.perf_counter()
     tolerance = require_number(tolerance, "tolerance")
     memory, threads = require_resources(memory, threads, progress)
-    problem, method, epsilon, loading = _prepare(
+    problem, method, asked, loading = _prepare(
         cost, parameters, method, epsilon, vectorized, reseed, memory, progress
     )
     own = _posed_against(against, problem, parameters, reseed)
@@ -135,7 +135,7 @@ def check(
         if own is not None:
             apart, evaluations = require_same_cost(problem, own, memory)
             spent += evaluations
-        step, evaluations = _step(problem, base, epsilon)
+        step, evaluations = _step(problem, base, asked)
         spent += evaluations
 
         def look(entries: Entries | None, step: Step) -> Approximation:
@@ -219,15 +219,15 @@ def numerical_gradient(
     {'a': 5.0, 'b': 2.0}
     """
     memory, threads = require_resources(memory, threads, progress)
-    problem, method, epsilon, _ = _prepare(
+    problem, method, asked, _ = _prepare(
         cost, parameters, method, epsilon, vectorized, reseed, memory, progress
     )
     with _at_work(
         problem, METHODS[method].evaluations(problem), memory, threads, progress
     ) as resources:
         # its noise matters to no verdict here, but to a step of its own choice
-        base, _ = _base(problem, measured=epsilon == "auto", memory=memory)
-        step, _ = _step(problem, base, epsilon)
+        base, _ = _base(problem, measured=asked == "auto", memory=memory)
+        step, _ = _step(problem, base, asked)
         found = METHODS[method].approximate(problem, None, base, step, resources)
     return problem.layout.build(problem.layout.views(found.gradapprox))
 
@@ -288,8 +288,8 @@ def _posed_against(
         return None
     if problem.inside is None:
         raise ValueError(
-            "against= compares a fastgc.Network with a cost of your own, and the cost to be checked "
-            "is a function already. Leave it out"
+            "against= compares a fastgc.Network with a cost of your own, and the cost to be "
+            "checked is a function already. Leave it out"
         )
     if not callable(against):
         raise TypeError(
@@ -307,9 +307,7 @@ def _base(problem: Problem, *, measured: bool, memory: int) -> tuple[Base, int]:
     return Base(cost, noise.sigma, noise.coarse), spent + noise.evaluations
 
 
-def _step(
-    problem: Problem, base: Base, epsilon: float | str
-) -> tuple[float | FloatArray, int]:
+def _step(problem: Problem, base: Base, epsilon: float | str) -> tuple[float | FloatArray, int]:
     """ε, and the evaluations spent on choosing it."""
     if isinstance(epsilon, str):
         return balanced_steps(problem, base)

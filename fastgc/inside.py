@@ -72,8 +72,7 @@ class Inside:
         """The slope of each hidden activation at its Z_lᵀ, (m, n_l), by exact differences."""
         _, Zs = self.values
         return [
-            slopes(layer.activation, Z)
-            for layer, Z in zip(self.layers[:-1], Zs[:-1], strict=True)
+            slopes(layer.activation, Z) for layer, Z in zip(self.layers[:-1], Zs[:-1], strict=True)
         ]
 
     @cached_property

@@ -12,9 +12,9 @@ from itertools import pairwise
 
 import numpy as np
 
+from fastgc.inside import UNIT_ROUNDOFF
 from fastgc.layout import FloatArray
 from fastgc.problem import Problem, random_cost, require_same_cost
-from fastgc.inside import UNIT_ROUNDOFF
 
 POINTS = 9
 

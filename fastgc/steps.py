@@ -44,9 +44,7 @@ def balanced_steps(problem: Problem, base: Base) -> tuple[FloatArray, int]:
     return steps, evaluations
 
 
-def _share(
-    problem: Problem, k: int, scale: float, base: Base, noise: float
-) -> tuple[float, int]:
+def _share(problem: Problem, k: int, scale: float, base: Base, noise: float) -> tuple[float, int]:
     """The best step of entry k over its scale, and the evaluations spent."""
     # the third difference itself is best where its noise, σ/H³, meets its truncation
     share = min(LONGEST, (noise / max(abs(base.cost), noise)) ** 0.2)

@@ -30,7 +30,10 @@ class Pass:
             Z = parameters[f"W{l}"] @ self.A[-1] + parameters[f"b{l}"]
             self.Z.append(Z)
             self.A.append(_VALUES[self.hidden[l - 1]](Z) if l < self.depth else Z)
-        self.slopes = [net.X, *(_SLOPES[f](Z) for f, Z in zip(self.hidden, self.Z[1:], strict=False))]
+        self.slopes = [
+            net.X,
+            *(_SLOPES[f](Z) for f, Z in zip(self.hidden, self.Z[1:], strict=False)),
+        ]
 
     @cached_property
     def dZ(self) -> list[Array]:
@@ -90,7 +93,9 @@ def _some(p: Pass, rng: Rng, wanted: str = "Wb", least: int = 1) -> str | None:
     return str(rng.choice(names)) if names else None
 
 
-def _in_one(change: Callable[[Array, Rng], Array | None], wanted: str = "Wb", least: int = 1) -> Plant:
+def _in_one(
+    change: Callable[[Array, Rng], Array | None], wanted: str = "Wb", least: int = 1
+) -> Plant:
     """A mistake in one tensor alone, made of its right gradient."""
 
     def plant(p: Pass, rng: Rng) -> tuple[Tensors, list[str]] | None:
@@ -143,20 +148,19 @@ def _entry(change: Callable[[float], float]) -> Callable[[Array, Rng], Array | N
     return wrong
 
 
-def _clipped(g: Array, rng: Rng) -> Array | None:
+def _clipped(g: Array, _: Rng) -> Array | None:
     sizes = np.sort(np.abs(g).ravel())
     limit = 0.9 * sizes[-2]
     return np.clip(g, -limit, limit) if limit > 0 else None
 
 
-def _clipped_norm(p: Pass, rng: Rng) -> tuple[Tensors, list[str]] | None:
+def _clipped_norm(p: Pass, _: Rng) -> tuple[Tensors, list[str]] | None:
     gradients = p.gradients()
     norm = float(np.sqrt(sum((g**2).sum() for g in gradients.values())))
     if not 0 < norm < np.inf:
         return None
     limit = float(f"{0.4 * norm:.0e}")
-    wrong = {name: g * (limit / norm) for name, g in gradients.items()}
-    return wrong, list(wrong)
+    return {name: np.asarray(g * (limit / norm)) for name, g in gradients.items()}, list(gradients)
 
 
 def _missing_decay(p: Pass, rng: Rng) -> tuple[Tensors, list[str]] | None:
@@ -180,19 +184,19 @@ def _extra_decay(kind: str) -> Plant:
 
 
 def _order(axis: int) -> Callable[[Array, Rng], Array | None]:
-    def wrong(g: Array, rng: Rng) -> Array | None:
+    def wrong(g: Array, _: Rng) -> Array | None:
         return np.roll(g, 1, axis=axis) if g.shape[axis] > 2 else None
 
     return wrong
 
 
-def _column_major(g: Array, rng: Rng) -> Array | None:
+def _column_major(g: Array, _: Rng) -> Array | None:
     if min(g.shape) < 2 or g.shape[0] == g.shape[1]:
         return None
     return np.ascontiguousarray(g.T.reshape(g.shape))
 
 
-def _transposed(g: Array, rng: Rng) -> Array | None:
+def _transposed(g: Array, _: Rng) -> Array | None:
     return g.T.copy() if g.shape[0] == g.shape[1] > 1 else None
 
 
@@ -208,7 +212,7 @@ def _swapped(p: Pass, rng: Rng) -> tuple[Tensors, list[str]] | None:
     return {**gradients, a: gradients[b], b: gradients[a]}, [a, b]
 
 
-def _single_precision(p: Pass, rng: Rng) -> tuple[Tensors, list[str]] | None:
+def _single_precision(p: Pass, _: Rng) -> tuple[Tensors, list[str]] | None:
     f = np.float32
     m, gradients = f(p.net.m), {}
     d = p.dZ[-1].astype(f)
@@ -255,7 +259,7 @@ def _dZ(make: Callable[[Pass, int, Rng], Array | None]) -> Plant:
     return plant
 
 
-def _twice(p: Pass, l: int, rng: Rng) -> Array | None:
+def _twice(p: Pass, l: int, _: Rng) -> Array | None:
     binary = p.hidden[l - 1] in ("relu", "identity")  # whose square is the same
     return None if binary else p.dZ[l] * p.slopes[l]
 
@@ -272,22 +276,22 @@ def _other_derivative(p: Pass, l: int, rng: Rng) -> Array | None:
     return p.dA(l) * others[rng.integers(len(others))] if others else None
 
 
-def _at_A(p: Pass, l: int, rng: Rng) -> Array | None:
+def _at_A(p: Pass, l: int, _: Rng) -> Array | None:
     if p.hidden[l - 1] in ("relu", "leaky_relu", "identity"):
         return None
     return p.dA(l) * _SLOPES[p.hidden[l - 1]](p.A[l])
 
 
-def _inverted(p: Pass, l: int, rng: Rng) -> Array | None:
+def _inverted(p: Pass, l: int, _: Rng) -> Array | None:
     return p.dA(l) * (p.Z[l] <= 0) if p.hidden[l - 1] == "relu" else None
 
 
-def _not_transposed(p: Pass, l: int, rng: Rng) -> Array | None:
+def _not_transposed(p: Pass, l: int, _: Rng) -> Array | None:
     W = p.parameters[f"W{l + 1}"]
     return (W @ p.dZ[l + 1]) * p.slopes[l] if W.shape[0] == W.shape[1] > 1 else None
 
 
-def _labels(p: Pass, rng: Rng) -> tuple[Tensors, list[str]] | None:
+def _labels(p: Pass, _: Rng) -> tuple[Tensors, list[str]] | None:
     z = p.Z[-1]
     if p.net.loss == "squared":
         wrong = z
@@ -299,7 +303,7 @@ def _labels(p: Pass, rng: Rng) -> tuple[Tensors, list[str]] | None:
     return p.gradients(p.depth, wrong), [f"W{p.depth}", f"b{p.depth}"]
 
 
-def _output_twice(p: Pass, rng: Rng) -> tuple[Tensors, list[str]] | None:
+def _output_twice(p: Pass, _: Rng) -> tuple[Tensors, list[str]] | None:
     if p.net.loss != "logistic":
         return None
     a = _sigmoid(p.Z[-1])
@@ -327,7 +331,7 @@ def _Z_for_A(p: Pass, rng: Rng) -> tuple[Tensors, list[str]] | None:
     return {**p.gradients(), f"W{l}": wrong}, [f"W{l}"]
 
 
-def _stale(p: Pass, rng: Rng) -> tuple[Tensors, list[str]] | None:
+def _stale(p: Pass, _: Rng) -> tuple[Tensors, list[str]] | None:
     """The gradients at θ + α g, from which a step of α would have led here: a fixed point in g."""
     gradients = p.gradients()
     norm = float(np.sqrt(sum((g**2).sum() for g in gradients.values())))
@@ -335,7 +339,7 @@ def _stale(p: Pass, rng: Rng) -> tuple[Tensors, list[str]] | None:
     if not norm > 0:
         return None
     alpha = 0.01 * size / norm
-    for _ in range(60):
+    for _round in range(60):
         before = gradients
         moved = {name: v + alpha * gradients[name] for name, v in p.parameters.items()}
         gradients = Pass(p.net, moved).gradients()

@@ -64,7 +64,9 @@ def test_the_report_says_so() -> None:
         gradients[name] = gradients[name].astype(np.float32)
     report = fastgc.check(net, parameters, gradients)
     assert report.ok
-    assert "tolerance 2e-07 for each entry; W1 and b1 are float32, and held to 0.0001\n" in str(report)
+    assert "tolerance 2e-07 for each entry; W1 and b1 are float32, and held to 0.0001\n" in str(
+        report
+    )
     assert (report.tensors["W1"].dtype, report.tensors["W1"].tolerance) == ("float32", 1e-4)
     assert (report.tensors["W2"].dtype, report.tensors["W2"].tolerance) == ("float64", 2e-7)
     assert "float32" in report._repr_html_()

@@ -20,7 +20,9 @@ CASES = {
     "relu": NetworkCase("relu", (6, 6, 6, 6, 2), 9, "relu", weight_decay=0.3, scale=1.4, seed=3),
     "tanh": NetworkCase("tanh", (5, 7, 7, 3), 8, "tanh", loss="squared", seed=4),
     "softmax": NetworkCase("softmax", (5, 6, 6, 4), 8, "silu", loss="softmax", seed=5),
-    "mixed": NetworkCase("mixed", (4, 6, 8, 6, 2), 7, ("leaky_relu", "sigmoid", "softplus"), seed=6),
+    "mixed": NetworkCase(
+        "mixed", (4, 6, 8, 6, 2), 7, ("leaky_relu", "sigmoid", "softplus"), seed=6
+    ),
 }
 
 
@@ -116,7 +118,13 @@ def test_factors_of_the_batch() -> None:
 
 @pytest.mark.parametrize(
     ("factor", "shown"),
-    [(1.00001, "1.000010"), (0.5, "0.500"), (-2.0, "−2.000"), (1234.5, "1234.500"), (1e-5, "1e-05")],
+    [
+        (1.00001, "1.000010"),
+        (0.5, "0.500"),
+        (-2.0, "−2.000"),
+        (1234.5, "1234.500"),
+        (1e-5, "1e-05"),
+    ],
 )
 def test_factors_have_the_digits_they_need(factor: float, shown: str) -> None:
     def scaled(g: Tensors, _: Tensors) -> None:
@@ -178,7 +186,9 @@ def test_kinds_of_a_cost_that_cannot_be_seen_into() -> None:
         assert found is not None, kind
         assert found.kind == kind, f"{kind}: {found}"
         if kind == "decay":
-            assert found.text == "the numerical gradient + 0.01 · a: weight decay that the cost lacks"
+            assert (
+                found.text == "the numerical gradient + 0.01 · a: weight decay that the cost lacks"
+            )
         other = report.tensors["b" if name == "a" else "a"]
         assert other.diagnosis is None
         if name == "a":

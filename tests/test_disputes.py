@@ -206,12 +206,9 @@ def _with_slope_at_zero(net: fastgc.Network, parameters: Tensors, slope: float) 
     widths=st.lists(st.integers(1, 5), min_size=2, max_size=4),
     m=st.integers(1, 6),
     seed=st.integers(0, 10**6),
-    active=st.booleans(),
 )
 @settings(max_examples=150, deadline=None)
-def test_corners_of_a_cost_that_cannot_be_seen_into(
-    widths: list[int], m: int, seed: int, active: bool
-) -> None:
+def test_corners_of_a_cost_that_cannot_be_seen_into(widths: list[int], m: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     widths = [*widths, 1]
     parameters: Tensors = {}
@@ -219,7 +216,7 @@ def test_corners_of_a_cost_that_cannot_be_seen_into(
         parameters[f"W{l}"] = rng.integers(-2, 3, (n, k)).astype(float)
         parameters[f"b{l}"] = np.zeros((n, 1))
     net = fastgc.Network(rng.integers(-1, 2, (widths[0], m)), rng.integers(2, size=m))
-    gradients = _with_slope_at_zero(net, parameters, 1.0 if active else 0.0)
+    gradients = _with_slope_at_zero(net, parameters, 0.0)
     # of a saturated output a backward pass has few digits, and this cost does not say so
     assume(np.abs(gradients[f"b{len(widths) - 1}"]).max() > 1e-7)
     report = fastgc.check(lambda p: net(p), parameters, gradients)

@@ -50,10 +50,19 @@ def _decayed(X: Any, Y: Any, p: Tensors) -> float:
 @pytest.mark.parametrize(
     ("own", "words"),
     [
-        (lambda X, Y, p: X.shape[1] * plain_forward(X, Y, p), "at the parameters given it is 2.407"),
+        (
+            lambda X, Y, p: X.shape[1] * plain_forward(X, Y, p),
+            "at the parameters given it is 2.407",
+        ),
         (lambda X, Y, p: plain_forward(X, Y, p) + 1e-4, "they differ by 0.0001"),
-        (_decayed, "a sum over the samples where the Network takes the mean, a factor ½, weight decay?"),
-        (lambda X, Y, p: plain_forward(X, 1 - Y, p), "does not compute the cost passed as against="),
+        (
+            _decayed,
+            "a sum over the samples where the Network takes the mean, a factor ½, weight decay?",
+        ),
+        (
+            lambda X, Y, p: plain_forward(X, 1 - Y, p),
+            "does not compute the cost passed as against=",
+        ),
         (lambda X, Y, p: 3 * plain_forward(X, Y, p), "3 times the Network's"),
     ],
     ids=["sum", "offset", "decay", "labels", "factor"],
@@ -75,7 +84,7 @@ def test_a_difference_away_from_the_parameters_is_found() -> None:
     assert net(parameters) == pytest.approx(plain_cost(X, Y, parameters))
     with pytest.raises(
         ValueError,
-        match="near the parameters given, not at them it is .* another activation, loss or weight decay",
+        match=r"near the parameters given, not at them it is .* another activation, loss or weight decay",
     ):
         fastgc.check(
             net, parameters, backward(net, parameters), against=lambda p: plain_cost(X, Y, p)
@@ -97,7 +106,9 @@ def test_a_cost_that_ends_away_from_the_parameters_is_compared_closer_by() -> No
 def test_what_cannot_be_compared() -> None:
     net, parameters = NetworkCase("one", (3, 1), 5).build()
     gradients = backward(net, parameters)
-    with pytest.raises(ValueError, match="against= compares a fastgc.Network with a cost of your own"):
+    with pytest.raises(
+        ValueError, match=r"against= compares a fastgc\.Network with a cost of your own"
+    ):
         fastgc.check(lambda p: net(p), parameters, gradients, against=net)
     with pytest.raises(TypeError, match="against is a int; wanted a function of the parameters"):
         fastgc.check(net, parameters, gradients, against=3)  # type: ignore[arg-type]  # the mistake
@@ -107,7 +118,7 @@ def test_what_cannot_be_compared() -> None:
     class OwnError(Exception):
         pass
 
-    def raises(p: Any) -> float:
+    def raises(_: Any) -> float:
         raise OwnError("mine")
 
     with pytest.raises(OwnError, match="mine") as caught:

@@ -309,7 +309,9 @@ def test_a_notebook_gets_a_table(reports: tuple[fastgc.Report, fastgc.Report]) -
     assert "<script>" not in hostile._repr_html_()
     assert "&lt;script&gt;" in hostile._repr_html_()
     many = fastgc.check(
-        lambda p: sum(p.values()), {f"p{i}": 1.0 for i in range(60)}, {f"p{i}": 1.0 for i in range(60)}
+        lambda p: sum(p.values()),
+        {f"p{i}": 1.0 for i in range(60)},
+        {f"p{i}": 1.0 for i in range(60)},
     )
     assert "and 10 more" in many._repr_html_()
 

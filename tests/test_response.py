@@ -14,7 +14,7 @@ from mpmath import mp, mpf
 
 import fastgc
 from fastgc import kernels
-from fastgc.activations import ACTIVATIONS, CHANGES, LEAKY_SLOPE, slopes
+from fastgc.activations import ACTIVATIONS, LEAKY_SLOPE, slopes
 from fastgc.methods import METHODS, Approximation, Base, Resources
 from fastgc.problem import Problem, pose
 from fastgc.response import SAFETY

@@ -80,7 +80,7 @@ def test_a_single_precision_cost_is_never_accused(seed: int, size: int, scale: f
 
     right = A.T @ (1 / (1 + np.exp(-(A @ w))))
     for epsilon in (None, "auto", 1e-3):
-        report = fastgc.check(cost, w, right, epsilon=epsilon)  # type: ignore[arg-type]  # a literal
+        report = fastgc.check(cost, w, right, epsilon=epsilon)
         assert report.verdict != "wrong", str(report)
 
 

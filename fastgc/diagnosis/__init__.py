@@ -22,10 +22,10 @@ __all__ = ["Diagnosis", "diagnose"]
 
 def diagnose(problem: Problem, claim: Claim, findings: Findings) -> dict[str, Diagnosis]:
     """What is wrong with each tensor that is, by name."""
+    if max(findings.tally.worst) < DISAGREE:
+        return {}
     tensors = _evidence(problem, claim, findings)
     faulty = [name for name, e in tensors.items() if e.at_fault]
-    if not faulty:
-        return {}
     inside = problem.inside
     around = kinds.Surroundings(
         m=None if inside is None else inside.net.m,

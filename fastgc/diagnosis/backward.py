@@ -6,7 +6,7 @@ Arrays of samples are transposed, (m, n), as there.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -36,7 +36,7 @@ class Variant(NamedTuple):
 
     kind: str
     text: str
-    dZ: FloatArray
+    dZ: FloatArray  # noqa: N815  a name of the mathematics
 
 
 def explain(
@@ -160,17 +160,17 @@ def _gradient(
         return lambda at: (dZ.sum(axis=0) / m + e.fixed)[at]
     below = inside.values[0][l - 1] if A is None else A
 
-    def weights(at: object) -> FloatArray:
+    def weights(at: Any) -> FloatArray:
         if isinstance(at, slice):
-            return (dZ.T @ below).ravel() / m + e.fixed
+            return np.asarray((dZ.T @ below).ravel() / m + e.fixed)
         rows, columns = np.divmod(at, e.shape[1])
-        return (dZ[:, rows] * below[:, columns]).sum(axis=0) / m + e.fixed[at]
+        return np.asarray((dZ[:, rows] * below[:, columns]).sum(axis=0) / m + e.fixed[at])
 
     return weights
 
 
 def _terms(inside: Inside, l: int, e: Evidence) -> tuple[FloatArray, FloatArray]:
-    """dZ_lᵀ (m, n) and the inputs (m, k) whose products, summed over the samples, are the gradient."""
+    """dZ_lᵀ (m, n) and the inputs (m, k): the gradient is the sum of their products."""
     dZ = inside.sensitivities[l - 1]
     below = inside.values[0][l - 1] if e.name == f"W{l}" else np.ones((inside.net.m, 1))
     return dZ, below

@@ -1,4 +1,4 @@
-"""What a diagnosis rests on: one tensor's gradient as given and as found, and what reproduces it."""
+"""What a diagnosis rests on: a tensor's gradient as given and as found, and what fits it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -110,9 +110,7 @@ class Evidence:
             growth: how many times larger than that of `found` its rounding may be.
         """
         with np.errstate(all="ignore"):
-            if self.probe.size < self.g.size and not self._within(
-                hypothesis, self.probe, growth
-            ):
+            if self.probe.size < self.g.size and not self._within(hypothesis, self.probe, growth):
                 return False
             return self._within(hypothesis, slice(None), growth, explain=self.at_fault)
 
@@ -145,8 +143,10 @@ class Evidence:
 
 def _largest(values: FloatArray) -> NDArray[np.intp]:
     count = min(PROBE, int(np.count_nonzero(values >= 0)))
-    return np.argpartition(values, values.size - count)[values.size - count :] if count else (
-        np.empty(0, np.intp)
+    return (
+        np.argpartition(values, values.size - count)[values.size - count :]
+        if count
+        else (np.empty(0, np.intp))
     )
 
 

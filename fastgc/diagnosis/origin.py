@@ -33,9 +33,7 @@ def _by_layer(names: Sequence[str]) -> list[str]:
     return sorted(names, key=lambda name: (name[1:].rjust(9), name[:1] != "W"))
 
 
-def _of_layers(
-    depth: int, faulty: set[str], diagnoses: Mapping[str, Diagnosis]
-) -> list[str]:
+def _of_layers(depth: int, faulty: set[str], diagnoses: Mapping[str, Diagnosis]) -> list[str]:
     found: list[str] = []
     for l in range(depth, 0, -1):
         here = [name for name in (f"W{l}", f"b{l}") if name in faulty]

@@ -56,9 +56,10 @@ def some_samples(e: Evidence, dZ: FloatArray, A: FloatArray) -> Counted | None:
         if not 0 < size < m:
             continue
         for weight, also in ((1.0, ""), (m / size, ", and averaged over them alone")):
-            if fits(weight * counted):
+            weights = np.where(counted, weight, 0.0)
+            if fits(weights):
                 text = f"{_which(counted)}{also}"
-                return Counted(weight * counted, Diagnosis("samples", text, float(size)))
+                return Counted(weights, Diagnosis("samples", text, float(size)))
     return None
 
 

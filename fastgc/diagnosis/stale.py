@@ -11,9 +11,7 @@ from fastgc.layout import FloatArray
 ROUNDS = 8
 
 
-def stale(
-    inside: Inside, grad: FloatArray, tensors: Mapping[str, Evidence]
-) -> Diagnosis | None:
+def stale(inside: Inside, grad: FloatArray, tensors: Mapping[str, Evidence]) -> Diagnosis | None:
     """Whether `grad` is the gradient at θ + α grad, from which a step of α led to θ."""
     if not np.isfinite(grad).all():
         return None
@@ -55,9 +53,7 @@ def _gradient(inside: Inside, theta: FloatArray) -> FloatArray:
     """The gradient of the network at θ, by exact differences."""
     there = Inside(inside.net, inside.layers, theta)
     found = np.empty(theta.size)
-    for layer, below, D in zip(
-        there.layers, there.values[0], there.sensitivities, strict=True
-    ):
+    for layer, below, D in zip(there.layers, there.values[0], there.sensitivities, strict=True):
         rate = inside.net.weight_decay
         found[layer.W] = ((D.T @ below).ravel() + rate * theta[layer.W]) / inside.net.m
         found[layer.b] = D.sum(axis=0) / inside.net.m
