@@ -6,7 +6,7 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -98,7 +98,8 @@ def check(
     file: Annotated[Path, typer.Argument(metavar="FILE.npz", help="X, Y, W1, b1, …, dW1, db1, …")],
     method: Annotated[str, typer.Option(help=f"auto, {', '.join(METHODS)}.")] = "auto",
     epsilon: Annotated[
-        float | None, typer.Option(help="The step.  [default: the method's own]")
+        str | None,
+        typer.Option(help="The step, a number or auto.  [default: the method's own]"),
     ] = None,
     tolerance: Annotated[
         float, typer.Option(help="The relative error at which an entry still agrees.")
@@ -120,13 +121,14 @@ def check(
       fastgc check case.npz --json > report.json
     """
     try:
+        step = _step(epsilon)
         case = load_case(file)
         report = fastgc.check(
             case.network,
             case.parameters,
             case.gradients,
             method=method,
-            epsilon=epsilon,
+            epsilon=step,
             tolerance=tolerance,
         )
     except (ValueError, TypeError) as error:
@@ -205,6 +207,17 @@ def main() -> None:
     if status == INTERRUPTED:
         print("fastgc: interrupted", file=sys.stderr)
     sys.exit(status)
+
+
+def _step(text: str | None) -> float | Literal["auto"] | None:
+    if text is None:
+        return None
+    if text == "auto":
+        return "auto"
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f'--epsilon is "{text}"; wanted a number such as 1e-7, or auto') from None
 
 
 def _unusable(error: Exception) -> typer.Exit:

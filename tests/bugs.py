@@ -160,7 +160,8 @@ def _clipped_norm(p: Pass, _: Rng) -> tuple[Tensors, list[str]] | None:
     if not 0 < norm < np.inf:
         return None
     limit = float(f"{0.4 * norm:.0e}")
-    return {name: np.asarray(g * (limit / norm)) for name, g in gradients.items()}, list(gradients)
+    clipped: Tensors = {name: np.multiply(g, limit / norm) for name, g in gradients.items()}
+    return clipped, list(gradients)
 
 
 def _missing_decay(p: Pass, rng: Rng) -> tuple[Tensors, list[str]] | None:
@@ -219,8 +220,8 @@ def _single_precision(p: Pass, _: Rng) -> tuple[Tensors, list[str]] | None:
     for l in range(p.depth, 0, -1):
         W = p.parameters[f"W{l}"].astype(f)
         decay = f(p.net.weight_decay) / m * W
-        gradients[f"W{l}"] = np.float64(d @ p.A[l - 1].astype(f).T / m + decay)
-        gradients[f"b{l}"] = np.float64(d.sum(axis=1, keepdims=True) / m)
+        gradients[f"W{l}"] = (d @ p.A[l - 1].astype(f).T / m + decay).astype(float)
+        gradients[f"b{l}"] = (d.sum(axis=1, keepdims=True) / m).astype(float)
         if l > 1:
             d = (W.T @ d) * p.slopes[l - 1].astype(f)
     return gradients, list(gradients)

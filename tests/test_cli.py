@@ -191,7 +191,7 @@ CHANGES: list[tuple[dict[str, Any], str]] = [
     ({"activation": ["relu"]}, "activation names 1 hidden layers; the parameters have 2"),
     ({"loss": "hinge"}, 'loss is "hinge"; known are: logistic'),
     ({"loss": ["logistic", "softmax"]}, "loss has dtype <U8 and shape (2,); wanted a string"),
-    ({"weight_decay": -1.0}, "weight_decay is -1.0; wanted a finite number, 0 or more"),
+    ({"weight_decay": -1.0}, "weight_decay is -1.0; wanted a finite number that is not negative"),
     ({"weight_decay": [1.0, 2.0]}, "weight_decay has shape (2,); wanted one number"),
     ({"weight_decay": "much"}, "weight_decay has dtype <U4; wanted real numbers"),
 ]
@@ -273,7 +273,10 @@ def test_files_of_other_kinds(example: dict[str, Any], tmp_path: Path) -> None:
         (["check"], "Missing argument"),
         (["chekc", "x.npz"], "No such command"),
         (["check", "x.npz", "--fast"], "No such option"),
-        (["check", "x.npz", "--epsilon", "small"], "Invalid value for '--epsilon'"),
+        (
+            ["check", "x.npz", "--epsilon", "small"],
+            '--epsilon is "small"; wanted a number such as 1e-7, or auto',
+        ),
         (["check", "{case}", "--epsilon", "-1"], "epsilon is -1.0; wanted a finite number"),
         (["check", "{case}", "--tolerance", "nan"], "tolerance is nan; wanted a finite number"),
         (
@@ -363,3 +366,11 @@ def test_plan_of_nothing(options: tuple[str, ...], message: str) -> None:
     run = fastgc_command("plan", *options)
     assert run.returncode == 2
     assert message in one_line(run.stderr)
+
+
+def test_the_step_may_be_measured(tmp_path: Path) -> None:
+    path = str(tmp_path / "case.npz")
+    fastgc_command("example", path)
+    run = fastgc_command("check", path, "--method", "loop", "--epsilon", "auto", "--json")
+    assert run.returncode == 0
+    assert json.loads(run.stdout)["epsilon"] != 1e-7
