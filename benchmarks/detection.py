@@ -3,11 +3,14 @@
 Drawn networks, every mistake of tests/bugs.py in each of them, and right gradients by two backward
 passes, for every method; the checkers of other libraries on a fixed part of the cases. gradapprox
 is computed once for each network, method and step, and serves all mistakes.
-``python -m benchmarks.detection_report`` runs it and writes it up.
+``python -m benchmarks.detection_report`` runs it and writes it up; ``python -m benchmarks.detection
+[NETWORKS [RIGHT]]`` runs a small one.
 """
 
 import importlib.util
+import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
@@ -367,3 +370,37 @@ def run(networks: int, right: int, processes: int = 2) -> Study:
                 study.outcomes += outcomes
     study.seconds = time.perf_counter() - began
     return study
+
+
+def seen(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """The mistakes that are large enough to be seen."""
+    return [o for o in outcomes if o.mistake != RIGHT and o.size == "visible"]
+
+
+def misses(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """What is not as it should be: seen and not caught, other tensors named, right and accused."""
+    accused = [o for o in outcomes if o.mistake == RIGHT and o.verdict == "wrong"]
+    return accused + [o for o in seen(outcomes) if o.verdict != "wrong" or not o.tensors]
+
+
+def main() -> None:
+    """A small study: what is missed, what is called by another name; status 1 if any is missed."""
+    numbers = [int(text) for text in sys.argv[1:]]
+    study = run(*(numbers + [12, 40][len(numbers) :]))
+    bad = misses(study.outcomes)
+    for outcome in bad:
+        print("missed:", outcome)
+    caught = [o for o in seen(study.outcomes) if o.verdict == "wrong"]
+    misnamed = [o for o in caught if not o.kind_right]
+    for (mistake, kind), count in Counter((o.mistake, o.kind) for o in misnamed).most_common():
+        where = sorted({o.seed for o in misnamed if (o.mistake, o.kind) == (mistake, kind)})
+        print(f"{count} times {mistake} was called {kind}, networks {where[:6]}")
+    print(
+        f"{len(study.outcomes):,} verdicts, {len(bad)} missed; {len(misnamed)} of {len(caught):,} "
+        f"misnamed; {study.seconds:.0f} s"
+    )
+    sys.exit(1 if bad else 0)
+
+
+if __name__ == "__main__":
+    main()

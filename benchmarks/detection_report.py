@@ -11,26 +11,23 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks import fuzz
-from benchmarks.detection import RIGHT, Outcome, Study, run, small_networks, study_of_others
+from benchmarks.detection import (
+    RIGHT,
+    Outcome,
+    Study,
+    misses,
+    run,
+    seen,
+    small_networks,
+    study_of_others,
+)
 from fastgc.methods import METHODS
 from tests.bugs import MISTAKES
 
 ROOT = Path(__file__).parent.parent
 DOCUMENT = ROOT / "docs" / "detection.md"
 COMMAND = "python -m benchmarks.detection_report"
-
-
-def misses(outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """What is not as it should be: seen and not caught, other tensors named, right and accused."""
-    return [
-        o for o in outcomes
-        if (o.mistake == RIGHT and o.verdict == "wrong")
-        or (o.mistake != RIGHT and o.size == "visible" and (o.verdict != "wrong" or not o.tensors))
-    ]  # fmt: skip
-
-
-def _visible(study: Study) -> list[Outcome]:
-    return [o for o in study.outcomes if o.mistake != RIGHT and o.size == "visible"]
+NETWORKS, RIGHT_ALONE, BAD_INPUTS = 320, 2200, 100_000
 
 
 def table_of_mistakes(study: Study) -> list[str]:
@@ -99,7 +96,7 @@ def table_of_others(outcomes: Sequence[Outcome]) -> list[str]:
 
 
 def write_up(study: Study, others: Sequence[Outcome], fuzzed: fuzz.Outcome | None) -> str:
-    visible = _visible(study)
+    visible = seen(study.outcomes)
     caught = [o for o in visible if o.verdict == "wrong"]
     known = [o for o in caught if o.kind != "unknown"]
     right = [o for o in study.outcomes if o.mistake == RIGHT]
@@ -180,7 +177,7 @@ def _fuzz(outcome: fuzz.Outcome) -> list[str]:
 
 
 def line_for_readme(study: Study) -> str:
-    visible = _visible(study)
+    visible = seen(study.outcomes)
     right = [o for o in study.outcomes if o.mistake == RIGHT]
     caught = sum(o.verdict == "wrong" for o in visible)
     return (
@@ -197,17 +194,22 @@ def _share(part: int, whole: int) -> str:
     return f"{part:,} of {whole:,} ({100 * part / whole:.2f} %)"
 
 
-def write(networks: int, right: int, bad_inputs: int) -> None:
+def write(networks: int = NETWORKS, right: int = RIGHT_ALONE, bad_inputs: int = BAD_INPUTS) -> None:
     """Runs everything, and writes docs/detection.md and the README's line."""
     study = run(networks, right)
     others = study_of_others(small_networks())
     fuzzed = fuzz.run(bad_inputs) if bad_inputs else None
     DOCUMENT.write_text(write_up(study, others, fuzzed))
+    into_readme("detection", line_for_readme(study))
+
+
+def into_readme(part: str, text: str) -> None:
+    """Puts `text` between the README's comments that begin with `part` and "end of" it."""
     readme = ROOT / "README.md"
     readme.write_text(
         re.sub(
-            r"(<!-- detection, .*? -->\n).*?(<!-- end of detection -->)",
-            lambda found: found[1] + line_for_readme(study) + "\n" + found[2],
+            rf"(<!-- {part}, .*? -->\n).*?(<!-- end of {part} -->)",
+            lambda found: found[1] + text + "\n" + found[2],
             readme.read_text(),
             flags=re.DOTALL,
         )
@@ -216,9 +218,9 @@ def write(networks: int, right: int, bad_inputs: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--networks", type=int, default=320, help="with mistakes")
-    parser.add_argument("--right", type=int, default=2500, help="with right gradients alone")
-    parser.add_argument("--bad-inputs", type=int, default=100_000)
+    parser.add_argument("--networks", type=int, default=NETWORKS, help="with mistakes")
+    parser.add_argument("--right", type=int, default=RIGHT_ALONE, help="with right gradients alone")
+    parser.add_argument("--bad-inputs", type=int, default=BAD_INPUTS)
     options = parser.parse_args()
     write(options.networks, options.right, options.bad_inputs)
     print(DOCUMENT.read_text())

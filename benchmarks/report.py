@@ -1,12 +1,12 @@
 """Runs the benchmarks and writes them up: ``python -m benchmarks.report``.
 
-Everything goes into docs/benchmarks.md, the picture and three numbers into the README, and the
-ratios that `benchmarks.regression` holds to into recorded.json.
+Timings go into docs/benchmarks.md, the picture and three numbers into the README, and the ratios
+that `benchmarks.regression` holds to into recorded.json; then the study of detection into
+docs/detection.md.
 """
 
 import json
 import platform
-import re
 import subprocess
 import sys
 import tempfile
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 import fastgc
-from benchmarks import fresh, plot, regression
+from benchmarks import detection_report, fresh, plot, regression
 from benchmarks.bench_methods import CASES, LAB, PASS, PLAIN, network_case
 from fastgc.methods import METHODS
 from fastgc.threads import available_cores, one_blas_thread
@@ -221,16 +221,9 @@ def main() -> None:
             label = f"{name} ({table.info[case, name]['checks']})"
             peers.setdefault(label, {})[table.sizes[case]] = table.speed(case, name)
     plot.draw(docs / "benchmarks.svg", speeds, peers)
-    readme = ROOT / "README.md"
-    readme.write_text(
-        re.sub(
-            r"(<!-- speeds, .*? -->\n).*?(<!-- end of speeds -->)",
-            lambda found: found[1] + three_numbers(table) + "\n" + found[2],
-            readme.read_text(),
-            flags=re.DOTALL,
-        )
-    )
+    detection_report.into_readme("speeds", three_numbers(table))
     regression.record()
+    detection_report.write()
     print(text)
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fastgc.claim import Claim
 from fastgc.diagnosis.evidence import Diagnosis
 from fastgc.disputes import Findings
-from fastgc.layout import FloatArray, Layout, entry_name
+from fastgc.layout import FloatArray, Layout, entry_name, index_of
 from fastgc.requirements import require_count
 from fastgc.verdict import ENTRY_VERDICTS, Verdict, entry_scale, root_mean_square, verdict_of
 
@@ -73,8 +73,8 @@ class Arrays:
 
     def entry(self, tensor: str, place: int) -> Entry:
         """The entry of flat index `place`, of the tensor so named."""
-        index = tuple(int(i) for i in np.unravel_index(place, self.analytic.shape))
-        at = int(np.searchsorted(self.looked_at, place))
+        index = index_of(self.analytic.shape, place)
+        at = int(np.searchsorted(self.looked_at, place)) if self.looked_at.size else 0
         looked_at = at < self.looked_at.size and self.looked_at[at] == place
         return Entry(
             name=entry_name(tensor, index),

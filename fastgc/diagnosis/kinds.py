@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgc.diagnosis.evidence import Diagnosis, Evidence, exactly
-from fastgc.layout import entry_name
+from fastgc.layout import entry_name, index_of
 
 SINGLE = 1e-4  # relative errors of a backward pass in single precision
 
@@ -295,7 +295,7 @@ def _listed(what: str, lines: NDArray[np.intp]) -> str:
 
 
 def _address(e: Evidence, k: int) -> str:
-    return entry_name(e.name, tuple(int(i) for i in np.unravel_index(k, e.shape)))
+    return entry_name(e.name, index_of(e.shape, k))
 
 
 def _ratio(g: float, found: float) -> str:
