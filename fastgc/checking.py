@@ -5,7 +5,7 @@ What a caller passed is looked at here, once, before any work is done.
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -127,7 +127,7 @@ def check(
             reseed()
         gradients = gradients(layout.build(layout.views(problem.theta.copy())))
     claim = claim_of(layout, gradients, tolerance)
-    with _at_work(
+    with _AtWork(
         problem, METHODS[method].evaluations(problem), memory, threads, progress
     ) as resources:
         base, spent = _base(problem, measured=not exact, memory=memory)
@@ -222,7 +222,7 @@ def numerical_gradient(
     problem, method, asked, _ = _prepare(
         cost, parameters, method, epsilon, vectorized, reseed, memory, progress
     )
-    with _at_work(
+    with _AtWork(
         problem, METHODS[method].evaluations(problem), memory, threads, progress
     ) as resources:
         # its noise matters to no verdict here, but to a step of its own choice
@@ -314,20 +314,37 @@ def _step(problem: Problem, base: Base, epsilon: float | str) -> tuple[float | F
     return epsilon, 0
 
 
-@contextlib.contextmanager
-def _at_work(
-    problem: Problem, total: int, memory: int, threads: int | None, show: bool
-) -> Iterator[Resources]:
-    """What a method may use; shows a bar meanwhile, and holds BLAS to one thread for a Network."""
-    bar = Progress(total, enabled=show)
-    blas: Any = contextlib.nullcontext()
-    if problem.inside is not None and problem.inside.uses_threads:
-        blas = one_blas_thread()
-    # an underflow is harmless, and what overflows is reported as not finite; a cost that fastgc
-    # cannot see into runs under the caller's settings
-    with blas, np.errstate(all="ignore"), bar:
-        yield Resources(
+class _AtWork:
+    """What a method may use; shows a bar meanwhile, and holds BLAS to one thread for a Network.
+
+    A class, since a generator's context manager writes to the exceptions that pass through it.
+    """
+
+    def __init__(
+        self, problem: Problem, total: int, memory: int, threads: int | None, show: bool
+    ) -> None:
+        self.bar = Progress(total, enabled=show)
+        self.blas: Any = contextlib.nullcontext()
+        if problem.inside is not None and problem.inside.uses_threads:
+            self.blas = one_blas_thread()
+        # an underflow is harmless, and what overflows is reported as not finite; a cost that fastgc
+        # cannot see into runs under the caller's settings
+        self.signals = np.errstate(all="ignore")
+        self.resources = Resources(
             memory=memory,
             threads=available_cores() if threads is None else threads,
-            advance=bar.advance,
+            advance=self.bar.advance,
         )
+
+    def __enter__(self) -> Resources:
+        self.blas.__enter__()
+        self.signals.__enter__()
+        self.bar.__enter__()
+        return self.resources
+
+    def __exit__(self, *error: Any) -> None:
+        try:
+            self.bar.__exit__(*error)
+        finally:
+            self.signals.__exit__(*error)
+            self.blas.__exit__(None, None, None)

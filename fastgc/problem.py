@@ -3,7 +3,7 @@
 import contextlib
 import math
 import numbers
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -146,7 +146,7 @@ def _function_problem(cost: Cost, layout: Layout, theta: FloatArray) -> Problem:
 
     def evaluate(vector: FloatArray) -> float:
         arrays = layout.views(vector.copy())
-        with _noting(layout, theta, vector), np.errstate(**settings):
+        with _Noting(layout, theta, vector), np.errstate(**settings):
             value = cost(layout.build(arrays))
         if vector is theta:
             _refuse_writes(layout, theta, arrays)
@@ -167,7 +167,7 @@ def _vectorized_problem(cost: Cost, layout: Layout, theta: FloatArray) -> Proble
 
     def evaluate_stack(rows: FloatArray) -> FloatArray:
         arrays = [view.copy() for view in layout.views(rows)]
-        with _noting(layout, theta, rows[0], rows[-1]), np.errstate(**settings):
+        with _Noting(layout, theta, rows[0], rows[-1]), np.errstate(**settings):
             value = cost(layout.build(arrays))
         if rows.base is theta:
             _refuse_writes(layout, theta, arrays)
@@ -200,19 +200,27 @@ def _refuse_writes(layout: Layout, theta: FloatArray, arrays: list[FloatArray]) 
         )
 
 
-@contextlib.contextmanager
-def _noting(layout: Layout, theta: FloatArray, *vectors: FloatArray) -> Iterator[None]:
-    """Adds to an exception of the cost at which parameters it was raised."""
-    try:
-        yield
-    except Exception as error:
-        places = list(dict.fromkeys(_describe(layout, theta, vector) for vector in vectors))
-        where = (
-            f"at {places[0]}" if len(places) == 1 else f"in the stack from {' to '.join(places)}"
-        )
-        with contextlib.suppress(Exception):  # a class of its own may refuse it
-            error.add_note(f"fastgc: the cost raised this {where}")
-        raise
+class _Noting:
+    """Adds to an exception of the cost at which parameters it was raised.
+
+    A class, since a generator's context manager writes to the exception, which it may not allow.
+    """
+
+    def __init__(self, layout: Layout, theta: FloatArray, *vectors: FloatArray) -> None:
+        self.layout, self.theta, self.vectors = layout, theta, vectors
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, Exception):
+            described = (_describe(self.layout, self.theta, vector) for vector in self.vectors)
+            places = list(dict.fromkeys(described))
+            where = f"at {places[0]}"
+            if len(places) > 1:
+                where = f"in the stack from {' to '.join(places)}"
+            with contextlib.suppress(Exception):
+                error.add_note(f"fastgc: the cost raised this {where}")
 
 
 def _describe(layout: Layout, theta: FloatArray, vector: FloatArray) -> str:

@@ -2,6 +2,7 @@
 
 import collections
 import copy
+import dataclasses
 import fractions
 import math
 import pickle
@@ -406,6 +407,21 @@ def test_an_exception_of_the_cost_passes_with_a_note() -> None:
         fastgc.numerical_gradient(cost, {"W": W})
     assert caught.value.args == ("negative",)
     assert caught.value.__notes__ == ["fastgc: the cost raised this at W[1, 2] -1e-07"]
+
+
+def test_an_exception_that_cannot_be_written_to_passes_as_it_is() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Frozen(Exception):  # noqa: N818  named as what it is
+        code: int
+
+    def cost(w: Any) -> float:
+        if w[0, 0] > 1.0:
+            raise Frozen(7)
+        return float(w.sum())
+
+    with pytest.raises(Frozen) as caught:
+        fastgc.check(cost, W, W)
+    assert caught.value.code == 7
 
 
 def test_an_exception_at_the_parameters_and_in_a_stack() -> None:
