@@ -83,16 +83,37 @@ class Inside:
         differences in the place of derivatives. It serves bounds of rounding and the search for a
         mistake that is known to be there; no gradapprox comes from it.
         """
+        return self._carried_down(self.slopes)
+
+    def halfway(self) -> list[FloatArray]:
+        """`sensitivities` of a backward pass that takes the mean of both slopes at corners."""
+        slopes = []
+        for layer, slope, at in zip(self.layers, self.slopes, self.corners[:-1], strict=False):
+            mean = sum(CORNERED.get(layer.activation, (0.0, 0.0))) / 2
+            slopes.append(np.where(at, mean, slope))
+        return self._carried_down(slopes)
+
+    def _carried_down(self, slopes: list[FloatArray]) -> list[FloatArray]:
         loss, Z_L = LOSSES[self.net.loss], self.values[1][-1].T
+        labels = self.net.labels
         with np.errstate(all="ignore"):
-            rise = loss.change(Z_L, self.net.labels, STEP) - loss.change(
-                Z_L, self.net.labels, -STEP
-            )
+            rise = loss.change(Z_L, labels, STEP) - loss.change(Z_L, labels, -STEP)
             found = [np.ascontiguousarray(rise.T) / (2 * STEP)]
-            for layer, slope in zip(self.layers[:0:-1], self.slopes[::-1], strict=True):
+            for layer, slope in zip(self.layers[:0:-1], slopes[::-1], strict=True):
                 W = self.theta[layer.W].reshape(layer.n, layer.k)
                 found.append((found[-1] @ W) * slope)
         return found[::-1]
+
+    @cached_property
+    def gradient(self) -> FloatArray:
+        """What a backward pass with these `sensitivities` would return, (P,)."""
+        found = np.empty(self.theta.size)
+        rate, m = self.net.weight_decay, self.net.m
+        with np.errstate(all="ignore"):
+            for layer, A, D in zip(self.layers, self.values[0], self.sensitivities, strict=True):
+                found[layer.W] = ((D.T @ A).ravel() + rate * self.theta[layer.W]) / m
+                found[layer.b] = D.sum(axis=0) / m
+        return found
 
     @cached_property
     def corners(self) -> list[NDArray[np.bool_]]:
@@ -118,11 +139,12 @@ class Inside:
         )
 
     def forced(self) -> list[Forced]:
-        """The units at their corners, held on the left and on the right; none where none are."""
+        """The units at their corners, with the slopes that backward passes take there.
+
+        Those on the left and on the right, and half-way; none where no unit is at its corner.
+        """
         units = [corners.T for corners in self.corners]
-        if not any(at.any() for at in units):
-            return []
-        return [Forced(units, active=False), Forced(units, active=True)]
+        return [Forced(units, share) for share in (0.0, 0.5, 1.0) if any(at.any() for at in units)]
 
     def sample_losses(self, rows: FloatArray, forced: Forced | None = None) -> FloatArray:
         """m times the terms whose sum is J, (K, m + 1), for parameters (K, P).

@@ -53,8 +53,8 @@ def by_sample(
 
     A sample adds the interval between its one-sided slopes, where these stay apart when the step is
     `shorter` times as long, and between those that it has with all the units at their corners
-    inactive, and all active, which are what a backward pass may take. Any other adds its central
-    difference.
+    inactive, all active, and half-way, which are what a backward pass may take. Any other adds its
+    central difference.
     """
     theta, m = inside.theta, inside.net.m
     forced = inside.forced()

@@ -40,15 +40,15 @@ class Layer:
 
 
 class Forced(NamedTuple):
-    """Units that are held on one side of their corner, whatever their Z.
+    """Units at their corners that are held to one slope, whatever their Z.
 
     Attributes:
         units: which, (n_l, m) for each layer.
-        active: on the right side, or on the left.
+        share: of the way from the slope on the left, 0, to that on the right, 1.
     """
 
     units: Sequence[NDArray[np.bool_]]
-    active: bool
+    share: float
 
 
 class Network:
@@ -160,7 +160,8 @@ class Network:
             if forced is None or layer.activation not in CORNERED or not forced.units[l].any():
                 A = layer.activate(Z)
             else:
-                line = CORNERED[layer.activation][forced.active] * Z
+                left, right = CORNERED[layer.activation]
+                line = (left + forced.share * (right - left)) * Z
                 A = np.where(forced.units[l], line, layer.activate(Z))
 
     def decay(self, layers: Sequence[Layer], vectors: FloatArray) -> FloatArray:

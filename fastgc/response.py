@@ -191,7 +191,7 @@ def unit_slopes(
     """The least and the greatest slope by each pre-activation, each laid out as point.Z.
 
     Of the one-sided slopes; where units lie exactly at their corners, also of the slopes with all
-    of them inactive and with all of them active, which are what a backward pass may take.
+    of them inactive, all of them active, and half-way, which are what a backward pass may take.
 
     Args:
         inside, point, step, resources: as `found` was made with.
@@ -204,6 +204,7 @@ def unit_slopes(
             moved = point._replace(Z=np.where(corners, side, point.Z))
             plus, minus, _ = respond(inside, moved, step, resources, by_unit=True)
             slopes += [plus / step, -minus / step]
+        slopes.append(np.concatenate([D.ravel() for D in inside.halfway()]))
     return np.minimum.reduce(slopes), np.maximum.reduce(slopes)
 
 

@@ -9,6 +9,7 @@
 * a report begins with its verdict, and no gradient that holds a NaN is called correct.
 """
 
+import dataclasses
 import dis
 import functools
 import json
@@ -177,7 +178,8 @@ def _outcome_of_exception(call: Call, error: BaseException) -> str:
         if isinstance(passed, Recorded) and error is passed.raised:
             _claim(error.args == passed.args, "the cost's exception is untouched", call, error)
             notes = getattr(error, "__notes__", [])
-            if place == 0 and isinstance(error, Exception):  # another place is the gradients'
+            takes_notes = isinstance(error, Exception) and not dataclasses.is_dataclass(error)
+            if place == 0 and takes_notes:  # another place is the gradients'
                 noted = len(notes) == 1 and notes[0].startswith("fastgc: the cost raised this ")
                 _claim(noted, "the cost's exception has one note", call, error)
             return "cost's own exception"

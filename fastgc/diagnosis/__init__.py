@@ -50,9 +50,11 @@ def diagnose(problem: Problem, claim: Claim, findings: Findings) -> dict[str, Di
 
 def _evidence(problem: Problem, claim: Claim, findings: Findings) -> dict[str, Evidence]:
     layout, theta, inside = problem.layout, problem.theta, problem.inside
-    slack = findings.uncertainty
+    slack, gradapprox = findings.uncertainty, findings.gradapprox
     fixed = np.zeros(theta.size)
     if inside is not None:
+        # at corners, where gradapprox is half-way, with the slope that backward passes take
+        gradapprox = inside.gradient
         slack = slack + np.repeat(claim.units, layout.lengths) * rounding_of_gradients(inside)
         for layer in inside.layers:
             fixed[layer.W] = inside.net.weight_decay / inside.net.m * theta[layer.W]
@@ -61,7 +63,7 @@ def _evidence(problem: Problem, claim: Claim, findings: Findings) -> dict[str, E
             name=name,
             shape=layout.shapes[t],
             g=claim.grad[part],
-            found=findings.gradapprox[part],
+            found=gradapprox[part],
             slack=slack[part],
             wrong=findings.codes[part] >= DISAGREE,
             known=(findings.codes[part] != KINK) & (findings.codes[part] != UNRESOLVED),

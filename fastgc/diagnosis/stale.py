@@ -51,13 +51,7 @@ def _distance(one: FloatArray, other: FloatArray) -> float:
 
 def _gradient(inside: Inside, theta: FloatArray) -> FloatArray:
     """The gradient of the network at θ, by exact differences."""
-    there = Inside(inside.net, inside.layers, theta)
-    found = np.empty(theta.size)
-    for layer, below, D in zip(there.layers, there.values[0], there.sensitivities, strict=True):
-        rate = inside.net.weight_decay
-        found[layer.W] = ((D.T @ below).ravel() + rate * theta[layer.W]) / inside.net.m
-        found[layer.b] = D.sum(axis=0) / inside.net.m
-    return found
+    return Inside(inside.net, inside.layers, theta).gradient
 
 
 def _fits(gradient: FloatArray, tensors: Mapping[str, Evidence]) -> bool:
