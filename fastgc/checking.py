@@ -15,7 +15,7 @@ from fastgc.diagnosis import diagnose
 from fastgc.diagnosis.origin import origin
 from fastgc.disputes import settle
 from fastgc.layout import Container, FloatArray
-from fastgc.likeness import require_same_cost
+from fastgc.likeness import require_likeness
 from fastgc.methods import METHODS, Approximation, Base, Resources
 from fastgc.methods.interface import Entries, Step
 from fastgc.noise import noise_of_cost
@@ -133,7 +133,7 @@ def check(
         base, spent = _base(problem, measured=not exact, memory=memory)
         apart = None
         if own is not None:
-            apart, evaluations = require_same_cost(problem, own, memory)
+            apart, evaluations = require_likeness(problem, own, memory)
             spent += evaluations
         step, evaluations = _step(problem, base, asked)
         spent += evaluations

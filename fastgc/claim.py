@@ -15,14 +15,19 @@ class Precision(NamedTuple):
     Attributes:
         tolerance: the relative error that a right backward pass in it may have.
         unit: its rounding unit over that of float64.
+        least: its smallest number above 0, beside which gradients vanish.
     """
 
     tolerance: float
     unit: float
+    least: float
 
 
 # A backward pass of a few layers in float32 is off by 1e-7 to 1e-5 of its tensor's size.
-NARROW = {"float32": Precision(1e-4, 2.0**29), "float16": Precision(5e-2, 2.0**42)}
+NARROW = {
+    "float32": Precision(1e-4, 2.0**29, 2.0**-149),
+    "float16": Precision(5e-2, 2.0**42, 2.0**-24),
+}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -33,6 +38,7 @@ class Claim:
         grad: (P,).
         tolerances: relative, for each tensor, (T,): as asked for, or what its dtype allows.
         units: the rounding unit of each tensor's dtype over that of float64, (T,).
+        least: the smallest number above 0 of each tensor's dtype, 0 for a wide one, (T,).
         dtypes: the name of each tensor's dtype, (T,).
         in_double: whether no dtype matters.
     """
@@ -40,8 +46,20 @@ class Claim:
     grad: FloatArray
     tolerances: FloatArray
     units: FloatArray
+    least: FloatArray
     dtypes: tuple[str, ...]
     in_double: bool
+
+    def doubt(
+        self, uncertainty: FloatArray, tensors: NDArray[np.intp], *, exact: bool
+    ) -> FloatArray:
+        """The uncertainty of a method, as one of entries of these tensors.
+
+        That of an `exact` method is what a right backward pass may lose, and grows with its unit.
+        """
+        if self.in_double:
+            return uncertainty
+        return uncertainty * (self.units[tensors] if exact else 1.0) + self.least[tensors]
 
     def tolerance(self, layout: Layout, tensors: slice, lengths: NDArray[np.intp]) -> Any:
         """The tolerance of each entry of a piece of the flat vector, or of them all."""
@@ -54,9 +72,10 @@ def claim_of(layout: Layout, gradients: object, tolerance: float) -> Claim:
     """`gradients` as a claim; what `flatten_gradients` refuses is refused."""
     grad, dtypes = flatten_gradients(layout, gradients)
     tolerances = np.full(len(dtypes), tolerance)
-    units = np.ones(len(dtypes))
+    units, least = np.ones(len(dtypes)), np.zeros(len(dtypes))
     for t, dtype in enumerate(dtypes):
         if dtype in NARROW:
             tolerances[t] = max(tolerance, NARROW[dtype].tolerance)
-            units[t] = NARROW[dtype].unit
-    return Claim(grad, tolerances, units, tuple(dtypes), in_double=not NARROW.keys() & set(dtypes))
+            units[t], least[t] = NARROW[dtype].unit, NARROW[dtype].least
+    in_double = not NARROW.keys() & set(dtypes)
+    return Claim(grad, tolerances, units, least, tuple(dtypes), in_double=in_double)

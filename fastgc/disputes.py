@@ -1,20 +1,20 @@
-"""What becomes of the entries that disagree: a look at shorter steps before they are called wrong.
+"""What becomes of the entries that disagree: looks with other steps before they are called wrong.
 
 A central difference may be off for reasons that are no mistake in the gradient: the cost bends
 sharply (truncation), or the step crosses the corner of a ReLU (a kink). Both give themselves away
 when the step is shortened: the one moves gradapprox, the other leaves two one-sided slopes apart.
+An entry is called wrong only where shorter steps say so too.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastgc.claim import Claim
-from fastgc.kinks import Interval, at_corner, by_sample, close_by
+from fastgc.kinks import at_corner, by_sample, jumps_close_by
 from fastgc.layout import FloatArray, Layout
 from fastgc.methods import Approximation, Base
 from fastgc.methods.interface import Entries, Step
@@ -66,6 +66,39 @@ class Findings:
     evaluations: int
 
 
+@dataclass(eq=False, repr=False)
+class _Docket:
+    """What is known so far: `Findings` in the making, and what judging takes."""
+
+    layout: Layout
+    claim: Claim
+    means: FloatArray
+    exact: bool
+    exact_zeros: bool
+    gradapprox: FloatArray
+    uncertainty: FloatArray
+    codes: NDArray[np.uint8]
+    evaluations: int
+
+    def judge(self, entries: Entries, extra: FloatArray | float = 0.0) -> NDArray[np.uint8]:
+        """The verdicts on some entries, with some `extra` uncertainty."""
+        tensors = self.layout.tensor_of(entries)
+        return entry_verdicts(
+            self.claim.grad[entries], self.gradapprox[entries], self.uncertainty[entries] + extra,
+            self.means[tensors], self.claim.tolerances[tensors], exact_zeros=self.exact_zeros,
+        )  # fmt: skip
+
+    def allowed(self, entries: Entries, approx: FloatArray) -> FloatArray:
+        """T of some entries, against these values of gradapprox."""
+        tensors = self.layout.tensor_of(entries)
+        scale = entry_scale(self.claim.grad[entries], approx, self.means[tensors])
+        return self.claim.tolerances[tensors] * scale
+
+    def doubt(self, entries: Entries, uncertainty: FloatArray) -> FloatArray:
+        """The uncertainty of a method as one of the claim, which may be of narrow floats."""
+        return self.claim.doubt(uncertainty, self.layout.tensor_of(entries), exact=self.exact)
+
+
 def settle(
     problem: Problem,
     base: Base,
@@ -76,7 +109,7 @@ def settle(
     *,
     exact: bool,
 ) -> Findings:
-    """The verdict on every entry, after a second look at those that disagree.
+    """The verdict on every entry, after other looks at those that disagree.
 
     Args:
         problem, base, epsilon: as `first` was made with.
@@ -86,173 +119,178 @@ def settle(
         exact: whether the method's differences are free of cancellation.
     """
     layout, grad = problem.layout, claim.grad
-    gradapprox, uncertainty = first.gradapprox, first.uncertainty
-    if exact and not claim.in_double:  # its uncertainty is what a right backward pass may lose
-        uncertainty = uncertainty * np.repeat(claim.units, layout.lengths)
-    means = tensor_means(layout, gradapprox)
-    zeros = not base.coarse
-    codes = np.zeros(layout.size, dtype=np.uint8)
+    uncertainty = first.uncertainty
+    if not claim.in_double:
+        every = np.repeat(np.arange(len(layout.names)), layout.lengths)
+        uncertainty = claim.doubt(uncertainty, every, exact=exact)
+    docket = _Docket(
+        layout, claim, tensor_means(layout, first.gradapprox), exact, not base.coarse,
+        first.gradapprox, uncertainty, np.zeros(layout.size, dtype=np.uint8), first.evaluations,
+    )  # fmt: skip
     counted = tally(
-        layout, claim, gradapprox, uncertainty, means, codes, judge=True, exact_zeros=zeros
-    )
-    nowhere = np.empty(0, dtype=np.intp)
-    found = partial(Findings, grad)
-    if not codes.any():
-        return found(
-            gradapprox, uncertainty, codes, nowhere, nowhere, (grad[:0], grad[:0]), counted,
-            first.evaluations,
-        )  # fmt: skip
-
-    def done(evaluations: int, of: Entries, low: FloatArray, high: FloatArray) -> Findings:
-        counted = tally(layout, claim, gradapprox, uncertainty, means, codes)
-        return found(
-            gradapprox, uncertainty, codes, at_rounding, of, (low, high), counted, evaluations
+        layout, claim, first.gradapprox, uncertainty, docket.means, docket.codes,
+        judge=True, exact_zeros=docket.exact_zeros,
+    )  # fmt: skip
+    at_rounding = disputed = np.empty(0, dtype=np.intp)
+    slopes = grad[:0], grad[:0]
+    if docket.codes.any():
+        docket.gradapprox, docket.uncertainty = first.gradapprox.copy(), uncertainty.copy()
+        at_rounding = _excuse(problem, docket)
+        # a shorter step may stay where the cost is finite
+        doubtful = (docket.codes == DISAGREE) | ((docket.codes == NONFINITE) & np.isfinite(grad))
+        disputed = np.flatnonzero(doubtful)
+        if disputed.size:
+            docket.evaluations += require_same_cost(problem, base.cost)
+            low, high = first.slopes()
+            slopes = low[disputed], high[disputed]
+            _look_again(docket, look, epsilon, disputed, slopes)
+            if not exact:
+                _small_jumps(docket, look, epsilon, disputed, first)
+                slopes = _corners(problem, base, docket, epsilon, disputed, slopes)
+        counted = tally(
+            layout, claim, docket.gradapprox, docket.uncertainty, docket.means, docket.codes
         )
+    return Findings(
+        grad, docket.gradapprox, docket.uncertainty, docket.codes, at_rounding, disputed, slopes,
+        counted, docket.evaluations,
+    )  # fmt: skip
 
-    gradapprox, uncertainty = gradapprox.copy(), uncertainty.copy()
+
+def _excuse(problem: Problem, docket: _Docket) -> Entries:
+    """The entries that a right backward pass could not have got closer; they agree."""
+    codes = docket.codes
     # where differences are exact, only what a right backward pass cancels leaves doubts
-    doubts = (codes == DISAGREE) | (codes == UNRESOLVED) if exact else codes == DISAGREE
+    doubts = (codes == DISAGREE) | (codes == UNRESOLVED) if docket.exact else codes == DISAGREE
     disputed = np.flatnonzero(doubts)
-    tensors = layout.tensor_of(disputed)
-    at_rounding = nowhere
-    if disputed.size and problem.inside is not None:
-        # a right backward pass could not have got these any closer
-        rounding = rounding_of_gradients(problem.inside)[disputed] * claim.units[tensors]
-        excused = (
-            entry_verdicts(
-                grad[disputed], gradapprox[disputed], uncertainty[disputed] + rounding,
-                means[tensors], claim.tolerances[tensors], exact_zeros=zeros,
-            )
-            < DISAGREE
-        )  # fmt: skip
-        at_rounding = disputed[excused]
-        codes[at_rounding] = AGREE
-    # a shorter step may stay where the cost is finite
-    disputed = np.flatnonzero((codes == DISAGREE) | ((codes == NONFINITE) & np.isfinite(grad)))
-    if disputed.size == 0:
-        return done(first.evaluations, disputed, grad[:0], grad[:0])
+    if disputed.size == 0 or problem.inside is None:
+        return disputed[:0]
+    units = docket.claim.units[docket.layout.tensor_of(disputed)]
+    rounding = rounding_of_gradients(problem.inside)[disputed] * units
+    excused = disputed[docket.judge(disputed, rounding) < DISAGREE]
+    codes[excused] = AGREE
+    return excused
 
-    evaluations = first.evaluations + require_same_cost(problem, base.cost)
-    doubtful = disputed
-    low, high = (slope[disputed] for slope in first.slopes())
-    doubtful_low, doubtful_high = low, high
-    nearing = np.zeros(disputed.size, dtype=np.bool_)
-    shorter = epsilon
-    for _ in range(LOOKS):
+
+def _look_again(
+    docket: _Docket,
+    look: Look,
+    epsilon: Step,
+    disputed: Entries,
+    slopes: tuple[FloatArray, FloatArray],
+) -> None:
+    """Shorter steps, until gradapprox moves no more; the verdicts go into the docket."""
+    codes, (low, high) = docket.codes, slopes
+    bracketed = np.ones(disputed.size, dtype=np.bool_)  # g, by the slopes of every look
+    for number in range(1, LOOKS + 1):
         if disputed.size == 0:
-            break
-        shorter = shorter / SHORTER
-        again = look(None if disputed.size == layout.size else disputed, shorter)
-        evaluations += again.evaluations
-        g, old, new = grad[disputed], gradapprox[disputed], again.gradapprox
-        tensors = layout.tensor_of(disputed)
-        tolerance, typical = claim.tolerances[tensors], means[tensors]
+            return
+        every = disputed.size == docket.layout.size
+        again = look(None if every else disputed, epsilon / SHORTER**number)
+        docket.evaluations += again.evaluations
+        g, old, new = docket.claim.grad[disputed], docket.gradapprox[disputed], again.gradapprox
+        new_low, new_high = again.slopes()
+        doubt = docket.doubt(disputed, again.uncertainty)
         with np.errstate(invalid="ignore", over="ignore"):  # what is not finite stays as it was
-            look_low, look_high = again.slopes()
-            doubt = again.uncertainty * claim.units[tensors] if exact else again.uncertainty
-            noise = doubt + uncertainty[disputed]
+            allowed = docket.allowed(disputed, new)
+            noise = doubt + docket.uncertainty[disputed]
             moved = (np.abs(new - old) > noise) | ~np.isfinite(old) | ~np.isfinite(new)
-            nearing = np.abs(g - new) < np.abs(g - old) / 32
-            gap = look_high - look_low
-            # a one-sided difference is twice as noisy as a central one
+            # a one-sided difference is twice as noisy as a central one; and at a corner the slopes
+            # close in, where those of a smooth cost whose scale is shorter still spread
+            gap, slack = new_high - new_low, allowed + 4 * doubt
             corner = (gap > 4 * doubt) & (gap > (high - low) / 4)
-            allowed = tolerance * entry_scale(g, new, typical)
-            kink = corner & _within(look_low, g, look_high, allowed + 2 * doubt)
-            # as far off as the bend within the longer step, which the noise of the shorter hides
-            hidden = _within(low, g, high, allowed + uncertainty[disputed])
-            hidden &= np.abs(g - new) <= allowed + doubt
-            if exact:  # nothing but a slope that is no one-sided one, as a half at 0, goes beyond
-                corner &= _within(look_low - gap, g, look_high + gap, allowed)
+            corner &= (new_low >= low - slack) & (new_high <= high + slack)
+            kink = corner & _within(new_low, g, new_high, allowed + 2 * doubt)
+            bracketed &= _within(new_low, g, new_high, allowed + doubt)
+            # the noise of the shorter step hides whatever made the longer one disagree
+            hidden = np.abs(g - new) <= allowed + doubt
+            if docket.exact:  # only a slope that is no one-sided one, as a half at 0, goes beyond
+                corner &= _within(new_low - gap, g, new_high + gap, allowed)
+            unsettled = ~(
+                np.abs(new - old) <= np.minimum(np.abs(g - new) / SHORTER, np.abs(new) / 4)
+            )
         codes[disputed[kink]] = KINK
         codes[disputed[~kink & ~moved & (corner | hidden)]] = UNRESOLVED
         moved &= ~kink
-        disputed, nearing = disputed[moved], nearing[moved]
-        low, high = look_low[moved], look_high[moved]
-        gradapprox[disputed] = new[moved]
-        uncertainty[disputed] = doubt[moved]
-        codes[disputed] = entry_verdicts(
-            grad[disputed], gradapprox[disputed], uncertainty[disputed], typical[moved],
-            tolerance[moved], exact_zeros=zeros,
-        )  # fmt: skip
+        disputed, unsettled, bracketed = disputed[moved], unsettled[moved], bracketed[moved]
+        low, high = new_low[moved], new_high[moved]
+        docket.gradapprox[disputed] = new[moved]
+        docket.uncertainty[disputed] = doubt[moved]
+        codes[disputed] = docket.judge(disputed)
         still = (codes[disputed] == DISAGREE) | (codes[disputed] == NONFINITE)
-        disputed, nearing, low, high = disputed[still], nearing[still], low[still], high[still]
-    # on its way to g as fast as truncation shrinks, and not there yet
-    codes[disputed[nearing]] = UNRESOLVED
-    if exact:
-        return done(evaluations, doubtful, doubtful_low, doubtful_high)
-
-    steps = np.broadcast_to(epsilon, layout.size)
-    evaluations += _jumps(look, epsilon, claim, codes, doubtful, first, means, layout)
-    undecided = (codes[doubtful] == DISAGREE) | (codes[doubtful] == UNRESOLVED)
-    open_, interval = doubtful[undecided], None
-    if open_.size and problem.inside is not None and problem.inside.near_corner():
-        interval = by_sample(problem.inside, open_, base, steps, SHORTER)
-    elif open_.size and problem.inside is None:
-        cornered, spent = at_corner(problem, base, steps)
-        evaluations += spent
-        if cornered:
-            interval = close_by(problem, open_, base, steps)
-    if interval is not None:
-        evaluations += interval.evaluations
-        _reconsider(problem, claim, codes, open_, interval, means)
-        doubtful_low[undecided] = np.fmin(doubtful_low[undecided], interval.low)
-        doubtful_high[undecided] = np.fmax(doubtful_high[undecided], interval.high)
-    return done(evaluations, doubtful, doubtful_low, doubtful_high)
+        disputed, unsettled, bracketed = disputed[still], unsettled[still], bracketed[still]
+        low, high = low[still], high[still]
+    # gradapprox still moves by as much as it is off, and supports no verdict; unless, without
+    # noise, the slopes on both sides have closed in on g, as where only the curvature jumps
+    finite = np.isfinite(docket.gradapprox[disputed])
+    codes[disputed[unsettled & finite]] = UNRESOLVED
+    if docket.exact:
+        codes[disputed[unsettled & finite & bracketed]] = KINK
 
 
-def _jumps(
-    look: Look,
-    epsilon: Step,
-    claim: Claim,
-    codes: NDArray[np.uint8],
-    doubtful: Entries,
-    first: Approximation,
-    means: FloatArray,
-    layout: Layout,
-) -> int:
-    """Finds small jumps of the slope at θ itself, which the noise of shorter steps hides.
+def _small_jumps(
+    docket: _Docket, look: Look, epsilon: Step, disputed: Entries, first: Approximation
+) -> None:
+    """Finds jumps of the slope at θ itself that the noise of shorter steps hides.
 
     The gap between the one-sided slopes grows with the step where J only bends; at a corner it
-    stays. Returns the evaluations spent; the verdicts go into `codes`.
+    stays.
     """
-    low, high = (slope[doubtful] for slope in first.slopes())
-    doubt = first.uncertainty[doubtful]
-    jumps = (codes[doubtful] == DISAGREE) & (high - low > 4 * doubt)  # each side is twice as noisy
-    entries, low, high, doubt = doubtful[jumps], low[jumps], high[jumps], doubt[jumps]
+    codes = docket.codes
+    low, high = (slope[disputed] for slope in first.slopes())
+    doubt = docket.doubt(disputed, first.uncertainty[disputed])
+    jumps = (codes[disputed] == DISAGREE) & (high - low > 4 * doubt)  # each side is twice as noisy
+    entries, low, high, doubt = disputed[jumps], low[jumps], high[jumps], doubt[jumps]
     if entries.size == 0:
-        return 0
+        return
     longer = look(entries, epsilon * SHORTER)
+    docket.evaluations += longer.evaluations
     far_low, far_high = longer.slopes()
     stays = far_high - far_low < 0.5 * SHORTER * (high - low)
-    tensors, g = layout.tensor_of(entries), claim.grad[entries]
-    scale = entry_scale(g, 0.5 * (low + high), means[tensors])
-    inside = _within(low, g, high, claim.tolerances[tensors] * scale + 2 * doubt)
+    allowed = docket.allowed(entries, 0.5 * (low + high))
+    inside = _within(low, docket.claim.grad[entries], high, allowed + 2 * doubt)
     codes[entries[stays]] = UNRESOLVED
     codes[entries[stays & inside]] = KINK
-    return longer.evaluations
 
 
-def _reconsider(
+def _corners(
     problem: Problem,
-    claim: Claim,
-    codes: NDArray[np.uint8],
-    entries: Entries,
-    interval: Interval,
-    means: FloatArray,
-) -> None:
-    """The verdicts on entries at corners, from what slopes they may have; into `codes`."""
-    tensors = problem.layout.tensor_of(entries)
-    g, (low, high) = claim.grad[entries], interval[:2]
-    with np.errstate(invalid="ignore", over="ignore"):
-        scale = entry_scale(g, 0.5 * (low + high), means[tensors])
-        slack = claim.tolerances[tensors] * scale + 2 * interval.uncertainty
-        accepted = (low < high) & _within(low, g, high, slack)
-        # some points do not show all the slopes of a cost that cannot be seen into
-        spread = high - low > 3e-5 * scale + 4 * interval.uncertainty
+    base: Base,
+    docket: _Docket,
+    epsilon: Step,
+    disputed: Entries,
+    slopes: tuple[FloatArray, FloatArray],
+) -> tuple[FloatArray, FloatArray]:
+    """Corners in several samples at once, which the slopes of J alone do not show.
+
+    The verdicts go into the docket; returns the slopes of the disputed entries, with those found.
+    """
+    codes, (low, high) = docket.codes, slopes
+    steps = np.broadcast_to(epsilon, docket.layout.size)
     if problem.inside is None:
-        codes[entries[spread & (codes[entries] == DISAGREE)]] = UNRESOLVED
-        accepted &= spread
-    codes[entries[accepted]] = KINK
+        entries = disputed[codes[disputed] == DISAGREE]
+        if entries.size:
+            cornered, spent = at_corner(problem, base, steps)
+            docket.evaluations += spent
+            if cornered:
+                jumps, spent = jumps_close_by(problem, entries, base, steps)
+                docket.evaluations += spent
+                codes[entries[jumps > docket.allowed(entries, docket.gradapprox[entries])]] = (
+                    UNRESOLVED
+                )
+        return low, high
+    undecided = (codes[disputed] == DISAGREE) | (codes[disputed] == UNRESOLVED)
+    entries = disputed[undecided]
+    if entries.size == 0 or not problem.inside.near_corner():
+        return low, high
+    found = by_sample(problem.inside, entries, base, steps, SHORTER)
+    docket.evaluations += found.evaluations
+    slack = docket.allowed(entries, 0.5 * (found.low + found.high)) + 2 * found.uncertainty
+    accepted = _within(found.low, docket.claim.grad[entries], found.high, slack)
+    codes[entries[accepted & (found.low < found.high)]] = KINK
+    low, high = low.copy(), high.copy()
+    low[undecided] = np.fmin(low[undecided], found.low)
+    high[undecided] = np.fmax(high[undecided], found.high)
+    return low, high
 
 
 def _within(

@@ -2,7 +2,7 @@
 
 from html import escape
 
-from fastgc.rendering import by_fault, columns, diagnoses, headline, plain
+from fastgc.rendering import by_fault, columns, diagnoses, figures, headline
 from fastgc.report import Report
 
 COLOURS = {"correct": "#0b6e4f", "wrong": "#b0413e", "unresolved": "#8a6d00"}
@@ -15,6 +15,8 @@ def html(report: Report) -> str:
     parts = [
         f'<div><p style="color:{COLOURS[report.verdict]}"><b>{escape(headline(report))}</b></p>'
     ]
+    if report.origin:
+        parts.append(f"<p>{'<br>'.join(map(escape, report.origin.splitlines()))}</p>")
     said = diagnoses(report)
     if said:
         items = (
@@ -22,8 +24,6 @@ def html(report: Report) -> str:
             for text, names in said[:MOST]
         )
         parts.append(f"<ul>{''.join(items)}</ul>")
-    if report.origin:
-        parts.append(f"<p>{'<br>'.join(map(escape, report.origin.splitlines()))}</p>")
     heading, *rows = columns(ranked[:MOST])
     cells = "".join(f"<th>{escape(cell)}</th>" for cell in heading)
     parts.append(f"<table><thead><tr>{cells}</tr></thead><tbody>")
@@ -34,6 +34,5 @@ def html(report: Report) -> str:
     parts.append("</tbody></table>")
     if len(ranked) > MOST:
         parts.append(f"<p>and {len(ranked) - MOST} more</p>")
-    figures = plain(report).rpartition("\n\n")[2].splitlines()
-    parts.append(f"<p><small>{'<br>'.join(map(escape, figures))}</small></p></div>")
+    parts.append(f"<p><small>{'<br>'.join(map(escape, figures(report)))}</small></p></div>")
     return "".join(parts)

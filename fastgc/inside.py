@@ -116,6 +116,15 @@ class Inside:
         return found
 
     @cached_property
+    def term_sizes(self) -> list[FloatArray]:
+        """|W_l| |A_{l−1}| + |b_l|, transposed (m, n_l): what Z_l is summed from."""
+        found = []
+        for layer, A, _ in self.tensors():
+            W = np.abs(self.theta[layer.W].reshape(layer.n, layer.k))
+            found.append(np.abs(A) @ W.T + np.abs(self.theta[layer.b]))
+        return found
+
+    @cached_property
     def corners(self) -> list[NDArray[np.bool_]]:
         """Which pre-activations lie at a corner of their activation, (m, n_l) for each layer.
 
@@ -124,9 +133,8 @@ class Inside:
         """
         doubt = np.zeros_like(self.net.X.T)  # of A_{l−1}ᵀ
         found = []
-        for layer, A, Z in self.tensors():
+        for (layer, _, Z), sums in zip(self.tensors(), self.term_sizes, strict=True):
             W = np.abs(self.theta[layer.W].reshape(layer.n, layer.k))
-            sums = np.abs(A) @ W.T + np.abs(self.theta[layer.b])
             doubt = doubt @ W.T + 4 * (layer.k + 2) * UNIT_ROUNDOFF * sums
             found.append((layer.activation in CORNERED) & (np.abs(Z) <= doubt))
         return found

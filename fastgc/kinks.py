@@ -20,14 +20,19 @@ from fastgc.problem import Problem
 MOST_ROWS = 64  # perturbed parameters held at once, and
 MOST_NUMBERS = 2**22  # numbers in them
 
-# Points near θ from which a cost that fastgc cannot see into is looked at, so many steps away: a
-# slope that needs five units on their right sides shows at one point in 32. In 2,782 networks drawn
-# from small integers a right gradient that takes 0 for the slope of a ReLU at 0 was never accused,
-# one that takes 1 was in 8, with 96 points.
-POINTS = range(4, 401)
-DIRECTIONS = 12  # in which a corner is looked for; a ReLU behind a ReLU is silent in many
-SPENT = 16  # times the evaluations of the check itself, on more than the fewest points
-AWAY = 8.0
+# Directions in which a corner is looked for; a ReLU behind a ReLU is silent in many.
+DIRECTIONS = 12
+
+# Points near θ from which a cost that fastgc cannot see into is looked at. A slope that needs five
+# units on their right sides shows at one in 32.
+POINTS = range(4, 201)
+SPENT = 4  # times the evaluations of the check itself, on more than the fewest points
+AWAY = 8.0  # steps to the nearest
+NEARER = 4.0  # times, for a second look at each
+
+# The longest step from there, over the size of the entry, or over 1: over the length of a long step
+# a slope changes by its curvature, and that is no corner.
+SHORT = 1e-7
 
 
 class Interval(NamedTuple):
@@ -104,9 +109,9 @@ def at_corner(problem: Problem, base: Base, epsilon: FloatArray) -> tuple[bool, 
         direction = epsilon * rng.standard_normal(epsilon.size)
         bends = [
             abs(
-                _cost_at(problem, problem.theta + t * direction)
+                problem.evaluate_or_nan(problem.theta + t * direction)
                 - 2.0 * base.cost
-                + _cost_at(problem, problem.theta - t * direction)
+                + problem.evaluate_or_nan(problem.theta - t * direction)
             )
             for t in (1.0, 0.125)
         ]
@@ -115,31 +120,37 @@ def at_corner(problem: Problem, base: Base, epsilon: FloatArray) -> tuple[bool, 
     return False, 4 * DIRECTIONS
 
 
-def close_by(problem: Problem, entries: Entries, base: Base, epsilon: FloatArray) -> Interval:
-    """The slopes of J at points around θ, some steps away: at a corner it has others there."""
+def jumps_close_by(
+    problem: Problem, entries: Entries, base: Base, epsilon: FloatArray
+) -> tuple[FloatArray, int]:
+    """How far the slopes of J jump around θ, (n,), and the evaluations spent.
+
+    The slopes of each entry are taken at points around θ, and at points four times as close. At a
+    corner they spread as far there; where J only bends, a quarter as far, which counts as none.
+    """
     rng = np.random.default_rng(2)
-    low, high = np.full(entries.size, np.inf), np.full(entries.size, -np.inf)
-    points = SPENT * problem.theta.size // entries.size
+    step = np.minimum(epsilon, SHORT * np.maximum(np.abs(problem.theta), 1.0))
+    low, high = np.full((2, 2, entries.size), np.inf)
+    high = -high
+    points = SPENT * problem.theta.size // (2 * entries.size)
     points = min(max(points, POINTS.start), POINTS.stop - 1)
     for _ in range(points):
         # of very different lengths: now one parameter decides the side of a unit, now another
-        lengths = AWAY * epsilon * 10.0 ** rng.uniform(0, 1.5, epsilon.size)
-        point = problem.theta + lengths * rng.standard_normal(epsilon.size)
-        for i, k in enumerate(entries):
-            value = point[k]
-            point[k] = plus = value + epsilon[k]
-            J_plus = _cost_at(problem, point)
-            point[k] = minus = value - epsilon[k]
-            slope = (J_plus - _cost_at(problem, point)) / max(plus - minus, np.finfo(float).tiny)
-            low[i], high[i] = np.fmin(low[i], slope), np.fmax(high[i], slope)
-            point[k] = value
-    uncertainty = uncertainty_of_differences(base.cost, base.noise, 2.0 * epsilon[entries])
-    return Interval(low, high, uncertainty, 2 * points * entries.size)
-
-
-def _cost_at(problem: Problem, vector: FloatArray) -> float:
-    """J, or NaN where the cost cannot be had: it may end here, off the axes that are checked."""
-    try:
-        return problem.evaluate(vector)
-    except Exception:
-        return math.nan
+        away = AWAY * step * 10.0 ** rng.uniform(0, 1.5, step.size)
+        away *= rng.standard_normal(step.size)
+        for near, share in enumerate((1.0, 1.0 / NEARER)):
+            point = problem.theta + share * away
+            for i, k in enumerate(entries):
+                value = point[k]
+                point[k] = plus = value + step[k]
+                J_plus = problem.evaluate_or_nan(point)
+                point[k] = minus = value - step[k]
+                J_minus = problem.evaluate_or_nan(point)
+                slope = (J_plus - J_minus) / (plus - minus) if plus > minus else math.nan
+                low[near, i] = np.fmin(low[near, i], slope)
+                high[near, i] = np.fmax(high[near, i], slope)
+                point[k] = value
+    far, near_by = high - low
+    noise = 4 * uncertainty_of_differences(base.cost, base.noise, 2.0 * step[entries])
+    jumps = np.where((near_by > 0.5 * far) & (near_by > noise), near_by, 0.0)
+    return jumps, 4 * points * entries.size

@@ -172,6 +172,7 @@ def flatten_gradients(layout: Layout, gradients: object) -> tuple[FloatArray, li
         raise TypeError(
             f"gradients is {_a(kind)} and parameters is {_a(layout.kind)}; "
             "wanted the same kind of container for both"
+            + (". Its first element alone?" if _led_by(gradients, layout.kind) else "")
         )
     if kind == "mapping":
         assert isinstance(gradients, Mapping)
@@ -313,6 +314,16 @@ def _dtype_advice(kind: str, label: str) -> str:
     if kind == "b":
         return f"Convert it: np.asarray({label}, dtype=float)"
     return "Check how it was made"
+
+
+def _led_by(gradients: object, kind: str) -> bool:
+    """Whether it is a tuple, as gradients and a cache, that begins with a container of a kind."""
+    return (
+        isinstance(gradients, tuple)
+        and len(gradients) > 0
+        and kind == "mapping"
+        and isinstance(gradients[0], Mapping)
+    )
 
 
 def _a(kind: str) -> str:

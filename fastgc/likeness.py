@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from fastgc.layout import FloatArray
 from fastgc.noise import noise_of_cost
 from fastgc.problem import Problem, base_cost
 
@@ -13,12 +12,12 @@ from fastgc.problem import Problem, base_cost
 AWAY = (0.0, 0.03, 0.1, 0.3, 1.0, 1.0)
 RETREATS = 3  # to a tenth of that, where a cost is not finite
 
-# Costs may differ by so much: their formulas round differently, as log(1 − a) does where a is
-# nearly 1, or guard a logarithm with 1e-8.
-TOLERANCE = 2e-7
+# Costs may differ by so much, at θ and away from it: their formulas round differently, as
+# log(1 − a) does where a is nearly 1, or guard a logarithm with 1e-8.
+TOLERANCE, TOLERANCE_AWAY = 2e-7, 1e-5
 
 
-def require_same_cost(problem: Problem, own: Problem, memory: int) -> tuple[float, int]:
+def require_likeness(problem: Problem, own: Problem, memory: int) -> tuple[float, int]:
     """How far the two costs lie apart at most, relative, and the evaluations of the caller's.
 
     They are compared at θ and at random points around it, up to the parameters' own size away, so
@@ -30,9 +29,11 @@ def require_same_cost(problem: Problem, own: Problem, memory: int) -> tuple[floa
         memory: bytes that may be allocated at once.
 
     Raises:
-        ValueError: where they differ by more than 2e-7 and what rounding explains.
+        ValueError: where they differ by more than 2e-7 at θ, 1e-5 away from it, and what rounding
+            explains.
     """
-    theta = problem.theta
+    assert problem.inside is not None
+    theta, samples = problem.theta, problem.inside.net.m
     cost, spent = base_cost(own)
     rng = np.random.default_rng(4)
     size = np.empty(theta.size)
@@ -43,7 +44,8 @@ def require_same_cost(problem: Problem, own: Problem, memory: int) -> tuple[floa
         direction = rng.standard_normal(theta.size) * size
         for _ in range(RETREATS):
             point = theta + away * direction
-            mine, theirs = _finite(problem, point), cost if away == 0 else _finite(own, point)
+            mine = problem.evaluate_or_nan(point)
+            theirs = cost if away == 0 else own.evaluate_or_nan(point)
             spent += away != 0
             if math.isfinite(mine) and math.isfinite(theirs):
                 break
@@ -51,33 +53,27 @@ def require_same_cost(problem: Problem, own: Problem, memory: int) -> tuple[floa
         else:
             continue
         scale = max(abs(mine), abs(theirs))
-        apart = abs(mine - theirs)
-        if apart > TOLERANCE * scale:
+        apart, tolerance = abs(mine - theirs), TOLERANCE_AWAY if i else TOLERANCE
+        if apart > tolerance * scale:
             noise = noise_of_cost(replace(own, theta=point), theirs, memory)
             spent += noise.evaluations
-            if apart > TOLERANCE * scale + 100 * noise.sigma:
-                raise ValueError(_difference(mine, theirs, at_theta=i == 0))
+            if apart > tolerance * scale + 100 * noise.sigma:
+                raise ValueError(_difference(mine, theirs, samples, at_theta=i == 0))
         largest = max(largest, apart / scale if scale else 0.0)
     return largest, spent
 
 
-def _finite(problem: Problem, point: FloatArray) -> float:
-    try:
-        return problem.evaluate(point)
-    except ArithmeticError:  # an overflow, a division by zero: its domain ends here
-        return math.nan
-
-
-def _difference(mine: float, theirs: float, *, at_theta: bool) -> str:
+def _difference(mine: float, theirs: float, m: int, *, at_theta: bool) -> str:
     where = "at the parameters given" if at_theta else "near the parameters given, not at them"
-    ratio = f", {theirs / mine:.6g} times the Network's" if mine else ""
-    advice = (
-        "a sum over the samples where the Network takes the mean, a factor ½, weight decay?"
-        if at_theta
-        else "another activation, loss or weight decay?"
-    )
+    ratio = theirs / mine if mine else math.nan
+    if math.isclose(ratio, m, rel_tol=1e-6) and m > 1:
+        advice = f"It is {m} times the Network's: a sum over the samples where that takes the mean?"
+    elif at_theta:
+        advice = "Has it another loss, label, factor or weight decay?"
+    else:
+        advice = "Has it another activation, loss or weight decay, or a guard in a logarithm?"
     return (
         f"the Network does not compute the cost passed as against=: {where} it is {mine!r} and "
-        f"that cost {theirs!r}; they differ by {abs(mine - theirs):.3g}{ratio}. {advice} "
+        f"that cost {theirs!r}; they differ by {abs(mine - theirs):.3g}. {advice} "
         "Mend the Network, or check the cost itself"
     )

@@ -27,6 +27,7 @@ STEPS = tuple(2.0**e for e in range(-30, -5, 6))
 
 # Noise above so many rounding units of J is measured again before it is believed.
 SUSPICIOUS = 1e4
+HUGE = 1e300  # parameters that no line should lead away from
 AGAIN = 4  # calls of a noisy cost at θ, which have to give the same number
 
 # The standard deviation of an error of rounding to a grain of 1.
@@ -46,11 +47,13 @@ class Noise:
         coarse: whether J has so few digits, as in single precision or beside a large constant, that
             a short step may not move it: then a difference of zero says nothing of its slope.
         evaluations: of the cost, spent on this.
+        flat: whether no step moved J at all.
     """
 
     sigma: float
     coarse: bool
     evaluations: int
+    flat: bool = False
 
 
 def noise_of_cost(problem: Problem, cost: float, memory: int) -> Noise:
@@ -67,6 +70,14 @@ def noise_of_cost(problem: Problem, cost: float, memory: int) -> Noise:
     direction = np.random.default_rng(0).standard_normal(problem.theta.size)
     direction /= math.sqrt(direction @ direction)
     noise = _noise_along(problem, direction, cost, memory)
+    largest = float(np.abs(problem.theta).max())
+    if noise.flat and not problem.pure and 1.0 < largest < HUGE:
+        # a cost that rounds its parameters, as to single precision, moves with these alone
+        direction *= largest
+        longer = _noise_along(problem, direction, cost, memory)
+        noise = Noise(
+            longer.sigma, longer.coarse or not longer.flat, noise.evaluations + longer.evaluations
+        )
     if noise.sigma <= SUSPICIOUS * UNIT_ROUNDOFF * abs(cost):
         return noise
     # randomness that two calls happened not to show; a low precision; or a kink on the way: that
@@ -102,7 +113,7 @@ def _noise_along(problem: Problem, direction: FloatArray, cost: float, memory: i
         sigma = table_noise(costs)
         if abs(costs[0] - cost) > 100 * max(sigma, UNIT_ROUNDOFF * abs(cost)):
             if problem.evaluate_stack is None:
-                raise random_cost(cost, costs[0])
+                raise random_cost(problem, cost, costs[0])
             raise ValueError(
                 f"the vectorized cost is {cost!r} for the parameters alone and {costs[0]!r} for "
                 f"the same parameters in a stack of {POINTS}: its rows depend on each other. "
@@ -118,7 +129,7 @@ def _noise_along(problem: Problem, direction: FloatArray, cost: float, memory: i
         grain = min(b - a for a, b in pairwise(sorted(seen)))
         grain = max(grain, math.ldexp(1.0, math.frexp(cost)[1] - 24)) if single else grain
         sigma = max(sigma, GRAINY * grain)
-    return Noise(sigma, coarse, evaluations)
+    return Noise(sigma, coarse, evaluations, flat=len(seen) == 1)
 
 
 def _is_single(value: float) -> bool:

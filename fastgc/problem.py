@@ -4,7 +4,7 @@ import contextlib
 import math
 import numbers
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ class Problem:
         evaluate_stack: rows (K, P) -> costs (K,); None where the cost takes one set of parameters
             at a time.
         row_bytes: memory that evaluating one row of a stack takes besides the row itself.
+        reseeded: whether something is called before each evaluation to make it repeatable.
         inside: what fastgc sees inside a Network; None for any other cost.
     """
 
@@ -37,6 +38,14 @@ class Problem:
     evaluate_stack: Callable[[FloatArray], FloatArray] | None
     inside: Inside | None
     row_bytes: int
+    reseeded: bool = False
+
+    def evaluate_or_nan(self, vector: FloatArray) -> float:
+        """The cost away from θ, further than the check itself goes; NaN where it cannot be had."""
+        try:
+            return self.evaluate(vector)
+        except Exception:
+            return math.nan
 
     @property
     def pure(self) -> bool:
@@ -68,9 +77,8 @@ def pose(
     if isinstance(cost, Network) and not _overrides(type(cost)):
         return _network_problem(cost, layout, theta)
     called = cost if reseed is None else _reseeded(cost, reseed)
-    if vectorized:
-        return _vectorized_problem(called, layout, theta)
-    return _function_problem(called, layout, theta)
+    make = _vectorized_problem if vectorized else _function_problem
+    return replace(make(called, layout, theta), reseeded=reseed is not None)
 
 
 def _reseeded(cost: Cost, reseed: Callable[[], object]) -> Cost:
@@ -114,16 +122,18 @@ def require_same_cost(problem: Problem, value: float) -> int:
     """
     again = problem.evaluate(problem.theta)
     if again != value:
-        raise random_cost(value, again)
+        raise random_cost(problem, value, again)
     return 1
 
 
-def random_cost(value: float, again: float) -> ValueError:
+def random_cost(problem: Problem, value: float, again: float) -> ValueError:
     """The error for a cost that gave `value` and then `again` at the same parameters."""
+    advice = "dropout? seed it, with reseed=lambda: rng.seed(0) or the like"
+    if problem.reseeded:
+        advice = "reseed= was called before both, and is not what it draws from"
     return ValueError(
         f"the cost differs by {abs(again - value):.3g} between two identical calls "
-        f"({value!r}, then {again!r}): it is random, or keeps state; dropout? seed it, with "
-        "reseed=lambda: rng.seed(0) or the like"
+        f"({value!r}, then {again!r}): it is random, or keeps state; {advice}"
     )
 
 

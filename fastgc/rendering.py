@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 Piece: TypeAlias = tuple[str, str]  # text and style
 
-LONGEST_STEP = 1e-2  # that is still proposed
+SHORT = 1e-6  # steps up to this may be too short for a noisy cost
 STYLES = {"correct": "green", "wrong": "bold red", "unresolved": "yellow"}
 WORDS = {"correct": "correct", "wrong": "wrong", "unresolved": "cannot tell"}
 NAMED = 6  # tensors that a headline names before it only counts
@@ -60,14 +60,14 @@ def _lines(report: Report) -> list[list[Piece]]:
     if report.verdict == "unresolved":
         lines.append([(_way_out(report), style)])
     ranked = by_fault(report)
+    if report.origin:
+        lines += [[(line, "")] for line in report.origin.splitlines()]
     said = diagnoses(report)
     for text, names in said[:LISTED]:
         lines.append([(f"  {_list(names)}: ", "bold"), (text, "")])
     if len(said) > LISTED:
         lines.append([(f"  and {len(said) - LISTED} more", "")])
-    if report.origin:
-        lines += [[(line, "")] for line in report.origin.splitlines()]
-    lines += [[], *_table(ranked), [], *([(line, "")] for line in _figures(report))]
+    lines += [[], *_table(ranked), [], *([(line, "")] for line in figures(report))]
     return lines
 
 
@@ -160,11 +160,9 @@ def headline(report: Report) -> str:
     """The verdict in one line, with the tensors that it rests on."""
     entries = sum(tensor.size for tensor in report.tensors.values())
     if report.verdict == "correct":
-        noise = _noise(report)
-        within = f" to within {noise:.0e}, the rounding noise" if noise > report.tolerance else ""
         return (
             f"correct: {_entries(entries)} of {_list(report.tensors)} "
-            f"{'agrees' if entries == 1 else 'agree'} with the numerical gradient{within}"
+            f"{'agrees' if entries == 1 else 'agree'} with the numerical gradient{_reach(report)}"
         )
     at_fault = [tensor for tensor in by_fault(report) if tensor.verdict == report.verdict]
     names = _list(tensor.name for tensor in at_fault)
@@ -173,50 +171,60 @@ def headline(report: Report) -> str:
     if report.verdict == "wrong":
         verb = "disagrees" if len(at_fault) == 1 else "disagree"
         return f"{start} {verb} with the numerical gradient"
-    if _noise(report) > RESOLUTION:
+    if _resolution(report) > RESOLUTION:
         verb = "is" if len(at_fault) == 1 else "are"
         return f"{start} {verb} lost in the rounding noise of the cost"
     verb = "lies" if len(at_fault) == 1 else "lie"
     return f"{start} {verb} at a corner of the cost, or where it bends sharply"
 
 
+def _reach(report: Report) -> str:
+    """How far the verdict "correct" reaches, where that is less than was asked for."""
+    narrow = max(report.tensors.values(), key=lambda tensor: tensor.tolerance)
+    noise = _resolution(report)
+    if noise > max(report.tolerance, narrow.tolerance):
+        return f" to within {noise:.0e}, the rounding noise"
+    if narrow.tolerance > report.tolerance:
+        return f" to within {narrow.tolerance:.0e}, as {narrow.dtype} allows"
+    return ""
+
+
 def _way_out(report: Report) -> str:
     """What to try where the verdict is "cannot tell"."""
-    noise = _noise(report)
-    if noise <= RESOLUTION:
+    if _resolution(report) <= RESOLUTION:
         return "move the parameters a little, and check again"
-    if math.isfinite(noise):
-        # ten times what it takes: the gradapprox that the noise was set against is noisy too
-        step = 10.0 ** math.ceil(math.log10(10 * report.epsilon * noise / RESOLUTION))
-        if report.epsilon < step <= LONGEST_STEP:
-            return f"try a longer step, epsilon={step:.0e}; is the cost computed in float64?"
-    return "scale the parameters or the cost, and compute the cost in float64"
+    if report.epsilon <= SHORT:
+        return 'try epsilon="auto"; is the cost computed in float64?'
+    return "compute the cost in float64; that of a fastgc.Network has no rounding noise to speak of"
 
 
-def _noise(report: Report) -> float:
+def _resolution(report: Report) -> float:
     """The largest uncertainty relative to the gradient, in the tensors the verdict rests on."""
     return max(t.resolution for t in report.tensors.values() if t.verdict == report.verdict)
 
 
-def _figures(report: Report) -> list[str]:
-    lines = [
-        f"difference {report.difference:.6g}, cost {report.cost:.6g}"
-        + (f", its noise {report.noise:.1e}" if report.noise else ""),
-        f"tolerance {report.tolerance:g} for each entry",
-    ]
-    held: dict[tuple[str, float], list[str]] = {}
-    for tensor in report.tensors.values():
-        if tensor.tolerance > report.tolerance:
-            held.setdefault((tensor.dtype, tensor.tolerance), []).append(tensor.name)
-    for (dtype, tolerance), names in held.items():
-        verb = "is" if len(names) == 1 else "are"
-        lines[1] += f"; {_list(names)} {verb} {dtype}, and held to {tolerance:g}"
-    least = min(report.tensors.values(), key=lambda tensor: tensor.resolution)
-    if report.noise and least.resolution > 0:
+def figures(report: Report) -> list[str]:
+    """The lines below the table."""
+    lines = [f"difference {report.difference:.6g}, cost {report.cost:.6g}"]
+    if report.noise:
         largest = max(tensor.resolution for tensor in report.tensors.values())
-        lines[0] += f" (up to {largest:.0e} of a gradient)"
+        lines[0] += f", its noise {report.noise:.1e} (up to {largest:.0e} of a gradient)"
+    held: dict[tuple[float, str], list[str]] = {}
+    for tensor in report.tensors.values():
+        dtype = tensor.dtype if tensor.tolerance > report.tolerance else ""
+        held.setdefault((tensor.tolerance, dtype), []).append(tensor.name)
+    if len(held) == 1:
+        ((tolerance, dtype),) = held
+        why = f", as {dtype} allows" if dtype else ""
+        lines.append(f"tolerance {tolerance:g} for each entry{why}")
+    else:
+        parts = [
+            f"{tolerance:g} for {_list(names)}" + (f", as {dtype} allows" if dtype else "")
+            for (tolerance, dtype), names in held.items()
+        ]
+        lines.append(f"tolerance {'; '.join(parts)}")
     if report.against is not None:
-        lines.append(f"the Network is the cost of yours to within {report.against:.0e}")
+        lines.append(f"the Network and your cost agree to within {report.against:.0e}")
     kind = "losses of a sample" if report.method == "node" else "evaluations"
     lines.append(
         f"method {report.method}, epsilon {report.epsilon:g}, "

@@ -241,7 +241,7 @@ class Report:
         return [entry for _, _, entry in found[:n]]
 
     def plot(self, *, tensors: Sequence[str] | None = None, width: float = 8.0) -> "Figure":
-        """A picture of each tensor: a heat map of its errors, and analytic against numerical.
+        """A picture of the tensors at fault: heat maps of errors, and analytic against numerical.
 
         Args:
             tensors: which; None for those at fault, worst first, six at most, or for the first six
@@ -253,7 +253,8 @@ class Report:
 
         Raises:
             ModuleNotFoundError: without matplotlib; ``pip install "fastgc[plot]"`` brings it.
-            ValueError: for unknown tensors, or for a report that was read back with `from_dict`.
+            TypeError, ValueError: for unknown tensors, for a width that is not 2 to 100 inches, or
+                for a report that was read back with `from_dict`.
         """
         from fastgc.plotting import plot
 
@@ -266,7 +267,7 @@ class Report:
 
         >>> import fastgc
         >>> report = fastgc.check(lambda t: t**2, 3.0, 6.0)
-        >>> fastgc.Report.from_dict(report.to_dict()) == report
+        >>> fastgc.Report.from_dict(report.to_dict()) == report   # a NaN in it equals nothing
         True
         """
         from fastgc.schema import to_dict

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from fastgc.activations import slopes
 from fastgc.inside import UNIT_ROUNDOFF, Inside
 from fastgc.layout import FloatArray
 
@@ -14,9 +15,10 @@ def rounding_of_gradients(inside: Inside) -> FloatArray:
     """How far rounding may move each entry of a right gradient, (P,).
 
     A − Y cancels where the output is saturated: dZ_L is good to u·(|A| + |Y|), however small it is,
-    or to 2u where A is a probability whose own rounding is not known. Every gradient below inherits
-    that, through |W|ᵀ and the slopes; a slope near 0 is itself only good to u where the activation
-    is curved. 8u·(Γ_l |A_{l−1}|ᵀ)/m, with Γ_L = |A_L| + |Y| and
+    or to 2u where A is a probability whose own rounding is not known; and it moves with the
+    rounding of Z_L, which may be summed from large terms. Every gradient below inherits that,
+    through |W|ᵀ and the slopes; a slope near 0 is itself only good to u where the activation is
+    curved. 8u·(Γ_l |A_{l−1}|ᵀ)/m, with Γ_L = |A_L| + |Y| + slope·(|W_L||A_{L−1}| + |b_L|) and
     Γ_l = (slope + 8u)·|W_{l+1}|ᵀ Γ_{l+1} + |W_{l+1}|ᵀ |D_{l+1}|, the terms with 8u and D for curved
     activations alone.
     """
@@ -25,10 +27,13 @@ def rounding_of_gradients(inside: Inside) -> FloatArray:
     D = inside.sensitivities
     bound = np.empty(theta.size)
     with np.errstate(all="ignore"):
+        terms = inside.term_sizes[-1]
         if net.loss == "squared":
-            spread = net.output_size(Zs[-1].T).T
-        else:
-            spread = np.full(Zs[-1].shape, 2.0)
+            spread = net.output_size(Zs[-1].T).T + terms
+        elif net.loss == "logistic":
+            spread = 2.0 + slopes("sigmoid", Zs[-1]) * terms
+        else:  # p_k (dz_k − Σ p dz) is at most 2 |dZ_k| max |dz|
+            spread = 2.0 + 2.0 * np.abs(D[-1]) * terms.max(axis=1, keepdims=True)
         for l in range(len(layers) - 1, -1, -1):
             layer = layers[l]
             below = spread.T @ np.abs(inputs[l])

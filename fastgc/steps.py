@@ -51,7 +51,11 @@ def _share(problem: Problem, k: int, scale: float, base: Base, noise: float) -> 
     spent = 0
     for _ in range(RETREATS):
         H = share * scale
-        costs = [_cost_at(problem, k, t * H) for t in (-2.0, -1.0, 1.0, 2.0)]
+        costs = []
+        for t in (-2.0, -1.0, 1.0, 2.0):
+            moved = problem.theta.copy()
+            moved[k] += t * H
+            costs.append(problem.evaluate_or_nan(moved))
         spent += 4
         if all(map(math.isfinite, costs)):
             a, b, c, d = costs
@@ -60,13 +64,3 @@ def _share(problem: Problem, k: int, scale: float, base: Base, noise: float) -> 
             return max(SHORTEST, min(share, share * (3.0 * noise / third) ** (1 / 3))), spent
         share /= 16
     return share, spent
-
-
-def _cost_at(problem: Problem, k: int, step: float) -> float:
-    """J with entry k moved; NaN where the cost cannot be had so far away."""
-    moved = problem.theta.copy()
-    moved[k] += step
-    try:
-        return problem.evaluate(moved)
-    except Exception:
-        return math.nan

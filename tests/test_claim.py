@@ -53,7 +53,7 @@ def test_right_gradients_of_single_precision_are_not_accused(
     report = fastgc.check(net, parameters, gradients, method=method)
     assert report.verdict != "wrong", str(report)
     gradients["W1"] = gradients["W1"] * np.float32(1.01)
-    if np.abs(gradients["W1"]).max() > 1e-3:
+    if np.abs(gradients["W1"]).max() > 0.05:  # else saturated: in float32 few of its digits count
         assert not fastgc.check(net, parameters, gradients, method=method).ok
 
 
@@ -64,9 +64,11 @@ def test_the_report_says_so() -> None:
         gradients[name] = gradients[name].astype(np.float32)
     report = fastgc.check(net, parameters, gradients)
     assert report.ok
-    assert "tolerance 2e-07 for each entry; W1 and b1 are float32, and held to 0.0001\n" in str(
-        report
-    )
+    assert "to within 1e-04, as float32 allows\n" in str(report)
+    held = "tolerance 0.0001 for W1 and b1, as float32 allows; 2e-07 for W2, b2, W3 and b3\n"
+    assert held in str(report)
+    every = fastgc.check(net, parameters, {k: g.astype(np.float32) for k, g in gradients.items()})
+    assert "tolerance 0.0001 for each entry, as float32 allows\n" in str(every)
     assert (report.tensors["W1"].dtype, report.tensors["W1"].tolerance) == ("float32", 1e-4)
     assert (report.tensors["W2"].dtype, report.tensors["W2"].tolerance) == ("float64", 2e-7)
     assert "float32" in report._repr_html_()

@@ -146,7 +146,9 @@ def test_words_of_each_kind() -> None:
     def decay(g: Tensors, p: Tensors) -> None:
         g["W1"] += 0.5 / 3 * p["W1"]
 
-    assert texts(decay, "W1") == ["weight decay with λ = 0.500; the cost has 0 on W1"]
+    assert texts(decay, "W1") == [
+        "weight decay with λ = 0.500 where the cost has 0; is it Network(…, weight_decay=0.5)?"
+    ]
 
     def entry(g: Tensors, _: Tensors) -> None:
         g["W1"][3, 2] += 1.0
@@ -186,12 +188,12 @@ def test_kinds_of_a_cost_that_cannot_be_seen_into() -> None:
         assert found is not None, kind
         assert found.kind == kind, f"{kind}: {found}"
         if kind == "decay":
-            assert (
-                found.text == "the numerical gradient + 0.01 · a: weight decay that the cost lacks"
+            assert found.text == (
+                "the numerical gradient + 0.01 × the parameters: more weight decay than the cost has"
             )
         other = report.tensors["b" if name == "a" else "a"]
         assert other.diagnosis is None
-        if name == "a":
+        if name == "a" and kind != "precision":
             assert report.origin == "Backwards, a is the first that is wrong; b is right."
 
 
@@ -246,3 +248,62 @@ def test_round_numbers() -> None:
     assert is_round(0.25)
     assert is_round(5e-3 * (1 + 1e-9))
     assert not is_round(0.251)
+
+
+def test_noise_is_no_structure() -> None:
+    # labels that are the network's own outputs: all that is left is weight decay
+    case = NetworkCase("fitted", (3, 4, 1), 5, "relu", loss="squared", weight_decay=0.5)
+    net, parameters = case.build()
+    hidden = np.maximum(parameters["W1"] @ net.X + parameters["b1"], 0)
+    outputs = parameters["W2"] @ hidden + parameters["b2"]
+    net = fastgc.Network(net.X, outputs, loss="squared", weight_decay=0.5)
+    gradients = backward(net, parameters)
+    gradients["W2"][0, 1] *= 1.01
+    for method in ("loop", "node"):
+        found = fastgc.check(net, parameters, gradients, method=method).tensors["W2"].diagnosis
+        assert found is not None
+        assert found.kind == "entries", found
+
+
+def test_whole_numbers_are_of_any_precision() -> None:
+    a = np.array([49.9975, 25.0, 3.0])
+    report = fastgc.check(lambda p: float(p @ a), np.ones(3), np.array([50.0, 25.0, 3.0]))
+    assert "one entry alone" in said(report, "parameters")
+
+
+def test_zeros_have_no_sign() -> None:
+    a = np.array([1.0, 2.0, 3.0])
+    report = fastgc.check(lambda p: float(p @ a), np.ones(3), np.array([1.0, -0.0, 3.0]))
+    assert "parameters[1] is 0 instead of 2" in said(report, "parameters")
+
+
+def test_one_factor_of_all_tensors_is_said_once() -> None:
+    X, Y, parameters, right, _ = lab_case()
+    summed = {name: 3 * right[f"d{name}"] for name in parameters}
+    report = fastgc.check(fastgc.Network(X, Y), parameters, summed)
+    text = "3.000 × the numerical gradient: not averaged over the 3 samples"
+    assert {str(t.diagnosis) for t in report.tensors.values() if not t.ok} == {text}
+    assert report.origin is not None
+    assert report.origin.endswith(
+        "look at how dZ3 is formed, or for the same factor in every dW and db."
+    )
+
+
+def test_a_cost_that_does_not_use_its_argument() -> None:
+    X, Y, parameters, right, _ = lab_case()
+    net = fastgc.Network(X, Y)
+    report = fastgc.check(lambda p: net(parameters), parameters, right)
+    assert said(report, "W2") == (
+        "the cost does not change with any parameter: does it use its argument?"
+    )
+    assert report.origin is None
+
+
+def test_decay_of_a_cost_that_cannot_be_seen_into() -> None:
+    w = np.linspace(-1, 2, 6)
+
+    def cost(w: Any) -> float:
+        return float(np.sin(w).sum() + 0.05 * (w**2).sum())
+
+    missing = said(fastgc.check(cost, w, np.cos(w)), "parameters")
+    assert missing == "the numerical gradient − 0.1 × the parameters: weight decay is missing"

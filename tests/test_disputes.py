@@ -253,3 +253,104 @@ def test_entries_at_rounding_level_are_counted() -> None:
     assert report.ok
     assert 0 < report.tensors["W2"].at_rounding <= report.tensors["W2"].size
     assert f"correct, {report.tensors['W2'].at_rounding} by rounding" in str(report)
+
+
+# what an adversary found: right gradients accused, wrong ones accepted
+
+
+@pytest.mark.parametrize("epsilon", [None, 1e-5, 1e-4, 1e-3, 1e-2, "auto"])
+def test_a_corner_elsewhere_excuses_nothing(epsilon: Any) -> None:
+    def cost(p: Any) -> float:
+        return float(max(p["a"], 0.0) + math.exp(p["b"]))
+
+    parameters = {"a": 0.0, "b": 0.0}
+    assert fastgc.check(cost, parameters, {"a": 0.0, "b": 1.0}, epsilon=epsilon).ok
+    for slope in (1.1, 1.01, 2.5):
+        report = fastgc.check(cost, parameters, {"a": 0.0, "b": slope}, epsilon=epsilon)
+        assert report.tensors["b"].verdict == "wrong", (slope, str(report))
+
+
+@pytest.mark.parametrize("slope", [4e8, 5.1e8, 1e8, 1e7])
+def test_a_scale_shorter_than_the_step_is_no_kink(slope: float) -> None:
+    def cost(p: Any) -> float:
+        return float(np.log(np.abs(p)).sum())
+
+    at = np.array([2e-9])
+    assert not fastgc.check(cost, at, np.array([slope])).ok
+    assert fastgc.check(cost, at, np.array([5e8])).verdict != "wrong"
+
+
+@pytest.mark.parametrize("epsilon", [None, "auto", 10.0])
+def test_single_precision_of_large_parameters(epsilon: Any) -> None:
+    def cost(p: Any) -> float:
+        return float(np.float32((np.float32(p / 1e6) ** 2).sum()))
+
+    theta = np.array([-2555665.0])
+    right = 2 * theta / 1e12
+    assert fastgc.check(cost, theta, right, epsilon=epsilon).verdict != "wrong"
+    assert not fastgc.check(cost, theta, 1.29 * right, epsilon=epsilon).ok
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_jump_of_the_curvature_is_no_mistake(method: str) -> None:
+    net = fastgc.Network([[1.0, 2.0]], [0.0, 0.0], loss="squared")
+    parameters = {"W1": [[0.0]], "b1": [[0.0]], "W2": [[1.0]], "b2": [[0.0]]}
+    zeros: dict[str, Any] = {name: [[0.0]] for name in parameters}
+    report = fastgc.check(net, parameters, zeros, method=method)
+    assert report.verdict == "correct", str(report)
+    assert not fastgc.check(net, parameters, {**zeros, "W1": [[1e-6]]}, method=method).ok
+
+
+@pytest.mark.parametrize(
+    "cost", [lambda p: float((np.maximum(p, 0) ** 2).sum()), lambda p: float((p * abs(p)).sum())]
+)
+def test_a_jump_of_the_curvature_of_any_cost(cost: Any) -> None:
+    assert fastgc.check(cost, np.zeros(2), np.zeros(2)).verdict != "wrong"
+    assert not fastgc.check(cost, np.zeros(2), np.full(2, 0.1)).ok
+
+
+@pytest.mark.parametrize("seed", [145, 278, 395])
+def test_truncation_that_noise_hides(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    widths = tuple(int(n) for n in rng.integers(1, 8, 4))
+    case = NetworkCase("drawn", widths, 5, "tanh", scale=float(10 ** rng.uniform(-1, 1)), seed=seed)
+    net, parameters = case.build()
+    for epsilon in (1e-1, 1e-2, 1e-3):
+        report = fastgc.check(
+            net, parameters, backward(net, parameters), method="stacked", epsilon=epsilon
+        )
+        assert report.verdict != "wrong", str(report)
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1e-9])
+def test_tiny_scales_are_not_accused(scale: float) -> None:
+    def cost(p: Any) -> float:
+        return float(np.clip(p / scale, -1, 1).sum())
+
+    at = np.array([0.2 * scale])
+    assert fastgc.check(cost, at, np.array([1 / scale])).verdict != "wrong"
+
+
+def test_gradients_below_a_narrow_dtype() -> None:
+    x = np.array([1e-7, 3e-8, 2e-8, 1e-9, 0.0])
+    report = fastgc.check(lambda p: float(p @ x), np.zeros(5), x.astype(np.float16))
+    assert report.verdict != "wrong"
+
+
+@pytest.mark.parametrize("size", [1e2, 1e3, 1e4, 1e5])
+def test_single_precision_of_large_logits(size: float) -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(10):
+        X, classes = rng.standard_normal((4, 6)) * size, rng.integers(3, size=6)
+        W = rng.standard_normal((3, 4)).astype(np.float32)
+        apart = W[0] - W[1]
+        X[:, 0] -= apart @ X[:, 0] * apart / (apart @ apart)  # a tie, nearly
+        X = X.astype(np.float32)
+        z = W @ X
+        p = np.exp(z - z.max(axis=0))
+        p /= p.sum(axis=0)
+        p[classes, np.arange(6)] -= 1
+        gradients = {"W1": p @ X.T / np.float32(6), "b1": p.mean(axis=1, keepdims=True)}
+        net = fastgc.Network(X, classes, loss="softmax")
+        report = fastgc.check(net, {"W1": W, "b1": np.zeros((3, 1))}, gradients)
+        assert report.verdict != "wrong", str(report)

@@ -4,6 +4,7 @@ A kind of mistake is named only where it reproduces the wrong gradient to within
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -19,6 +20,10 @@ from fastgc.verdict import DISAGREE, KINK, UNRESOLVED
 
 __all__ = ["Diagnosis", "diagnose"]
 
+CONSTANT = Diagnosis(
+    "constant", "the cost does not change with any parameter: does it use its argument?"
+)
+
 
 def diagnose(problem: Problem, claim: Claim, findings: Findings) -> dict[str, Diagnosis]:
     """What is wrong with each tensor that is, by name."""
@@ -32,11 +37,14 @@ def diagnose(problem: Problem, claim: Claim, findings: Findings) -> dict[str, Di
         weight_decay=0.0 if inside is None else inside.net.weight_decay,
         tensors=tensors,
     )
-    if inside is None:
+    if inside is None and not findings.gradapprox.any():
+        found = dict.fromkeys(faulty, CONSTANT)
+    elif inside is None:
         every = (*kinds.PLAIN, *kinds.SECOND, *kinds.LAST)
-        found = {
-            name: kinds.first(every, tensors[name], around) or kinds.UNKNOWN for name in faulty
-        }
+        unknown = kinds.UNKNOWN
+        if {"W1", "b1"} <= tensors.keys():  # as of a network
+            unknown = replace(unknown, text=f"{unknown}; as a fastgc.Network it may tell more")
+        found = {name: kinds.first(every, tensors[name], around) or unknown for name in faulty}
     else:
         found = explain(inside, tensors, around)
         if any(found[name].kind == "unknown" for name in faulty):

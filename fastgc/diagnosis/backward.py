@@ -27,8 +27,9 @@ from fastgc.diagnosis.samples import some_samples
 from fastgc.inside import Inside
 from fastgc.layout import FloatArray
 
-# One factor for W_l and b_l alike may be that of dZ_l, and then shows in every layer below.
+# What is found of W_l and b_l alike may be that of dZ_l, and then shows in every layer below.
 FACTORS = ("zero", "sign", "sum", "twice averaged")
+LINEAR = (*FACTORS, "factor", "samples")
 
 
 class Variant(NamedTuple):
@@ -68,7 +69,10 @@ def _explain_layer(
     if mistaken is not None:
         follows = _back(inside, l, mistaken)
         if _both(inside, l, pair, follows):
-            found |= dict.fromkeys(faulty, _follows(l))
+            said = found.get(f"W{l + 1}") or found.get(f"b{l + 1}")
+            if said is None or said.kind not in LINEAR:  # what is linear in dZ looks the same below
+                said = _follows(l)
+            found |= dict.fromkeys(faulty, said)
             return follows
     plain = {e.name: first(PLAIN, e, around) for e in pair if e.at_fault}
     sources = [inside.sensitivities[l] if l < len(inside.layers) else None]
@@ -143,7 +147,7 @@ def _explain_tensor(
 
 
 def _follows(l: int) -> Diagnosis:
-    return Diagnosis("follows", f"follows from dZ{l + 1}: right but for the mistake above")
+    return Diagnosis("follows", f"right but for dZ{l + 1}, which it is made of")
 
 
 def _both(inside: Inside, l: int, pair: tuple[Evidence, Evidence], dZ: FloatArray) -> bool:
@@ -210,7 +214,7 @@ def _variants(inside: Inside, l: int, above: FloatArray | None) -> Iterator[Vari
         if k != l and other.shape == slope.shape:
             yield Variant("mask", f"{derivative} is that of layer {k}", dA * other)
     X = inside.net.X.T
-    if l > 0 and X.shape == slope.shape:
+    if X.shape == slope.shape:
         yield Variant("mask", f"{derivative} is taken at X", dA * slopes(layer.activation, X))
     for name in CHANGES:
         if name not in (layer.activation, "identity"):

@@ -13,7 +13,7 @@ from fastgc.verdict import root_mean_square
 
 # A hypothesis has to leave at most this share of the error, and of what rounding may do. Errors
 # close to either would otherwise be "reproduced" by whatever has a number to spare.
-UNEXPLAINED, ROUNDING = 0.1, 0.2
+UNEXPLAINED, ROUNDING, MOST_ROUNDING = 0.1, 0.2, 0.3
 
 PROBE = 32  # entries at fault, and as many that agree, on which a hypothesis has to fit first
 
@@ -95,6 +95,11 @@ class Evidence:
         right = _largest(np.where(self.known & ~self.wrong, np.abs(self.found), -1.0))
         return np.concatenate((wrong, right))
 
+    @property
+    def clear(self) -> bool:
+        """Whether more is known of it than not."""
+        return 2 * int(np.count_nonzero(self.known)) > self.known.size
+
     def telling(self, values: FloatArray) -> int:
         """How many of `values`, found or parameters, are large enough to tell a factor."""
         large = np.abs(values) > np.maximum(1e-3 * root_mean_square(values), 10 * self.slack)
@@ -122,8 +127,8 @@ class Evidence:
         scale = np.maximum(np.maximum(np.abs(g), np.abs(h)), self.size_of_g)
         if not (errors <= self.tolerance * scale + growth * slack)[known].all():
             return False
-        left = UNEXPLAINED * self.error + ROUNDING * growth * _norm(slack[known])
-        return not explain or _norm(errors[known]) <= left
+        rounding = min(ROUNDING * growth * _norm(slack[known]), MOST_ROUNDING * self.error)
+        return not explain or _norm(errors[known]) <= UNEXPLAINED * self.error + rounding
 
     def moved(self) -> "Evidence":
         """For hypotheses that move entries about: the largest slack everywhere, none left out."""

@@ -5,7 +5,7 @@ Each function takes the evidence and returns what it has recognised, or None.
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -84,13 +84,16 @@ def known_factor(e: Evidence, around: Surroundings) -> Diagnosis | None:
 
 def factor(e: Evidence, _: Surroundings) -> Diagnosis | None:
     """Any other factor, shown by two entries at least."""
-    return any_factor(e, _) if e.telling(e.found) > 1 else None
+    c = factor_of(e) if e.telling(e.found) > 1 else None
+    return None if c is None else as_factor(c)
 
 
 def any_factor(e: Evidence, _: Surroundings) -> Diagnosis | None:
-    """Any other factor, also of a single entry, where it is no more than a description."""
+    """Any other factor of a single entry, where it is no more than a description."""
     c = factor_of(e)
-    return None if c is None else as_factor(c)
+    if c is None:
+        return None
+    return replace(as_factor(c), text=f"{as_factor(c)}; its one entry that tells, so any error is")
 
 
 def as_factor(c: float) -> Diagnosis:
@@ -101,6 +104,8 @@ def as_factor(c: float) -> Diagnosis:
 def factor_of(e: Evidence) -> float | None:
     """The number whose product with what was found g is."""
     for fixed in (0.0, e.fixed) if e.fixed.any() else (0.0,):
+        if not e.telling(e.found - fixed):
+            continue
         g, found = (e.g - fixed)[e.known], (e.found - fixed)[e.known]
         largest = np.abs(found).max(initial=0.0)
         if not 0 < largest < math.inf:
@@ -116,9 +121,9 @@ def is_multiple(e: Evidence, c: float) -> bool:
     """Whether g is c times what was found, with or without the part that weight decay adds."""
     if e.fits(lambda at: c * e.found[at], growth=max(1.0, abs(c))):
         return True
-    return bool(e.fixed.any()) and e.fits(
-        lambda at: c * (e.found[at] - e.fixed[at]) + e.fixed[at], growth=max(1.0, abs(c))
-    )
+    if not (e.fixed.any() and e.telling(e.found - e.fixed)):
+        return False
+    return e.fits(lambda at: c * (e.found[at] - e.fixed[at]) + e.fixed[at], growth=max(1.0, abs(c)))
 
 
 def transposed(e: Evidence, _: Surroundings) -> Diagnosis | None:
@@ -151,20 +156,22 @@ def missing_decay(e: Evidence, around: Surroundings) -> Diagnosis | None:
 
 def decay(e: Evidence, around: Surroundings) -> Diagnosis | None:
     """An error in proportion to the parameters."""
-    if e.telling(e.theta) < 2:
+    if e.telling(e.theta) < 2 or not e.clear:
         return None
     theta = np.where(e.known, e.theta, 0.0)
     error = np.where(e.known, e.g - e.found, 0.0)
     rate = float(np.divide(error @ theta, theta @ theta))
     if not (math.isfinite(rate) and e.fits(lambda at: e.found[at] + rate * e.theta[at])):
         return None
-    name = e.name
     if around.m is None:
-        text = f"the numerical gradient {_signed(rate)} · {name}: weight decay that the cost lacks"
+        than = "more weight decay than the cost has" if rate > 0 else "weight decay is missing"
+        text = f"the numerical gradient {_signed(rate)} × the parameters: {than}"
         return Diagnosis("decay", text, rate)
     has = around.weight_decay if e.fixed.any() else 0.0
-    text = f"weight decay with λ = {_number(has + rate * around.m)}; the cost has {has:.4g}"
-    return Diagnosis("decay", f"{text} on {name}", rate * around.m)
+    text = f"weight decay with λ = {_number(has + rate * around.m)} where the cost has {has:.4g}"
+    if around.weight_decay == 0:
+        text += f"; is it Network(…, weight_decay={rate * around.m:.4g})?"
+    return Diagnosis("decay", text, rate * around.m)
 
 
 def clipped(e: Evidence, _: Surroundings) -> Diagnosis | None:
@@ -172,7 +179,7 @@ def clipped(e: Evidence, _: Surroundings) -> Diagnosis | None:
     size = np.abs(e.g)
     limit = float(size.max())
     beyond = int(np.count_nonzero(np.abs(e.found) > limit * (1 + 1e-6)))
-    if beyond == 0 or (beyond == 1 and not is_round(limit)):
+    if beyond == 0 or (beyond == 1 and not is_round(limit)) or not e.clear:
         return None
     if not e.fits(lambda at: np.clip(e.found[at], -limit, limit)):
         return None
@@ -181,7 +188,7 @@ def clipped(e: Evidence, _: Surroundings) -> Diagnosis | None:
 
 def permuted(e: Evidence, _: Surroundings) -> Diagnosis | None:
     """The right values in the wrong places."""
-    if e.telling(e.found) < 3:
+    if e.telling(e.found) < 3 or not e.clear:
         return None
     e, count = e.moved(), np.count_nonzero(e.wrong)
     slack = 4 * count * (e.tolerance * np.abs(e.found).max() + e.slack.max())
@@ -223,6 +230,9 @@ def precision(e: Evidence, _: Surroundings) -> Diagnosis | None:
 def in_single(e: Evidence) -> Diagnosis | None:
     """`precision` of a single entry too, which proves little by itself."""
     g = e.g[e.known]
+    short = np.ldexp(np.rint(np.ldexp(np.frexp(g)[0], 12)), -12) == np.frexp(g)[0]
+    if short.mean() > 0.5:  # whole and round numbers are of any precision
+        return None
     if not (np.float32(g[:64]) == g[:64]).all():
         return None
     errors = np.abs(g - e.found[e.known])
@@ -231,17 +241,18 @@ def in_single(e: Evidence) -> Diagnosis | None:
         return None
     largest = float((errors / scale).max())
     text = f"computed in single precision: every value is a float32 number, off by {largest:.0e}"
-    return Diagnosis("precision", text, largest)
+    return Diagnosis("precision", f"{text}; as float32 it would be held to that", largest)
 
 
 def units(e: Evidence, around: Surroundings) -> Diagnosis | None:
     """Some rows, or some columns, and nothing else."""
-    if len(e.shape) != 2 or min(e.shape) < 2:
+    if len(e.shape) != 2 or min(e.shape) < 2 or not e.known.all():
         return None
     wrong = e.wrong.reshape(e.shape)
     places = np.arange(e.g.size).reshape(e.shape)
-    for axis, what in ((0, "row"), (1, "column")):
-        lines = np.flatnonzero(wrong.any(axis=1 - axis))
+    axes = [(np.flatnonzero(wrong.any(axis=1 - axis)), axis) for axis in (0, 1)]
+    for lines, axis in sorted(axes, key=lambda item: item[0].size):
+        what = ("row", "column")[axis]
         if not 0 < lines.size <= e.shape[axis] / 2 or wrong.sum() < 2:
             continue
         part = np.take(places, lines, axis=axis)
@@ -259,12 +270,15 @@ def units(e: Evidence, around: Surroundings) -> Diagnosis | None:
 def entries(e: Evidence, _: Surroundings) -> Diagnosis | None:
     """A few single entries."""
     wrong = np.flatnonzero(e.wrong)
-    rest = ~e.wrong & (np.abs(e.found) > e.slack)
-    if not 0 < wrong.size <= max(1, min(8, e.g.size // 4)) or not rest.any():
+    agree = ~e.wrong & e.known
+    rest = agree & (np.abs(e.found) > e.slack)
+    if not 0 < wrong.size <= max(1, min(8, e.g.size // 4)) or not rest.any() or not e.clear:
         return None
     k = int(wrong[np.argmax(np.abs(e.g - e.found)[wrong])])
     what = f"{_address(e, k)} is {_ratio(e.g[k], e.found[k])}"
-    others = f"the other {e.g.size - wrong.size} agree"
+    others = f"{np.count_nonzero(agree)} others agree"
+    if agree.sum() == e.g.size - wrong.size:
+        others = f"the other {e.g.size - wrong.size} agree"
     if wrong.size == 1:
         return Diagnosis("entries", f"one entry alone: {what}; {others}")
     return Diagnosis("entries", f"{wrong.size} entries alone, the worst {what}; {others}")
@@ -299,7 +313,9 @@ def _address(e: Evidence, k: int) -> str:
 
 
 def _ratio(g: float, found: float) -> str:
-    return f"{_number(g / found)} × its numerical value" if found else f"{g:.4g} instead of 0"
+    if g == 0 or found == 0:
+        return f"{abs(g) if g == 0 else g:.4g} instead of {found:.4g}"
+    return f"{_number(g / found)} × its numerical value"
 
 
 def _number(c: float) -> str:

@@ -8,6 +8,10 @@ from fastgc.diagnosis.kinds import join
 
 MOST = 3  # places that are named
 
+#: Kinds that say by themselves where to look: at all gradients, not at one layer's.
+GENERAL = ("precision", "stale", "clipped", "constant")
+FACTORS = ("factor", "sign", "sum", "twice averaged")
+
 
 def origin(
     names: Sequence[str], faulty: Sequence[str], diagnoses: Mapping[str, Diagnosis]
@@ -19,7 +23,7 @@ def origin(
         faulty: of those that are wrong.
         diagnoses: of those, by name.
     """
-    if not faulty:
+    if not faulty or all(name in diagnoses and diagnoses[name].kind in GENERAL for name in faulty):
         return None
     depth = len(names) // 2
     if re.fullmatch(r"(W\d+ b\d+ ?)+", " ".join(_by_layer(names))) and set(names) == {
@@ -37,7 +41,7 @@ def _of_layers(depth: int, faulty: set[str], diagnoses: Mapping[str, Diagnosis])
     found: list[str] = []
     for l in range(depth, 0, -1):
         here = [name for name in (f"W{l}", f"b{l}") if name in faulty]
-        if not here or all(_follows(name, diagnoses) for name in here):
+        if not here or all(_follows(name, l, diagnoses) for name in here):
             continue
         below = [f"{kind}{k}" for k in range(1, l) for kind in "Wb"]
         above = [f"{kind}{k}" for k in range(l + 1, depth + 1) for kind in "Wb"]
@@ -58,15 +62,23 @@ def _of_layers(depth: int, faulty: set[str], diagnoses: Mapping[str, Diagnosis])
                 what += f" wrong; {join(right_above)} are right"
             else:
                 what += " wrong"
-            found.append(f"{what}: look at how dZ{l} is formed.")
+            text = f"{what}: look at how dZ{l} is formed"
+            kinds = {diagnoses[name].kind for name in here if name in diagnoses}
+            if l > 1 and kinds and kinds <= set(FACTORS):
+                text += ", or for the same factor in every dW and db"
+            found.append(f"{text}.")
             break  # nothing below can be told from what follows
         if len(found) == MOST:
             break
     return found
 
 
-def _follows(name: str, diagnoses: Mapping[str, Diagnosis]) -> bool:
-    return name in diagnoses and diagnoses[name].kind == "follows"
+def _follows(name: str, l: int, diagnoses: Mapping[str, Diagnosis]) -> bool:
+    """Whether a tensor is off because the layer above is: made of it, or by the same factor."""
+    if name not in diagnoses:
+        return False
+    above = [diagnoses.get(f"{kind}{l + 1}") for kind in "Wb"]
+    return diagnoses[name].kind == "follows" or all(said == diagnoses[name] for said in above)
 
 
 def _of_any(names: Sequence[str], faulty: set[str]) -> str | None:

@@ -29,7 +29,7 @@ def some_samples(e: Evidence, dZ: FloatArray, A: FloatArray) -> Counted | None:
         A: (m, k); ones (m, 1) for a bias.
     """
     m = dZ.shape[0]
-    if m < 2:
+    if m < 2 or not e.clear:
         return None
     k = A.shape[1]
     places = np.flatnonzero(e.known)
