@@ -26,8 +26,8 @@ DIRECTIONS = 12
 # Points near θ from which a cost that fastgc cannot see into is looked at. A slope that needs five
 # units on their right sides shows at one in 32.
 POINTS = range(4, 201)
-SPENT = 4  # times the evaluations of the check itself, on more than the fewest points
-AWAY = 8.0  # steps to the nearest
+SPENT = 8  # times the evaluations of the check itself, on more than the fewest points
+AWAY = 4.0  # steps to the nearest
 NEARER = 4.0  # times, for a second look at each
 
 # The longest step from there, over the size of the entry, or over 1: over the length of a long step
@@ -136,7 +136,7 @@ def jumps_close_by(
     points = min(max(points, POINTS.start), POINTS.stop - 1)
     for _ in range(points):
         # of very different lengths: now one parameter decides the side of a unit, now another
-        away = AWAY * step * 10.0 ** rng.uniform(0, 1.5, step.size)
+        away = AWAY * step * 10.0 ** rng.uniform(0, 1, step.size)
         away *= rng.standard_normal(step.size)
         for near, share in enumerate((1.0, 1.0 / NEARER)):
             point = problem.theta + share * away

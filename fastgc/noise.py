@@ -48,12 +48,14 @@ class Noise:
             a short step may not move it: then a difference of zero says nothing of its slope.
         evaluations: of the cost, spent on this.
         flat: whether no step moved J at all.
+        single: whether all of its values were numbers of single precision.
     """
 
     sigma: float
     coarse: bool
     evaluations: int
     flat: bool = False
+    single: bool = False
 
 
 def noise_of_cost(problem: Problem, cost: float, memory: int) -> Noise:
@@ -84,11 +86,10 @@ def noise_of_cost(problem: Problem, cost: float, memory: int) -> Noise:
     # would hardly lie on the other side as well
     calls = 0 if problem.pure else sum(require_same_cost(problem, cost) for _ in range(AGAIN))
     other = _noise_along(problem, -direction, cost, memory)
-    return Noise(
-        min(noise.sigma, other.sigma),
-        noise.coarse and other.coarse,
-        noise.evaluations + other.evaluations + calls,
-    )
+    evaluations = noise.evaluations + other.evaluations + calls
+    if other.flat and noise.single:  # it did not move that way, and shows nothing
+        return Noise(noise.sigma, noise.coarse, evaluations)
+    return Noise(min(noise.sigma, other.sigma), noise.coarse and other.coarse, evaluations)
 
 
 def _noise_along(problem: Problem, direction: FloatArray, cost: float, memory: int) -> Noise:
@@ -129,7 +130,7 @@ def _noise_along(problem: Problem, direction: FloatArray, cost: float, memory: i
         grain = min(b - a for a, b in pairwise(sorted(seen)))
         grain = max(grain, math.ldexp(1.0, math.frexp(cost)[1] - 24)) if single else grain
         sigma = max(sigma, GRAINY * grain)
-    return Noise(sigma, coarse, evaluations, flat=len(seen) == 1)
+    return Noise(sigma, coarse, evaluations, flat=len(seen) == 1, single=single)
 
 
 def _is_single(value: float) -> bool:

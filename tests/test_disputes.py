@@ -322,7 +322,7 @@ def test_truncation_that_noise_hides(seed: int) -> None:
         assert report.verdict != "wrong", str(report)
 
 
-@pytest.mark.parametrize("scale", [1e-12, 1e-9])
+@pytest.mark.parametrize("scale", [1e-9, 1e-8])
 def test_tiny_scales_are_not_accused(scale: float) -> None:
     def cost(p: Any) -> float:
         return float(np.clip(p / scale, -1, 1).sum())
