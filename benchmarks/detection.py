@@ -378,9 +378,11 @@ def seen(outcomes: Sequence[Outcome]) -> list[Outcome]:
 
 
 def misses(outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """What is not as it should be: seen and not caught, other tensors named, right and accused."""
+    """What must not be: right and accused, seen and called correct, wrong in other tensors."""
     accused = [o for o in outcomes if o.mistake == RIGHT and o.verdict == "wrong"]
-    return accused + [o for o in seen(outcomes) if o.verdict != "wrong" or not o.tensors]
+    passed = [o for o in seen(outcomes) if o.verdict == "correct"]
+    elsewhere = [o for o in seen(outcomes) if o.verdict == "wrong" and not o.tensors]
+    return accused + passed + elsewhere
 
 
 def main() -> None:

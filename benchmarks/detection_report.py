@@ -112,8 +112,10 @@ def write_up(study: Study, others: Sequence[Outcome], fuzzed: fuzz.Outcome | Non
         f"that round differently. {len(study.outcomes):,} verdicts in",
         f"{study.seconds / 60:.0f} minutes.",
         "",
-        f"- **{_share(len(caught), len(visible))} of the mistakes that can be seen are caught**, "
-        f"{_share(sum(o.tensors for o in caught), len(caught))} of those with the right tensors.",
+        f"- **{_share(sum(o.verdict != 'correct' for o in visible), len(visible))} of the mistakes "
+        f"that can be seen do not pass**: {len(caught):,} are wrong, "
+        f"{_share(sum(o.tensors for o in caught), len(caught))} of them in the right tensors, "
+        f'and {len(visible) - len(caught)} "cannot tell".',
         f"- **{sum(o.verdict == 'wrong' for o in right)} of {len(right):,} right gradients are "
         "accused.**",
         f"- **{_share(sum(o.kind_right for o in known), len(known))} of the diagnoses are right.**",
@@ -179,9 +181,9 @@ def _fuzz(outcome: fuzz.Outcome) -> list[str]:
 def line_for_readme(study: Study) -> str:
     visible = seen(study.outcomes)
     right = [o for o in study.outcomes if o.mistake == RIGHT]
-    caught = sum(o.verdict == "wrong" for o in visible)
+    passed = sum(o.verdict == "correct" for o in visible)
     return (
-        f"- **{_share(caught, len(visible))} of the visible mistakes caught**, of "
+        f"- **{passed} of {len(visible):,} visible mistakes passed**, of "
         f"{len(MISTAKES)} kinds in {study.networks} drawn networks; "
         f"{sum(o.verdict == 'wrong' for o in right)} of {len(right):,} right gradients accused "
         "([docs/detection.md](docs/detection.md))."

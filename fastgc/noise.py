@@ -122,14 +122,13 @@ def _noise_along(problem: Problem, direction: FloatArray, cost: float, memory: i
             )
         if sum(a == b for a, b in pairwise(costs)) <= POINTS // 2:
             break
-    single = len(seen) > 2 and all(map(_is_single, seen))
+    spacing = math.ldexp(1.0, math.frexp(cost)[1] - 24)  # of single precision, at J
+    grain = min((b - a for a, b in pairwise(sorted(seen))), default=0.0)
+    single = all(map(_is_single, seen)) and (len(seen) > 2 or 0 < grain <= 4 * spacing)
     stuck = len(seen) > 1 and evaluations > POINTS  # it took longer steps to move it
     coarse = (single or stuck) and not problem.pure
-    if coarse:
-        # by chance a few of its values may lie on a line: it is rounded all the same
-        grain = min(b - a for a, b in pairwise(sorted(seen)))
-        grain = max(grain, math.ldexp(1.0, math.frexp(cost)[1] - 24)) if single else grain
-        sigma = max(sigma, GRAINY * grain)
+    if coarse:  # by chance a few of its values may lie on a line: it is rounded all the same
+        sigma = max(sigma, GRAINY * (max(grain, spacing) if single else grain))
     return Noise(sigma, coarse, evaluations, flat=len(seen) == 1, single=single)
 
 
