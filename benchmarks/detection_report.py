@@ -27,7 +27,7 @@ from tests.bugs import MISTAKES
 ROOT = Path(__file__).parent.parent
 DOCUMENT = ROOT / "docs" / "detection.md"
 COMMAND = "python -m benchmarks.detection_report"
-NETWORKS, RIGHT_ALONE, BAD_INPUTS = 320, 2200, 100_000
+NETWORKS, RIGHT_ALONE, BAD_INPUTS = 260, 2300, 100_000
 
 
 def table_of_mistakes(study: Study) -> list[str]:

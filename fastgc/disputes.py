@@ -196,7 +196,7 @@ def _look_again(
             moved = (np.abs(new - old) > noise) | ~np.isfinite(old) | ~np.isfinite(new)
             # a one-sided difference is twice as noisy as a central one; and at a corner the slopes
             # close in, where those of a smooth cost whose scale is shorter still spread
-            gap, slack = new_high - new_low, allowed + 4 * doubt
+            gap, slack = new_high - new_low, allowed + 4 * doubt + (high - low) / 4
             corner = (gap > 4 * doubt) & (gap > (high - low) / 4)
             corner &= (new_low >= low - slack) & (new_high <= high + slack)
             kink = corner & _within(new_low, g, new_high, allowed + 2 * doubt)

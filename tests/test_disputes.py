@@ -354,3 +354,29 @@ def test_single_precision_of_large_logits(size: float) -> None:
         net = fastgc.Network(X, classes, loss="softmax")
         report = fastgc.check(net, {"W1": W, "b1": np.zeros((3, 1))}, gradients)
         assert report.verdict != "wrong", str(report)
+
+
+@pytest.mark.parametrize("method", ["incremental", "node"])
+@pytest.mark.parametrize("epsilon", [1e-3, 1e-4, 1e-6])
+def test_a_corner_where_the_cost_bends_as_well(method: str, epsilon: float) -> None:
+    X, Y = np.array([[0.0, 1.0, -2.0]]), np.array([[0.5, 1.0, 2.0]])
+    net = fastgc.Network(X, Y, loss="squared")
+    parameters = {
+        "W1": np.array([[0.7], [-0.4]]), "b1": np.zeros((2, 1)),
+        "W2": np.array([[1.1, -0.8]]), "b2": np.array([[0.3]]),
+    }  # fmt: skip
+    for slope in (0.0, 1.0):
+        gradients = _with_slope_at_zero_squared(net, parameters, slope)
+        report = fastgc.check(net, parameters, gradients, method=method, epsilon=epsilon)
+        assert report.verdict == "correct", str(report)
+
+
+def _with_slope_at_zero_squared(net: fastgc.Network, p: Tensors, slope: float) -> Tensors:
+    Z = p["W1"] @ net.X + p["b1"]
+    A = np.maximum(Z, 0)
+    dZ2 = p["W2"] @ A + p["b2"] - net.Y
+    dZ1 = (p["W2"].T @ dZ2) * np.where(Z == 0, slope, Z > 0)
+    return {
+        "W1": dZ1 @ net.X.T / net.m, "b1": dZ1.mean(axis=1, keepdims=True),
+        "W2": dZ2 @ A.T / net.m, "b2": dZ2.mean(axis=1, keepdims=True),
+    }  # fmt: skip
