@@ -176,7 +176,7 @@ class Report:
     (True, 'correct', 1)
     >>> report = fastgc.check(lambda p: p["a"] ** 2, {"a": 3.0}, {"a": 12.0})
     >>> str(report.tensors["a"].diagnosis)
-    '2.000 × the numerical gradient'
+    '2.000 × the numerical gradient, in the one entry that tells'
     """
 
     verdict: Verdict

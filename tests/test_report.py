@@ -90,7 +90,7 @@ def test_text_of_one_entry_and_of_many_tensors() -> None:
     )
     assert str(many).startswith(
         "wrong: p0, p1, p2, p3, p4, p5 and 3 more (9 of 9 entries) disagree with the numerical "
-        "gradient\n  p0, p1, p2, p3, p4, p5 and 3 more: 2.000 × the numerical gradient; its one entry "
+        "gradient\n  p0, p1, p2, p3, p4, p5 and 3 more: 2.000 × the numerical gradient, in the one "
     )
 
 

@@ -93,7 +93,7 @@ def any_factor(e: Evidence, _: Surroundings) -> Diagnosis | None:
     c = factor_of(e)
     if c is None:
         return None
-    return replace(as_factor(c), text=f"{as_factor(c)}; its one entry that tells, so any error is")
+    return replace(as_factor(c), text=f"{as_factor(c)}, in the one entry that tells")
 
 
 def as_factor(c: float) -> Diagnosis:
