@@ -347,4 +347,4 @@ class _AtWork:
             self.bar.__exit__(*error)
         finally:
             self.signals.__exit__(*error)
-            self.blas.__exit__(None, None, None)
+            self.blas.__exit__(*error)

@@ -1,6 +1,5 @@
 """Threads: one pool for fastgc's own work, and BLAS held to one thread meanwhile."""
 
-import contextlib
 import os
 import threading
 from collections import deque
@@ -54,27 +53,30 @@ def share(work: Callable[[Iterator[int]], None], count: int, workers: int) -> No
                 future.exception()
 
 
-@contextlib.contextmanager
-def one_blas_thread() -> Iterator[None]:
+class one_blas_thread:  # noqa: N801  a context manager, named as one
     """Holds BLAS to one thread, in the whole process, until the last concurrent user leaves.
 
     The last bits of a product depend on how many threads made it, and its worker threads spin
     afterwards where ours would work. A `node` pass on 784-512-256-1 took 10.6 ms so, 10.0 ms with a
     BLAS thread for each of two cores: no loss.
-    """
-    global _controller, _limiter, _limited
-    with _lock:
-        if _controller is None:
-            # Scanning the loaded libraries takes 0.7 ms, a limit by this controller 9 µs.
-            from threadpoolctl import ThreadpoolController
 
-            _controller = ThreadpoolController().select(user_api="blas")
-        if _limited == 0:
-            _limiter = _controller.limit(limits=1)
-        _limited += 1
-    try:
-        yield
-    finally:
+    A class, since a generator's context manager writes to the exceptions that pass through it.
+    """
+
+    def __enter__(self) -> None:
+        global _controller, _limiter, _limited
+        with _lock:
+            if _controller is None:
+                # Scanning the loaded libraries takes 0.7 ms, a limit by this controller 9 µs.
+                from threadpoolctl import ThreadpoolController
+
+                _controller = ThreadpoolController().select(user_api="blas")
+            if _limited == 0:
+                _limiter = _controller.limit(limits=1)
+            _limited += 1
+
+    def __exit__(self, *_: object) -> None:
+        global _limited
         with _lock:
             _limited -= 1
             if _limited == 0:
