@@ -153,7 +153,16 @@ def write_up(study: Study, others: Sequence[Outcome], fuzzed: fuzz.Outcome | Non
     if fuzzed is not None:
         parts += _fuzz(fuzzed)
     parts += ["## Not as wanted", ""]
-    parts += [f"{len(bad)} of {len(study.outcomes):,} verdicts.", ""] if bad else ["None.", ""]
+    if bad:
+        parts += [
+            f"{len(bad)} of {len(study.outcomes):,} verdicts.",
+            "At a corner a wrong gradient may lie as close to the central difference, which is",
+            "half-way between the slopes, as a right one does; its entry then agrees, and its",
+            "tensor is not named.",
+            "",
+        ]
+    else:
+        parts += ["None.", ""]
     for (mistake, verdict), count in Counter((o.mistake, o.verdict) for o in bad).most_common(20):
         seeds = sorted({o.seed for o in bad if (o.mistake, o.verdict) == (mistake, verdict)})
         parts.append(f"- {mistake}: {verdict}, {count} times, networks {seeds[:8]}")

@@ -5,7 +5,7 @@ import collections
 import random
 import types
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
@@ -161,7 +161,7 @@ WRONG_CONTAINERS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "numbered": lambda d: dict(enumerate(d.values())), "bytes keys": lambda d: {k.encode(): v for k, v in d.items()},
     "None key": lambda d: {**d, None: 1.0}, "tuple key": lambda d: {("W", 1): 1.0, **d}, "no keys": lambda d: {},
     "no items": lambda d: [], "no tuple": lambda d: (), "cyclic": lambda d: _cyclic(), "function": lambda d: _one, "class": lambda d: OwnError,
-    "object array": lambda d: np.array([None, *d.values()], dtype=object)[1:], "attached": lambda d: Attached(),
+    "object array": lambda d: _objects(d.values()), "attached": lambda d: Attached(),
     "number": lambda d: 2.0, "dataclass": lambda d: Frozen("x"),
     "namespace": lambda d: types.SimpleNamespace(**d),
 }  # fmt: skip
@@ -212,6 +212,15 @@ class Frozen(Exception):  # noqa: N818
     """One that takes no notes and no traceback: assigning to it raises."""
 
     what: str
+
+
+def _objects(values: Iterable[Any]) -> Any:
+    """An object array of them, without asking what they are."""
+    held = list(values)
+    array = np.empty(len(held), dtype=object)
+    for i, value in enumerate(held):
+        array[i] = value
+    return array
 
 
 def tensors(p: Any) -> list[Any]:
