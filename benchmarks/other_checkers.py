@@ -167,7 +167,7 @@ def torch_cost(net: fastgc.Network, planted: Sequence[Array]) -> Callable[..., A
     def forward(ctx: Any, *values: Any) -> Any:  # noqa: ARG001  # torch passes it
         return cost(*values)
 
-    def backward(ctx: Any, grad_output: Any) -> Any:  # noqa: ARG001
+    def backward(ctx: Any, grad_output: Any) -> Any:  # noqa: ARG001  # likewise
         return tuple(grad_output * slope for slope in slopes)
 
     methods = {"forward": staticmethod(forward), "backward": staticmethod(backward)}

@@ -145,7 +145,7 @@ def settle(
             slopes = low[disputed], high[disputed]
             _look_again(docket, look, epsilon, disputed, slopes)
             if not exact:
-                _small_jumps(docket, look, epsilon, disputed, first)
+                _small_jumps(docket, look, epsilon, disputed, slopes, first.uncertainty[disputed])
                 slopes = _corners(problem, base, docket, epsilon, disputed, slopes)
         counted = tally(
             layout, claim, docket.gradapprox, docket.uncertainty, docket.means, docket.codes
@@ -228,7 +228,12 @@ def _look_again(
 
 
 def _small_jumps(
-    docket: _Docket, look: Look, epsilon: Step, disputed: Entries, first: Approximation
+    docket: _Docket,
+    look: Look,
+    epsilon: Step,
+    disputed: Entries,
+    slopes: tuple[FloatArray, FloatArray],
+    uncertainty: FloatArray,
 ) -> None:
     """Finds jumps of the slope at θ itself that the noise of shorter steps hides.
 
@@ -236,8 +241,8 @@ def _small_jumps(
     stays.
     """
     codes = docket.codes
-    low, high = (slope[disputed] for slope in first.slopes())
-    doubt = docket.doubt(disputed, first.uncertainty[disputed])
+    low, high = slopes
+    doubt = docket.doubt(disputed, uncertainty)
     jumps = (codes[disputed] == DISAGREE) & (high - low > 4 * doubt)  # each side is twice as noisy
     entries, low, high, doubt = disputed[jumps], low[jumps], high[jumps], doubt[jumps]
     if entries.size == 0:

@@ -14,7 +14,7 @@ from fastgc.inside import Inside
 from fastgc.layout import FloatArray
 from fastgc.methods import Base
 from fastgc.methods.interface import Entries
-from fastgc.noise import uncertainty_of_differences
+from fastgc.noise import LEAST_NOISE, uncertainty_of_differences
 from fastgc.problem import Problem
 
 MOST_ROWS = 64  # perturbed parameters held at once, and
@@ -104,7 +104,7 @@ def at_corner(problem: Problem, base: Base, epsilon: FloatArray) -> tuple[bool, 
     the step at a corner, with its square elsewhere.
     """
     rng = np.random.default_rng(1)
-    floor = 8.0 * max(10.0 * base.noise, uncertainty_of_differences(base.cost, 0.0, np.ones(1))[0])
+    floor = 8.0 * max(10.0 * base.noise, 2.0 * LEAST_NOISE * abs(base.cost))
     for tried in range(1, DIRECTIONS + 1):
         direction = epsilon * rng.standard_normal(epsilon.size)
         bends = [

@@ -208,7 +208,7 @@ class OwnExit(BaseException):
 
 
 @dataclass(frozen=True)
-class Frozen(Exception):  # noqa: N818
+class Frozen(Exception):  # noqa: N818  named as what it is
     """One that takes no notes and no traceback: assigning to it raises."""
 
     what: str

@@ -310,6 +310,32 @@ def test_a_random_vectorized_cost_can_be_frozen() -> None:
     assert fastgc.check(dropout, W, right, vectorized=True, reseed=lambda: rng.seed(3)).ok
 
 
+def test_a_reseed_of_another_generator_is_told_so() -> None:
+    rng = np.random.RandomState(0)
+    with pytest.raises(
+        ValueError, match=r"reseed= was called before both, and is not what it draws from"
+    ):
+        fastgc.check(
+            lambda w: float(w.sum() + rng.random_sample()), W, W, reseed=lambda: np.ones(1)
+        )
+
+
+def test_a_cost_that_resizes_its_parameters() -> None:
+    def cost(w: Any) -> Any:
+        w.resize(7, refcheck=False)
+        return np.zeros(1)
+
+    with pytest.raises(
+        ValueError, match=r"the cost resizes its parameters: parameters had 15 entries before .* 7"
+    ):
+        fastgc.check(cost, W, W, vectorized=True)
+
+
+def test_gradients_with_a_cache_are_recognised() -> None:
+    with pytest.raises(TypeError, match=r"gradients is a sequence .* Its first element alone\?"):
+        fastgc.check(quadratic, PARAMETERS, lambda p: (GRADIENTS, "cache"))
+
+
 def test_an_exception_of_reseed_passes() -> None:
     def fails() -> None:
         raise LookupError("no generator")
