@@ -5,26 +5,30 @@ What a caller passed is looked at here, once, before any work is done.
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
 
 from fastgc.claim import claim_of
-from fastgc.diagnosis import diagnose
-from fastgc.diagnosis.origin import origin
-from fastgc.disputes import settle
-from fastgc.layout import Container, FloatArray
+from fastgc.directional import check_along
+from fastgc.entrywise import check_entries, step_of
+from fastgc.layout import Container
 from fastgc.likeness import require_likeness
-from fastgc.methods import METHODS, Approximation, Base, Resources
-from fastgc.methods.interface import Entries, Step
+from fastgc.methods import METHODS, Base, Method, Resources
 from fastgc.noise import noise_of_cost
+from fastgc.parts import Part, part_of
 from fastgc.problem import Problem, base_cost, pose
 from fastgc.progress import Progress
-from fastgc.report import Report, tensor_reports
-from fastgc.requirements import require_flag, require_number, require_resources
-from fastgc.selection import method_for
-from fastgc.steps import balanced_steps
+from fastgc.report import Report
+from fastgc.requirements import (
+    require_count,
+    require_flag,
+    require_number,
+    require_resources,
+    require_seed,
+)
+from fastgc.selection import RANDOM, engine_for, method_for
 from fastgc.threads import available_cores, one_blas_thread
 from fastgc.verdict import worst_verdict
 
@@ -57,6 +61,10 @@ def check(
     vectorized: bool = False,
     reseed: Callable[[], object] | None = None,
     against: Callable[..., Any] | None = None,
+    only: Sequence[str] | None = None,
+    sample: int | None = None,
+    directions: int = 8,
+    seed: int = 0,
     memory: int = DEFAULT_MEMORY,
     threads: int | None = None,
     progress: bool = True,
@@ -71,8 +79,10 @@ def check(
             returns it. A mapping may be keyed ``W1`` or ``dW1``; the ``dZ1``, ``dA1``, … that a
             backward pass returns beside them are passed over. Those of dtype float32 are held to
             1e-4, of float16 to 5e-2.
-        method: ``loop``, ``stacked``, ``incremental``, ``node``, or ``auto``, which is
+        method: ``loop``, ``stacked``, ``incremental``, ``node``, ``random``, or ``auto``, which is
             `select_method`'s choice, and ``loop`` where `memory` is too little for that.
+            ``random`` takes 2 `directions` evaluations for each tensor, of any size: it says how
+            large the error of each gradient is, and, where one is wrong, finds entries that are.
         epsilon: the step; None for the method's own: 1e-7, and 2⁻⁴⁰ for ``incremental`` and
             ``node``, whose differences do not cancel. ``"auto"`` measures, tensor by tensor, where
             truncation and the noise of the cost balance, as a noisy or single-precision cost
@@ -85,6 +95,11 @@ def check(
             ``reseed=lambda: rng.seed(0)``.
         against: for a `Network`: your own cost. That the two are the same is verified at the
             parameters and at five random points around them.
+        only: names of the tensors to check, or patterns of names, as ``["W1", "b*"]``; None for
+            all. The gradients of the others may be left out of a mapping.
+        sample: so many entries of each tensor, drawn at random, are checked; None for all.
+        directions: how many random directions ``random`` takes through each tensor.
+        seed: of the generator of directions and samples, which is fastgc's own.
         memory: bytes that the method's blocks may take at once; results of P numbers come on top.
         threads: at most this many threads for a `Network`; None for one per core. Any other cost
             is called from the calling thread alone. Neither `memory` nor `threads` changes a bit
@@ -116,49 +131,52 @@ def check(
     began = time.perf_counter()
     tolerance = require_number(tolerance, "tolerance")
     memory, threads = require_resources(memory, threads, progress)
-    problem, method, asked, loading = _prepare(
+    directions = require_count(directions, "directions", "a number of directions for each tensor")
+    seed = require_seed(seed)
+    problem, method, engine, asked, loading = _prepare(
         cost, parameters, method, epsilon, vectorized, reseed, memory, progress
     )
+    part = part_of(problem.layout, only, sample, seed)
+    if method == RANDOM and part.layout.places is not None:
+        raise ValueError(
+            'sample= draws single entries, and method "random" looks along directions through all '
+            "of a tensor; leave one of them out"
+        )
     own = _posed_against(against, problem, parameters, reseed)
     began += loading  # once in a process, and none of the check's doing
-    layout, exact = problem.layout, METHODS[method].exact
     if callable(gradients):
         if reseed is not None:
             reseed()
-        gradients = gradients(layout.build(layout.views(problem.theta.copy())))
-    claim = claim_of(layout, gradients, tolerance)
-    with _AtWork(
-        problem, METHODS[method].evaluations(problem), memory, threads, progress
-    ) as resources:
-        base, spent = _base(problem, measured=not exact, memory=memory)
+        gradients = gradients(problem.layout.build(problem.layout.views(problem.theta.copy())))
+    claim = claim_of(problem.layout, gradients, tolerance, part)
+    total = _perturbations(problem, method, engine, part, directions)
+    with _AtWork(problem, total, memory, threads, progress) as resources:
+        base, spent = _base(problem, measured=not engine.exact, memory=memory)
         apart = None
         if own is not None:
             apart, evaluations = require_likeness(problem, own, memory)
             spent += evaluations
-        step, evaluations = _step(problem, base, asked)
-        spent += evaluations
-
-        def look(entries: Entries | None, step: Step) -> Approximation:
-            return METHODS[method].approximate(problem, entries, base, step, resources)
-
-        first = look(None, step)
-        findings = settle(problem, base, look, step, claim, first, exact=exact)
-        diagnoses = diagnose(problem, claim, findings)
-    tensors = tensor_reports(layout, claim, findings, diagnoses)
-    wrong = [name for name, tensor in tensors.items() if tensor.verdict == "wrong"]
+        if method == RANDOM:
+            found = check_along(
+                problem, part, claim, base, asked, directions, seed, engine, resources
+            )
+        else:
+            found = check_entries(problem, part, claim, base, asked, engine, resources)
     return Report(
-        verdict=worst_verdict(tensor.verdict for tensor in tensors.values()),
-        difference=findings.tally.difference,
+        verdict=worst_verdict(tensor.verdict for tensor in found.tensors.values()),
+        difference=found.difference,
         tolerance=tolerance,
-        epsilon=float(np.max(step)),
+        epsilon=found.epsilon,
         method=method,
         cost=base.cost,
         noise=base.noise,
-        evaluations=spent + findings.evaluations,
+        evaluations=spent + found.evaluations,
         seconds=time.perf_counter() - began,
-        tensors=tensors,
-        origin=origin(layout.names, wrong, diagnoses),
+        tensors=found.tensors,
+        origin=found.origin,
         against=apart,
+        scope="; ".join(filter(None, (part.scope, found.scope))) or None,
+        estimate=found.estimate,
     )
 
 
@@ -219,16 +237,19 @@ def numerical_gradient(
     {'a': 5.0, 'b': 2.0}
     """
     memory, threads = require_resources(memory, threads, progress)
-    problem, method, asked, _ = _prepare(
+    problem, method, engine, asked, _ = _prepare(
         cost, parameters, method, epsilon, vectorized, reseed, memory, progress
     )
-    with _AtWork(
-        problem, METHODS[method].evaluations(problem), memory, threads, progress
-    ) as resources:
+    if method == RANDOM:
+        raise ValueError(
+            'method "random" estimates the error of a gradient that it is given, and has none of '
+            f"its own to return; known here are: auto, {', '.join(METHODS)}"
+        )
+    with _AtWork(problem, engine.evaluations(problem), memory, threads, progress) as resources:
         # its noise matters to no verdict here, but to a step of its own choice
         base, _ = _base(problem, measured=asked == "auto", memory=memory)
-        step, _ = _step(problem, base, asked)
-        found = METHODS[method].approximate(problem, None, base, step, resources)
+        step, _ = step_of(problem, base, asked)
+        found = engine.approximate(problem, None, base, step, resources)
     return problem.layout.build(problem.layout.views(found.gradapprox))
 
 
@@ -241,14 +262,13 @@ def _prepare(
     reseed: Callable[[], object] | None,
     memory: int,
     announce: bool,
-) -> tuple[Problem, str, float | str, float]:
-    """The problem, the method and step to use on it, and the seconds that loading it took."""
+) -> tuple[Problem, str, Method, float | str, float]:
+    """The problem, the method by name and as such, its step, and the seconds it took to load."""
+    known = ("auto", *METHODS, RANDOM)
     if not isinstance(method, str):
-        raise TypeError(
-            f"method is {method!r}; wanted one of the names: auto, {', '.join(METHODS)}"
-        )
-    if method != "auto" and method not in METHODS:
-        raise ValueError(f'method is "{method}"; known are: auto, {", ".join(METHODS)}')
+        raise TypeError(f"method is {method!r}; wanted one of the names: {', '.join(known)}")
+    if method not in known:
+        raise ValueError(f'method is "{method}"; known are: {", ".join(known)}')
     require_flag(vectorized, "vectorized")
     if reseed is not None and not callable(reseed):
         raise TypeError(
@@ -258,7 +278,8 @@ def _prepare(
     problem = pose(cost, parameters, vectorized=vectorized, reseed=reseed)
     if method == "auto":
         method = method_for(problem, memory)
-    refusal = METHODS[method].refusal(problem)
+    engine = METHODS[engine_for(problem, memory) if method == RANDOM else method]
+    refusal = engine.refusal(problem)
     if refusal is not None:
         raise ValueError(f'method "{method}" cannot check this cost: {refusal}')
     if isinstance(epsilon, str):
@@ -270,11 +291,22 @@ def _prepare(
         epsilon = require_number(epsilon, "epsilon")
         if epsilon == 0:
             raise ValueError("epsilon is 0; wanted a positive step such as 1e-7")
-    if epsilon is None or (isinstance(epsilon, str) and METHODS[method].exact):
-        epsilon = METHODS[method].epsilon
+    if epsilon is None or (isinstance(epsilon, str) and engine.exact):
+        epsilon = engine.epsilon
     loading = time.perf_counter()
-    METHODS[method].load(announce)
-    return problem, method, epsilon, time.perf_counter() - loading
+    engine.load(announce)
+    return problem, method, engine, epsilon, time.perf_counter() - loading
+
+
+def _perturbations(
+    problem: Problem, method: str, engine: Method, part: Part, directions: int
+) -> int:
+    """How many perturbed costs a check will look at, if nothing is wrong."""
+    if method == RANDOM:
+        return 2 * directions * len(part.layout.names)
+    if part.entries is None or method == "node":
+        return engine.evaluations(problem)
+    return 2 * part.layout.size
 
 
 def _posed_against(
@@ -305,13 +337,6 @@ def _base(problem: Problem, *, measured: bool, memory: int) -> tuple[Base, int]:
         return Base(cost, noise=0.0), spent
     noise = noise_of_cost(problem, cost, memory)
     return Base(cost, noise.sigma, noise.coarse), spent + noise.evaluations
-
-
-def _step(problem: Problem, base: Base, epsilon: float | str) -> tuple[float | FloatArray, int]:
-    """ε, and the evaluations spent on choosing it."""
-    if isinstance(epsilon, str):
-        return balanced_steps(problem, base)
-    return epsilon, 0
 
 
 class _AtWork:

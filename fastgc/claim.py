@@ -1,5 +1,6 @@
 """The gradients that are claimed, and how closely they can be held to account."""
 
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -7,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgc.layout import FloatArray, Layout, flatten_gradients
+from fastgc.parts import Part
 
 
 class Precision(NamedTuple):
@@ -68,9 +70,22 @@ class Claim:
         return layout.per_entry(self.tolerances, tensors, lengths)
 
 
-def claim_of(layout: Layout, gradients: object, tolerance: float) -> Claim:
-    """`gradients` as a claim; what `flatten_gradients` refuses is refused."""
-    grad, dtypes = flatten_gradients(layout, gradients)
+def claim_of(
+    layout: Layout, gradients: object, tolerance: float, part: Part | None = None
+) -> Claim:
+    """`gradients` as a claim; what `flatten_gradients` refuses is refused.
+
+    Args:
+        layout: of all parameters.
+        gradients: as the caller passed them.
+        tolerance: relative, as asked for.
+        part: the entries that it is to be about; None for all.
+    """
+    grad, dtypes = flatten_gradients(layout, gradients, None if part is None else part.tensors)
+    if part is not None and part.layout.places is not None:
+        starts = np.cumsum([0, *(math.prod(shape) for shape in part.layout.shapes)])
+        places = zip(starts, part.layout.places, strict=False)
+        grad = grad[np.concatenate([start + where for start, where in places])]
     tolerances = np.full(len(dtypes), tolerance)
     units, least = np.ones(len(dtypes)), np.zeros(len(dtypes))
     for t, dtype in enumerate(dtypes):

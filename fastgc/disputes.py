@@ -18,6 +18,7 @@ from fastgc.kinks import at_corner, by_sample, jumps_close_by
 from fastgc.layout import FloatArray, Layout
 from fastgc.methods import Approximation, Base
 from fastgc.methods.interface import Entries, Step
+from fastgc.parts import Part
 from fastgc.problem import Problem, require_same_cost
 from fastgc.rounding import rounding_of_gradients
 from fastgc.tally import Tally, tally, tensor_means
@@ -70,7 +71,7 @@ class Findings:
 class _Docket:
     """What is known so far: `Findings` in the making, and what judging takes."""
 
-    layout: Layout
+    part: Part
     claim: Claim
     means: FloatArray
     exact: bool
@@ -79,6 +80,11 @@ class _Docket:
     uncertainty: FloatArray
     codes: NDArray[np.uint8]
     evaluations: int
+
+    @property
+    def layout(self) -> Layout:
+        """Of the entries that are checked."""
+        return self.part.layout
 
     def judge(self, entries: Entries, extra: FloatArray | float = 0.0) -> NDArray[np.uint8]:
         """The verdicts on some entries, with some `extra` uncertainty."""
@@ -108,23 +114,25 @@ def settle(
     first: Approximation,
     *,
     exact: bool,
+    part: Part,
 ) -> Findings:
-    """The verdict on every entry, after other looks at those that disagree.
+    """The verdict on every entry of a part, after other looks at those that disagree.
 
     Args:
         problem, base, epsilon: as `first` was made with.
-        look: the method that `first` is from.
+        look: the method that `first` is from; its entries are those of the part.
         claim: the gradients that are checked.
         first: the approximation of every entry; it stays as it is.
         exact: whether the method's differences are free of cancellation.
+        part: the entries that are checked; all others here are numbered among these.
     """
-    layout, grad = problem.layout, claim.grad
+    layout, grad = part.layout, claim.grad
     uncertainty = first.uncertainty
     if not claim.in_double:
         every = np.repeat(np.arange(len(layout.names)), layout.lengths)
         uncertainty = claim.doubt(uncertainty, every, exact=exact)
     docket = _Docket(
-        layout, claim, tensor_means(layout, first.gradapprox), exact, not base.coarse,
+        part, claim, tensor_means(layout, first.gradapprox), exact, not base.coarse,
         first.gradapprox, uncertainty, np.zeros(layout.size, dtype=np.uint8), first.evaluations,
     )  # fmt: skip
     counted = tally(
@@ -165,7 +173,7 @@ def _excuse(problem: Problem, docket: _Docket) -> Entries:
     if disputed.size == 0 or problem.inside is None:
         return disputed[:0]
     units = docket.claim.units[docket.layout.tensor_of(disputed)]
-    rounding = rounding_of_gradients(problem.inside)[disputed] * units
+    rounding = rounding_of_gradients(problem.inside)[docket.part.whole(disputed)] * units
     excused = disputed[docket.judge(disputed, rounding) < DISAGREE]
     codes[excused] = AGREE
     return excused
@@ -270,14 +278,16 @@ def _corners(
     The verdicts go into the docket; returns the slopes of the disputed entries, with those found.
     """
     codes, (low, high) = docket.codes, slopes
-    steps = np.broadcast_to(epsilon, docket.layout.size)
+    steps = np.broadcast_to(epsilon, problem.layout.size)
     if problem.inside is None:
         entries = disputed[codes[disputed] == DISAGREE]
         if entries.size:
             cornered, spent = at_corner(problem, base, steps)
             docket.evaluations += spent
             if cornered:
-                jumps, spent = jumps_close_by(problem, entries, base, steps)
+                jumps, spent = jumps_close_by(
+                    problem, docket.part.whole(entries), base, steps, docket.layout.size
+                )
                 docket.evaluations += spent
                 codes[entries[jumps > docket.allowed(entries, docket.gradapprox[entries])]] = (
                     UNRESOLVED
@@ -287,7 +297,7 @@ def _corners(
     entries = disputed[undecided]
     if entries.size == 0 or not problem.inside.near_corner():
         return low, high
-    found = by_sample(problem.inside, entries, base, steps, SHORTER)
+    found = by_sample(problem.inside, docket.part.whole(entries), base, steps, SHORTER)
     docket.evaluations += found.evaluations
     slack = docket.allowed(entries, 0.5 * (found.low + found.high)) + 2 * found.uncertainty
     accepted = _within(found.low, docket.claim.grad[entries], found.high, slack)

@@ -121,18 +121,19 @@ def at_corner(problem: Problem, base: Base, epsilon: FloatArray) -> tuple[bool, 
 
 
 def jumps_close_by(
-    problem: Problem, entries: Entries, base: Base, epsilon: FloatArray
+    problem: Problem, entries: Entries, base: Base, epsilon: FloatArray, checked: int
 ) -> tuple[FloatArray, int]:
     """How far the slopes of J jump around θ, (n,), and the evaluations spent.
 
     The slopes of each entry are taken at points around θ, and at points four times as close. At a
     corner they spread as far there; where J only bends, a quarter as far, which counts as none.
+    `checked` is how many entries the check itself is about, which limits what is spent.
     """
     rng = np.random.default_rng(2)
     step = np.minimum(epsilon, SHORT * np.maximum(np.abs(problem.theta), 1.0))
     low, high = np.full((2, 2, entries.size), np.inf)
     high = -high
-    points = SPENT * problem.theta.size // (2 * entries.size)
+    points = SPENT * checked // (2 * entries.size)
     points = min(max(points, POINTS.start), POINTS.stop - 1)
     for _ in range(points):
         # of very different lengths: now one parameter decides the side of a unit, now another

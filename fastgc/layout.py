@@ -27,6 +27,8 @@ class Layout:
         shapes: one shape per tensor.
         offsets: tensor ``i`` is ``vector[offsets[i]:offsets[i + 1]]``; the last offset is P.
         build: makes the caller's kind of container from a list of arrays.
+        places: where only some entries of the tensors are meant, their flat indices, one array per
+            tensor; None where all are. Then the vector has these entries alone.
     """
 
     kind: Literal["mapping", "sequence", "array"]
@@ -34,10 +36,11 @@ class Layout:
     shapes: tuple[tuple[int, ...], ...]
     offsets: tuple[int, ...]
     build: Callable[[list[FloatArray]], Any]
+    places: tuple[NDArray[np.intp], ...] | None = None
 
     @property
     def size(self) -> int:
-        """P, the number of parameters in all."""
+        """P, the number of parameters in all; or of those that are meant."""
         return self.offsets[-1]
 
     def renamed(self, names: Sequence[str]) -> "Layout":
@@ -51,8 +54,8 @@ class Layout:
 
     @cached_property
     def lengths(self) -> NDArray[np.intp]:
-        """The number of entries of each tensor."""
-        return np.array([math.prod(shape) for shape in self.shapes])
+        """The number of entries of each tensor that the vector has."""
+        return np.diff(self.offsets)
 
     def pieces(self) -> Iterator[tuple[slice, slice, NDArray[np.intp]]]:
         """The flat vector in parts that fit into a cache, so that steps over one are fast.
@@ -94,8 +97,9 @@ class Layout:
         tensor = int(np.searchsorted(self.offsets, k, side="right")) - 1
         return entry_name(self.names[tensor], self.index(tensor, k - self.offsets[tensor]))
 
-    def index(self, tensor: int, flat: int) -> tuple[int, ...]:
-        """The index in tensor number `tensor` of its entry number `flat`."""
+    def index(self, tensor: int, number: int) -> tuple[int, ...]:
+        """The index in tensor number `tensor` of its entry `number`, counted from its first."""
+        flat = number if self.places is None else int(self.places[tensor][number])
         return index_of(self.shapes[tensor], flat)
 
 
@@ -157,11 +161,14 @@ def flatten(parameters: Container) -> tuple[Layout, FloatArray]:
     return layout, vector
 
 
-def flatten_gradients(layout: Layout, gradients: object) -> tuple[FloatArray, list[str]]:
+def flatten_gradients(
+    layout: Layout, gradients: object, tensors: Sequence[int] | None = None
+) -> tuple[FloatArray, list[str]]:
     """The values of `gradients` as a new float64 vector in the order of `layout`, and their dtypes.
 
     A mapping may be keyed ``W1`` or ``dW1``; the activations' gradients ``dZ1``, ``dA1`` … that a
-    backward pass returns beside them are passed over.
+    backward pass returns beside them are passed over. Of some `tensors` alone, by number, a mapping
+    need not hold the others.
 
     Raises:
         TypeError: for another kind of container, or values that are not real numbers.
@@ -174,16 +181,20 @@ def flatten_gradients(layout: Layout, gradients: object) -> tuple[FloatArray, li
             "wanted the same kind of container for both"
             + (". Its first element alone?" if _led_by(gradients, layout.kind) else "")
         )
+    tensors = range(len(layout.names)) if tensors is None else tensors
     if kind == "mapping":
         assert isinstance(gradients, Mapping)
-        items = _match_keys(layout, gradients)
+        items = _match_keys(layout, gradients, tensors)
     elif len(items) != len(layout.names):
         raise ValueError(
             f"gradients has {len(items)} arrays and parameters has {len(layout.names)}; "
             "wanted one gradient for each parameter, in the same order"
         )
+    else:
+        items = [items[t] for t in tensors]
     arrays = []
-    for (label, value), name, shape in zip(items, layout.names, layout.shapes, strict=True):
+    for (label, value), t in zip(items, tensors, strict=True):
+        name, shape = layout.names[t], layout.shapes[t]
         array = as_real_array(value, label)
         if array.shape != shape:
             wanted = (
@@ -271,10 +282,14 @@ def _builder(parameters: object) -> Callable[[list[FloatArray]], Any]:
     return lambda arrays: arrays[0]
 
 
-def _match_keys(layout: Layout, gradients: Mapping[str, object]) -> list[tuple[str, object]]:
+def _match_keys(
+    layout: Layout, gradients: Mapping[str, object], tensors: Sequence[int]
+) -> list[tuple[str, object]]:
     matched = []
     used = set()
-    for name in layout.names:
+    if len(tensors) < len(layout.names):
+        used = {key for name in layout.names for key in (name, f"d{name}")}
+    for name in (layout.names[t] for t in tensors):
         prefixed = f"d{name}"
         if name in gradients and prefixed in gradients and prefixed not in layout.names:
             raise ValueError(

@@ -44,6 +44,11 @@ def plot(report: Report, tensors: Sequence[str] | None, width: float) -> "Figure
     """The figure that `Report.plot` returns."""
     chosen = _chosen(report, tensors)
     arrays = [tensor.arrays for tensor in chosen if tensor.arrays is not None]
+    if report.estimate is not None:
+        raise ValueError(
+            'random directions leave no entries to draw; check with another method, or "only" or '
+            "sample= of a few"
+        )
     if len(arrays) < len(chosen):
         raise ValueError(
             "the report was read back and holds no arrays; plot the one that check returned"

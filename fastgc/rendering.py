@@ -117,6 +117,8 @@ def _table(ranked: list[TensorReport]) -> list[list[Piece]]:
 
 def columns(tensors: list[TensorReport]) -> list[list[str]]:
     """The table as text, its heading first; the column of slopes only where they are apart."""
+    if any(tensor.estimate for tensor in tensors):
+        return _columns_along(tensors)
     heading = ["tensor", "worst entry", "analytic", "numerical", "ratio", "slopes", "difference"]
     rows = [heading]
     for tensor in tensors:
@@ -136,6 +138,27 @@ def columns(tensors: list[TensorReport]) -> list[list[str]]:
         rows = [[*row[:5], *row[6:]] for row in rows]
     verdicts = ["verdict", *(verdict_cell(tensor) for tensor in tensors)]
     return [[*row, verdict] for row, verdict in zip(rows, verdicts, strict=True)]
+
+
+def _columns_along(tensors: list[TensorReport]) -> list[list[str]]:
+    """The table of a check along random directions."""
+    heading = ["tensor", "worst", "analytic", "numerical", "error", "95 % interval", "verdict"]
+    rows = [heading]
+    for tensor in tensors:
+        assert tensor.estimate is not None
+        estimate, worst = tensor.estimate, tensor.worst
+        rows.append(
+            [
+                _shown(tensor.name),
+                _shown(worst.name),
+                f"{worst.analytic:.7g}",
+                f"{worst.numerical:.7g}",
+                f"{estimate.error:.2e}",
+                f"{estimate.low:.1e} to {estimate.high:.1e}",
+                verdict_cell(tensor),
+            ]
+        )
+    return rows
 
 
 def ratio(entry: Entry) -> str:
@@ -159,15 +182,17 @@ def slopes(entry: Entry) -> str:
 def headline(report: Report) -> str:
     """The verdict in one line, with the tensors that it rests on."""
     entries = sum(tensor.size for tensor in report.tensors.values())
+    what = _counted(report, entries)
     if report.verdict == "correct":
+        of = "through" if report.estimate else "of"
         return (
-            f"correct: {_entries(entries)} of {_list(report.tensors)} "
+            f"correct: {what} {of} {_list(report.tensors)} "
             f"{'agrees' if entries == 1 else 'agree'} with the numerical gradient{_reach(report)}"
         )
     at_fault = [tensor for tensor in by_fault(report) if tensor.verdict == report.verdict]
     names = _list(tensor.name for tensor in at_fault)
     count = sum(_count(tensor) for tensor in at_fault)
-    start = f"{WORDS[report.verdict]}: {names} ({count} of {_entries(entries)})"
+    start = f"{WORDS[report.verdict]}: {names} ({count} of {what})"
     if report.verdict == "wrong":
         verb = "disagrees" if len(at_fault) == 1 else "disagree"
         return f"{start} {verb} with the numerical gradient"
@@ -206,6 +231,12 @@ def _resolution(report: Report) -> float:
 def figures(report: Report) -> list[str]:
     """The lines below the table."""
     lines = [f"difference {report.difference:.6g}, cost {report.cost:.6g}"]
+    if report.estimate is not None:
+        of = report.estimate
+        lines[0] = (
+            f"error {of.error:.2g} of the gradient's norm, {of.low:.2g} to {of.high:.2g} with 95 % "
+            f"confidence; difference about {report.difference:.2g}, cost {report.cost:.6g}"
+        )
     if report.noise:
         largest = max(tensor.resolution for tensor in report.tensors.values())
         lines[0] += f", its noise {report.noise:.1e} (up to {largest:.0e} of a gradient)"
@@ -225,6 +256,8 @@ def figures(report: Report) -> list[str]:
         lines.append(f"tolerance {'; '.join(parts)}")
     if report.against is not None:
         lines.append(f"the Network and your cost agree to within {report.against:.0e}")
+    if report.scope is not None:
+        lines += report.scope.split("; ")
     kind = "losses of a sample" if report.method == "node" else "evaluations"
     lines.append(
         f"method {report.method}, epsilon {report.epsilon:g}, "
@@ -251,7 +284,9 @@ def _count(tensor: TensorReport) -> int:
     return tensor.counts["unresolved"]
 
 
-def _entries(count: int) -> str:
+def _counted(report: Report, count: int) -> str:
+    if report.estimate:
+        return f"{count} random direction{'s' * (count != 1)}"
     return "1 entry" if count == 1 else f"{count} entries"
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from fastgc.claim import Claim
 from fastgc.diagnosis.evidence import Diagnosis
 from fastgc.disputes import Findings
+from fastgc.estimate import Estimate
 from fastgc.layout import FloatArray, Layout, entry_name, index_of
 from fastgc.requirements import require_count
 from fastgc.verdict import ENTRY_VERDICTS, Verdict, entry_scale, root_mean_square, verdict_of
@@ -53,9 +54,11 @@ class Entry:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Arrays:
-    """Every entry of a tensor; arrays in its shape.
+    """Every entry of a tensor; arrays in its shape. Of a sample, (n,): the entries drawn.
 
     Attributes:
+        shape: of the tensor.
+        places: of a sample, flat indices of the entries drawn, in order, (n,); else None.
         analytic: the gradient that was checked.
         numerical: gradapprox.
         uncertainty: of `numerical`.
@@ -64,6 +67,8 @@ class Arrays:
         slopes: the least and the greatest slope that it found, (n,) each.
     """
 
+    shape: tuple[int, ...]
+    places: NDArray[np.intp] | None
     analytic: FloatArray
     numerical: FloatArray
     uncertainty: FloatArray
@@ -72,17 +77,17 @@ class Arrays:
     slopes: tuple[FloatArray, FloatArray]
 
     def entry(self, tensor: str, place: int) -> Entry:
-        """The entry of flat index `place`, of the tensor so named."""
-        index = index_of(self.analytic.shape, place)
+        """The entry at flat index `place` of these arrays, of the tensor so named."""
+        index = index_of(self.shape, place if self.places is None else int(self.places[place]))
         at = int(np.searchsorted(self.looked_at, place)) if self.looked_at.size else 0
         looked_at = at < self.looked_at.size and self.looked_at[at] == place
         return Entry(
             name=entry_name(tensor, index),
             index=index,
-            analytic=float(self.analytic[index]),
-            numerical=float(self.numerical[index]),
-            uncertainty=float(self.uncertainty[index]),
-            verdict=ENTRY_VERDICTS[int(self.verdicts[index])],
+            analytic=float(self.analytic.flat[place]),
+            numerical=float(self.numerical.flat[place]),
+            uncertainty=float(self.uncertainty.flat[place]),
+            verdict=ENTRY_VERDICTS[int(self.verdicts.flat[place])],
             slopes=(float(self.slopes[0][at]), float(self.slopes[1][at])) if looked_at else None,
         )
 
@@ -108,8 +113,9 @@ class TensorReport:
         shape: of the tensor.
         verdict: ``correct``, ``wrong`` or ``unresolved``, that of its worst entry.
         difference: the lab's formula over this tensor.
-        worst: the entry with the worst verdict and, among those, the largest error.
-        counts: number of entries by entry verdict.
+        worst: the entry with the worst verdict and, among those, the largest error; of random
+            directions, the worst of these, ``W1 along v3``, or of the entries located.
+        counts: number of entries by entry verdict; or of directions.
         at_rounding: number of entries that agree only as far as the rounding errors of a right
             backward pass let anyone tell: gradients so small beside the terms they are summed from
             that few of their digits mean anything.
@@ -119,7 +125,10 @@ class TensorReport:
             its gradient allows.
         dtype: of its gradient.
         diagnosis: what the error looks like; None where there is none.
-        arrays: every entry; None in a report that was read back with `Report.from_dict`.
+        arrays: every entry; None in a report that was read back with `Report.from_dict`, and of
+            random directions.
+        estimate: what random directions say of its error; None for the other methods.
+        located: of a random check, wrong entries that were found after it, worst first.
     """
 
     name: str
@@ -134,6 +143,8 @@ class TensorReport:
     dtype: str
     diagnosis: Diagnosis | None = None
     arrays: Arrays | None = field(default=None, compare=False, repr=False)
+    estimate: Estimate | None = None
+    located: tuple[Entry, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -142,7 +153,7 @@ class TensorReport:
 
     @property
     def size(self) -> int:
-        """The number of entries."""
+        """The number of entries that were looked at; or of directions."""
         return sum(self.counts.values())
 
 
@@ -169,6 +180,9 @@ class Report:
         origin: where the mistake starts, in backward order; None where there is none to be found.
         against: how far the `Network` and the cost that it was compared with lie apart, relative;
             None where it was compared with none.
+        scope: what the check proves, where that is less than that every entry agrees: of a part,
+            a sample or random directions; None for a whole.
+        estimate: what random directions say of the error of all gradients together.
 
     >>> import fastgc
     >>> report = fastgc.check(lambda p: p["a"] ** 2, {"a": 3.0}, {"a": 6.0})
@@ -191,6 +205,8 @@ class Report:
     tensors: Mapping[str, TensorReport]
     origin: str | None = None
     against: float | None = None
+    scope: str | None = None
+    estimate: Estimate | None = None
 
     @property
     def ok(self) -> bool:
@@ -218,7 +234,8 @@ class Report:
     def worst(self, n: int = 10) -> list[Entry]:
         """The `n` worst entries: by verdict, then by error relative to their tensor's size.
 
-        A report that was read back with `from_dict` knows only the worst entry of each tensor.
+        A report that was read back with `from_dict` knows only the worst entry of each tensor, one
+        of random directions the entries that it located.
 
         >>> import fastgc, numpy as np
         >>> w = np.array([3.0, 4.0])
@@ -230,8 +247,9 @@ class Report:
         found: list[tuple[int, float, Entry]] = []
         for tensor in self.tensors.values():
             if tensor.arrays is None:
-                code = ENTRY_VERDICTS.index(tensor.worst.verdict)
-                found.append((code, tensor.difference, tensor.worst))
+                for entry in tensor.located or (tensor.worst,):
+                    code = ENTRY_VERDICTS.index(entry.verdict)
+                    found.append((code, tensor.difference, entry))
                 continue
             codes, errors = tensor.arrays.verdicts.ravel(), tensor.arrays.errors().ravel()
             for place in np.lexsort((errors, codes))[: -n - 1 : -1].tolist():
@@ -286,6 +304,19 @@ class Report:
         return from_dict(data)
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What a way of checking adds to a `Report`; its attributes are described there."""
+
+    tensors: Mapping[str, TensorReport]
+    difference: float
+    epsilon: float
+    evaluations: int
+    origin: str | None = None
+    scope: str | None = None
+    estimate: Estimate | None = None
+
+
 def tensor_reports(
     layout: Layout,
     claim: Claim,
@@ -298,8 +329,12 @@ def tensor_reports(
     rounding = np.searchsorted(findings.at_rounding, layout.offsets)
     looks = np.searchsorted(findings.disputed, layout.offsets)
     for t, (name, part) in enumerate(layout.tensors()):
-        shape, looked_at = layout.shapes[t], slice(looks[t], looks[t + 1])
+        looked_at = slice(looks[t], looks[t + 1])
+        places = None if layout.places is None else layout.places[t]
+        shape = layout.shapes[t] if places is None else places.shape
         arrays = Arrays(
+            shape=layout.shapes[t],
+            places=places,
             analytic=findings.grad[part].reshape(shape),
             numerical=findings.gradapprox[part].reshape(shape),
             uncertainty=findings.uncertainty[part].reshape(shape),
@@ -309,7 +344,7 @@ def tensor_reports(
         )
         reports[name] = TensorReport(
             name=name,
-            shape=shape,
+            shape=layout.shapes[t],
             verdict=verdict_of(found.worst[t]),
             difference=found.differences[t],
             worst=arrays.entry(name, found.place[t] - part.start),

@@ -38,6 +38,15 @@ def require_count(value: object, name: str, wanted: str) -> int:
     return min(int(value), MOST)
 
 
+def require_seed(value: object) -> int:
+    """A whole number that is not negative, as an int."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"seed is {value!r}; wanted a whole number, 0 or more")
+    if int(value) < 0:
+        raise ValueError(f"seed is {_shown(value)}; wanted a whole number, 0 or more")
+    return int(value)
+
+
 def require_flag(value: object, name: str) -> None:
     """Raises TypeError unless `value` is True or False."""
     if not isinstance(value, bool):

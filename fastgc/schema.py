@@ -1,15 +1,19 @@
 """A Report as plain JSON types, and back; docs/report.md describes them to a reader."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from fastgc.diagnosis.evidence import Diagnosis
+from fastgc.estimate import Estimate
 from fastgc.report import Entry, Report, TensorReport
 from fastgc.verdict import ENTRY_VERDICTS
 
 #: Raised when a key changes its meaning or goes; new keys do not count.
 SCHEMA = 1
+#: Keys that earlier reports of this schema lack, with what they stand for there.
+SINCE: dict[str, Any] = {"scope": None, "estimate": None, "located": []}
 
 
 def to_dict(report: Report) -> dict[str, Any]:
@@ -28,26 +32,20 @@ def to_dict(report: Report) -> dict[str, Any]:
         "seconds": report.seconds,
         "origin": report.origin,
         "against": report.against,
+        "scope": report.scope,
+        "estimate": _estimate_dict(report.estimate),
         "tensors": {name: _tensor_dict(tensor) for name, tensor in report.tensors.items()},
     }
 
 
 def _tensor_dict(tensor: TensorReport) -> dict[str, Any]:
-    worst, diagnosis = tensor.worst, tensor.diagnosis
+    diagnosis = tensor.diagnosis
     return {
         "shape": list(tensor.shape),
         "verdict": tensor.verdict,
         "ok": tensor.ok,
         "difference": _number(tensor.difference),
-        "worst": {
-            "name": worst.name,
-            "index": list(worst.index),
-            "analytic": _number(worst.analytic),
-            "numerical": _number(worst.numerical),
-            "uncertainty": _number(worst.uncertainty),
-            "verdict": worst.verdict,
-            "slopes": None if worst.slopes is None else [_number(s) for s in worst.slopes],
-        },
+        "worst": _entry_dict(tensor.worst),
         "counts": dict(tensor.counts),
         "at_rounding": tensor.at_rounding,
         "resolution": _number(tensor.resolution),
@@ -60,7 +58,27 @@ def _tensor_dict(tensor: TensorReport) -> dict[str, Any]:
             "text": diagnosis.text,
             "value": None if diagnosis.value is None else _number(diagnosis.value),
         },
+        "estimate": _estimate_dict(tensor.estimate),
+        "located": [_entry_dict(entry) for entry in tensor.located],
     }
+
+
+def _entry_dict(entry: Entry) -> dict[str, Any]:
+    return {
+        "name": entry.name,
+        "index": list(entry.index),
+        "analytic": _number(entry.analytic),
+        "numerical": _number(entry.numerical),
+        "uncertainty": _number(entry.uncertainty),
+        "verdict": entry.verdict,
+        "slopes": None if entry.slopes is None else [_number(s) for s in entry.slopes],
+    }
+
+
+def _estimate_dict(estimate: Estimate | None) -> dict[str, Any] | None:
+    if estimate is None:
+        return None
+    return {name: _number(value) for name, value in dataclasses.asdict(estimate).items()}
 
 
 def from_dict(data: Mapping[str, Any]) -> Report:
@@ -84,6 +102,8 @@ def from_dict(data: Mapping[str, Any]) -> Report:
         seconds=read("seconds", _float),
         origin=read("origin", _optional(_str)),
         against=read("against", _optional(_float)),
+        scope=read("scope", _optional(_str)),
+        estimate=_estimate(read("estimate", _optional(dict)), "the report.estimate"),
         tensors={
             name: _tensor(name, _Reader(tensor, f'tensors["{name}"]'))
             for name, tensor in read("tensors", dict).items()
@@ -92,22 +112,13 @@ def from_dict(data: Mapping[str, Any]) -> Report:
 
 
 def _tensor(name: str, read: "_Reader") -> TensorReport:
-    entry = _Reader(read("worst", dict), f"{read.what}.worst")
     diagnosis = read("diagnosis", _optional(dict))
     return TensorReport(
         name=name,
         shape=read("shape", _tuple(int)),
         verdict=read("verdict", _one_of("correct", "wrong", "unresolved")),
         difference=read("difference", _float),
-        worst=Entry(
-            name=entry("name", _str),
-            index=entry("index", _tuple(int)),
-            analytic=entry("analytic", _float),
-            numerical=entry("numerical", _float),
-            uncertainty=entry("uncertainty", _float),
-            verdict=entry("verdict", _one_of(*ENTRY_VERDICTS)),
-            slopes=entry("slopes", _optional(_tuple(_float))),
-        ),
+        worst=_entry(_Reader(read("worst", dict), f"{read.what}.worst")),
         counts={verdict: int(count) for verdict, count in read("counts", dict).items()},
         at_rounding=read("at_rounding", int),
         resolution=read("resolution", _float),
@@ -116,6 +127,35 @@ def _tensor(name: str, read: "_Reader") -> TensorReport:
         diagnosis=None
         if diagnosis is None
         else _diagnosis(_Reader(diagnosis, f"{read.what}.diagnosis")),
+        estimate=_estimate(read("estimate", _optional(dict)), f"{read.what}.estimate"),
+        located=tuple(
+            _entry(_Reader(entry, f"{read.what}.located")) for entry in read("located", list)
+        ),
+    )
+
+
+def _entry(read: "_Reader") -> Entry:
+    return Entry(
+        name=read("name", _str),
+        index=read("index", _tuple(int)),
+        analytic=read("analytic", _float),
+        numerical=read("numerical", _float),
+        uncertainty=read("uncertainty", _float),
+        verdict=read("verdict", _one_of(*ENTRY_VERDICTS)),
+        slopes=read("slopes", _optional(_tuple(_float))),
+    )
+
+
+def _estimate(data: Mapping[str, Any] | None, what: str) -> Estimate | None:
+    if data is None:
+        return None
+    read = _Reader(data, what)
+    return Estimate(
+        directions=read("directions", int),
+        error=read("error", _float),
+        low=read("low", _float),
+        high=read("high", _float),
+        caught=read("caught", _float),
     )
 
 
@@ -132,6 +172,8 @@ class _Reader:
         self.data, self.what = data, what
 
     def __call__(self, key: str, make: Callable[[Any], Any]) -> Any:
+        if key not in self.data and key in SINCE:
+            return make(SINCE[key])
         if key not in self.data:
             raise ValueError(f'{self.what} has no "{key}"; wanted what Report.to_dict made')
         try:

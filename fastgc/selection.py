@@ -11,6 +11,9 @@ from fastgc.problem import Problem, pose
 # Operations that `incremental` may take before `node` is chosen: about a millisecond with ReLU.
 AFFORDABLE = 1e7
 
+#: The method that looks along random directions; the others look at entries.
+RANDOM = "random"
+
 
 def select_method(
     cost: Callable[..., Any], parameters: Container, *, vectorized: bool = False
@@ -52,3 +55,10 @@ def method_for(problem: Problem, memory: int | None = None) -> str:
     if memory is not None and METHODS[chosen].least_memory(problem) > memory:
         return "loop"
     return chosen
+
+
+def engine_for(problem: Problem, memory: int) -> str:
+    """The method that takes the differences along directions: ``stacked`` where it can."""
+    rows = 2 * (16 * problem.layout.size + problem.row_bytes)
+    stacked = problem.inside is None and problem.evaluate_stack is not None
+    return "stacked" if stacked and 2 * rows <= memory else "loop"

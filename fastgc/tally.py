@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from fastgc.claim import Claim
 from fastgc.layout import FloatArray, Layout
 from fastgc.verdict import (
+    AGREE,
     ENTRY_VERDICTS,
     NONFINITE,
     entry_scale,
@@ -108,6 +109,8 @@ def tally(
                     g, found, errors, scale, doubt, tolerance, exact_zeros=exact_zeros
                 )
             verdicts = codes[part]
+            if not scale.all():  # zero on both sides: an exact agreement
+                relative[(scale == 0) & (verdicts == AGREE)] = 0.0
             starts = np.cumsum(lengths) - lengths
             if not verdicts.any():
                 counts[tensors, 0] += lengths

@@ -14,6 +14,7 @@ from fastgc.diagnosis.backward import explain
 from fastgc.diagnosis.evidence import Diagnosis, Evidence
 from fastgc.diagnosis.stale import stale
 from fastgc.disputes import Findings
+from fastgc.parts import Part
 from fastgc.problem import Problem
 from fastgc.rounding import rounding_of_gradients
 from fastgc.verdict import DISAGREE, KINK, UNRESOLVED
@@ -25,11 +26,13 @@ CONSTANT = Diagnosis(
 )
 
 
-def diagnose(problem: Problem, claim: Claim, findings: Findings) -> dict[str, Diagnosis]:
+def diagnose(
+    problem: Problem, claim: Claim, findings: Findings, part: Part
+) -> dict[str, Diagnosis]:
     """What is wrong with each tensor that is, by name."""
     if max(findings.tally.worst) < DISAGREE:
         return {}
-    tensors = _evidence(problem, claim, findings)
+    tensors = _evidence(problem, claim, findings, part)
     faulty = [name for name, e in tensors.items() if e.at_fault]
     inside = problem.inside
     around = kinds.Surroundings(
@@ -37,12 +40,12 @@ def diagnose(problem: Problem, claim: Claim, findings: Findings) -> dict[str, Di
         weight_decay=0.0 if inside is None else inside.net.weight_decay,
         tensors=tensors,
     )
-    if inside is None and not findings.gradapprox.any():
+    if inside is None and part.entries is None and not findings.gradapprox.any():
         found = dict.fromkeys(faulty, CONSTANT)
-    elif inside is None:
+    elif inside is None or part.entries is not None:  # what a structure tells takes all tensors
         every = (*kinds.PLAIN, *kinds.SECOND, *kinds.LAST)
         unknown = kinds.UNKNOWN
-        if {"W1", "b1"} <= tensors.keys():  # as of a network
+        if inside is None and {"W1", "b1"} <= tensors.keys():  # as of a network
             unknown = replace(unknown, text=f"{unknown}; as a fastgc.Network it may tell more")
         found = {name: kinds.first(every, tensors[name], around) or unknown for name in faulty}
     else:
@@ -56,30 +59,36 @@ def diagnose(problem: Problem, claim: Claim, findings: Findings) -> dict[str, Di
     return _one_norm(claim, tensors, found)
 
 
-def _evidence(problem: Problem, claim: Claim, findings: Findings) -> dict[str, Evidence]:
-    layout, theta, inside = problem.layout, problem.theta, problem.inside
+def _evidence(
+    problem: Problem, claim: Claim, findings: Findings, part: Part
+) -> dict[str, Evidence]:
+    layout, theta, inside = part.layout, problem.theta, problem.inside
+    every = slice(None) if part.entries is None else part.entries
     slack, gradapprox = findings.uncertainty, findings.gradapprox
     fixed = np.zeros(theta.size)
     if inside is not None:
         # at corners, where gradapprox is half-way, with the slope that backward passes take
-        gradapprox = inside.gradient
-        slack = slack + np.repeat(claim.units, layout.lengths) * rounding_of_gradients(inside)
+        gradapprox = inside.gradient[every]
+        rounding = rounding_of_gradients(inside)[every]
+        slack = slack + np.repeat(claim.units, layout.lengths) * rounding
         for layer in inside.layers:
             fixed[layer.W] = inside.net.weight_decay / inside.net.m * theta[layer.W]
+    theta, fixed = theta[every], fixed[every]
     return {
         name: Evidence(
             name=name,
-            shape=layout.shapes[t],
-            g=claim.grad[part],
-            found=gradapprox[part],
-            slack=slack[part],
-            wrong=findings.codes[part] >= DISAGREE,
-            known=(findings.codes[part] != KINK) & (findings.codes[part] != UNRESOLVED),
-            theta=theta[part],
-            fixed=fixed[part],
+            shape=layout.shapes[t] if layout.places is None else layout.places[t].shape,
+            g=claim.grad[here],
+            found=gradapprox[here],
+            slack=slack[here],
+            wrong=findings.codes[here] >= DISAGREE,
+            known=(findings.codes[here] != KINK) & (findings.codes[here] != UNRESOLVED),
+            theta=theta[here],
+            fixed=fixed[here],
             tolerance=float(claim.tolerances[t]),
+            places=None if layout.places is None else (layout.places[t], layout.shapes[t]),
         )
-        for t, (name, part) in enumerate(layout.tensors())
+        for t, (name, here) in enumerate(layout.tensors())
     }
 
 

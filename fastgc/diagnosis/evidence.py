@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgc.layout import FloatArray
+from fastgc.layout import FloatArray, entry_name, index_of
 from fastgc.verdict import root_mean_square
 
 # A hypothesis has to leave at most this share of the error, and of what rounding may do. Errors
@@ -59,6 +59,7 @@ class Evidence:
         theta: the parameters.
         fixed: the part of `found` that weight decay adds.
         tolerance: relative.
+        places: of a sample, the flat indices of its entries in the tensor; and the tensor's shape.
     """
 
     name: str
@@ -71,6 +72,14 @@ class Evidence:
     theta: FloatArray
     fixed: FloatArray
     tolerance: float
+    places: tuple[NDArray[np.intp], tuple[int, ...]] | None = None
+
+    def address(self, k: int) -> str:
+        """Of entry number k, as ``W2[3, 7]``."""
+        if self.places is None:
+            return entry_name(self.name, index_of(self.shape, k))
+        places, shape = self.places
+        return entry_name(self.name, index_of(shape, int(places[k])))
 
     @cached_property
     def at_fault(self) -> bool:

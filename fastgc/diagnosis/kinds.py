@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgc.diagnosis.evidence import Diagnosis, Evidence, exactly
-from fastgc.layout import entry_name, index_of
 
 SINGLE = 1e-4  # relative errors of a backward pass in single precision
 
@@ -49,11 +48,11 @@ def nonfinite(e: Evidence, _: Surroundings) -> Diagnosis | None:
     if bad.any():
         k = int(np.argmax(bad))
         what = "1 entry is" if bad.sum() == 1 else f"{bad.sum()} entries are"
-        return Diagnosis("nonfinite", f"{what} not finite: {_address(e, k)} is {e.g[k]}")
+        return Diagnosis("nonfinite", f"{what} not finite: {e.address(k)} is {e.g[k]}")
     bad = ~np.isfinite(e.found)
     if bad.any():
         k = int(np.argmax(bad))
-        return Diagnosis("cost", f"the cost is not finite a step away from {_address(e, k)}")
+        return Diagnosis("cost", f"the cost is not finite a step away from {e.address(k)}")
     return None
 
 
@@ -275,7 +274,7 @@ def entries(e: Evidence, _: Surroundings) -> Diagnosis | None:
     if not 0 < wrong.size <= max(1, min(8, e.g.size // 4)) or not rest.any() or not e.clear:
         return None
     k = int(wrong[np.argmax(np.abs(e.g - e.found)[wrong])])
-    what = f"{_address(e, k)} is {_ratio(e.g[k], e.found[k])}"
+    what = f"{e.address(k)} is {_ratio(e.g[k], e.found[k])}"
     others = f"{np.count_nonzero(agree)} others agree"
     if agree.sum() == e.g.size - wrong.size:
         others = f"the other {e.g.size - wrong.size} agree"
@@ -289,6 +288,8 @@ PLAIN: tuple[Kind, ...] = (nonfinite, zero, known_factor)
 #: After it, in this order: the fewer numbers a kind fits, the earlier.
 SECOND: tuple[Kind, ...] = (transposed, swapped, missing_decay, factor)
 LAST: tuple[Kind, ...] = (decay, clipped, permuted, precision, units, entries, any_factor)
+#: What shows along directions as it does in entries.
+LINEAR: tuple[Kind, ...] = (zero, known_factor, factor, decay)
 
 
 def is_round(value: float) -> bool:
@@ -306,10 +307,6 @@ def _listed(what: str, lines: NDArray[np.intp]) -> str:
     if lines.size > 5:
         numbers.append(f"{lines.size - 5} more")
     return f"{what}{'s' if lines.size > 1 else ''} {join(numbers)}"
-
-
-def _address(e: Evidence, k: int) -> str:
-    return entry_name(e.name, index_of(e.shape, k))
 
 
 def _ratio(g: float, found: float) -> str:

@@ -1,0 +1,322 @@
+"""A check along random directions: verdicts and estimates by tensor; then, what is wrong."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+
+from fastgc.claim import Claim
+from fastgc.diagnosis import kinds
+from fastgc.diagnosis.evidence import Diagnosis, Evidence
+from fastgc.disputes import Findings, settle
+from fastgc.estimate import SURE, Estimate, estimate_of
+from fastgc.layout import FloatArray, entry_name, index_of
+from fastgc.localise import Search, describe, locate, look_at
+from fastgc.methods import METHODS, Approximation, Base, Method, Resources
+from fastgc.methods.interface import Entries, Step
+from fastgc.methods.random import EPSILON, Directions, along, directions_of
+from fastgc.noise import uncertainty_of_differences
+from fastgc.parts import Part
+from fastgc.problem import Problem
+from fastgc.report import Entry, Outcome, TensorReport
+from fastgc.rounding import rounding_of_gradients
+from fastgc.steps import balanced_steps
+from fastgc.verdict import (
+    AGREE,
+    DISAGREE,
+    ENTRY_VERDICTS,
+    KINK,
+    UNRESOLVED,
+    entry_scale,
+    verdict_of,
+)
+
+ENOUGH = 8  # directions through a tensor at fault, before its entries are searched
+
+
+def check_along(
+    problem: Problem,
+    part: Part,
+    claim: Claim,
+    base: Base,
+    epsilon: Step | str,
+    directions: int,
+    seed: int,
+    engine: Method,
+    resources: Resources,
+) -> Outcome:
+    """Compares gradients with the cost along random directions through each tensor.
+
+    Args:
+        problem: the cost at θ.
+        part: the tensors that are checked, whole.
+        claim: their gradients.
+        base: J(θ) and its noise.
+        epsilon: the step, or "auto".
+        directions: through each tensor.
+        seed: of their generator.
+        engine: the method that takes the differences.
+        resources: what it may use.
+    """
+    return _Check(problem, part, claim, base, epsilon, directions, seed, engine, resources).run()
+
+
+class _Check:
+    """The steps of `check_along`, which share what they know."""
+
+    def __init__(
+        self, problem: Problem, part: Part, claim: Claim, base: Base, epsilon: Step | str,
+        count: int, seed: int, engine: Method, resources: Resources,
+    ) -> None:  # fmt: skip
+        self.problem, self.part, self.claim, self.base = problem, part, claim, base
+        self.count, self.engine, self.resources = count, engine, resources
+        self.spent = 0
+        names = part.layout.names
+        tensors = part.tensors or tuple(range(len(names)))
+        draw = partial(directions_of, problem, tensors, count, seed, keep=resources.memory // 2)
+        self.measured = isinstance(epsilon, str)
+        if isinstance(epsilon, str):
+            epsilon, self.spent = balanced_steps(along(problem, draw(None), names), base)
+        self.epsilon: Step = epsilon
+        self.directions: Directions = draw(epsilon)
+        self.posed = along(problem, self.directions, names)
+        self.grad = np.zeros(problem.theta.size)  # all of it, for directions to be taken along
+        self.grad[slice(None) if part.entries is None else part.entries] = claim.grad
+        self.rounding = np.zeros(self.directions.size)
+        if problem.inside is not None:  # what a right backward pass may lose
+            bounds = np.abs(rounding_of_gradients(problem.inside))
+            self.rounding = self.directions.along(bounds, sizes=True)
+        self.rng = np.random.default_rng([seed, 6])
+        self.steps: Step | None = None  # for single entries
+
+    def run(self) -> Outcome:
+        layout = self.posed.layout
+        with np.errstate(all="ignore"):
+            claim = replace(self.claim, grad=self.directions.along(self.grad))
+        first = self.look(None, self.epsilon)
+        findings = settle(
+            self.posed, self.base, self.look, self.epsilon, claim, first,
+            exact=False, part=Part(layout),
+        )  # fmt: skip
+        residuals, doubts = _residuals(findings)
+        tensors, norms = {}, []
+        for t, (name, here) in enumerate(layout.tensors()):
+            slopes = findings.gradapprox[here]
+            norm = _norm(self.grad[self.directions.tensors[t]])
+            size, error = _rms(slopes), _rms(residuals[here])
+            norms.append((norm, size))
+            scale = entry_scale(claim.grad[here], slopes, size)
+            allowed = claim.tolerances[t] * scale + doubts[here]
+            estimate = estimate_of(residuals[here], doubts[here], allowed, norm)
+            report = self._tensor(t, name, findings, estimate, _ratio(error, norm + size))
+            if report.verdict == "wrong":
+                report = self._explained(t, report, findings, residuals[here])
+            tensors[name] = report
+        # the sum over the tensors is the residual along a direction through all of them
+        together = residuals.reshape(-1, self.count).sum(axis=0)
+        doubts = doubts.reshape(-1, self.count).sum(axis=0)
+        norm, size = (_norm(np.array(values)) for values in zip(*norms, strict=True))
+        tolerance = float(claim.tolerances.max())
+        estimate = estimate_of(together, doubts, tolerance * size + doubts, norm)
+        error = _norm(np.array([_rms(residuals[here]) for _, here in layout.tensors()]))
+        return Outcome(
+            tensors=tensors,
+            difference=_ratio(error, norm + size),
+            epsilon=float(np.max(self.epsilon)),
+            evaluations=self.spent + findings.evaluations,
+            scope=_scope(tensors.values(), self.count),
+            estimate=estimate,
+        )
+
+    def look(self, entries: Entries | None, step: Step) -> Approximation:
+        found = self.engine.approximate(self.posed, entries, self.base, step, self.resources)
+        some = range(self.directions.size) if entries is None else entries.tolist()
+        lost = np.array([self.directions.lost(d) for d in some])
+        rounding = self.rounding if entries is None else self.rounding[entries]
+        return replace(found, uncertainty=np.where(lost, np.inf, found.uncertainty + rounding))
+
+    def _tensor(
+        self, t: int, name: str, findings: Findings, estimate: Estimate, difference: float
+    ) -> TensorReport:
+        found, d = findings.tally, findings.tally.place[t]
+        low, high = findings.slopes
+        at = int(np.searchsorted(findings.disputed, d))
+        looked_at = at < findings.disputed.size and findings.disputed[at] == d
+        worst = Entry(
+            name=f"{name} along v{d % self.count}",
+            index=(),
+            analytic=float(findings.grad[d]),
+            numerical=float(findings.gradapprox[d]),
+            uncertainty=float(findings.uncertainty[d]),
+            verdict=ENTRY_VERDICTS[int(findings.codes[d])],
+            slopes=(float(low[at]), float(high[at])) if looked_at else None,
+        )
+        return TensorReport(
+            name=name,
+            shape=self.part.layout.shapes[t],
+            verdict=verdict_of(found.worst[t]),
+            difference=difference,
+            worst=worst,
+            counts=dict(zip(ENTRY_VERDICTS, found.counts[t], strict=True)),
+            at_rounding=0,
+            resolution=found.resolutions[t],
+            tolerance=float(self.claim.tolerances[t]),
+            dtype=self.claim.dtypes[t],
+            estimate=estimate,
+        )
+
+    def _explained(
+        self, t: int, report: TensorReport, findings: Findings, residuals: FloatArray
+    ) -> TensorReport:
+        """With what the error looks like, and the entries that are wrong."""
+        part, shape = self.directions.tensors[t], report.shape
+        grad = self.grad[part]
+
+        def address(k: int) -> str:
+            return entry_name(report.name, index_of(shape, k))
+
+        here = slice(t * self.count, (t + 1) * self.count)
+        step = float(np.broadcast_to(self.epsilon, self.directions.size)[here.start])
+        finite = np.isfinite(grad)
+        search = Search(
+            part=part, grad=grad, directions=self.directions,
+            numbers=list(range(here.start, here.stop)), residuals=residuals,
+            doubts=findings.uncertainty[here], tolerance=report.tolerance,
+            typical=_rms(findings.gradapprox[here]) / math.sqrt(grad.size),
+            differences=self._differences, slope=partial(self._slope, step), rng=self.rng,
+        )  # fmt: skip
+        said: Diagnosis | None
+        if not finite.all():
+            bad = np.flatnonzero(~finite)
+            k = int(bad[0])
+            what = "1 entry is" if bad.size == 1 else f"{bad.size} entries are"
+            said = Diagnosis("nonfinite", f"{what} not finite: {address(k)} is {grad[k]}")
+            found = look_at(search, k)
+        elif not np.isfinite(residuals).all():
+            return replace(
+                report, diagnosis=Diagnosis("cost", "the cost is not finite a step away")
+            )
+        else:
+            said = kinds.first(kinds.LINEAR, self._evidence(t, report, findings), self._around())
+            if said is not None:
+                found = look_at(search, int(np.argmax(np.abs(grad))))
+            else:
+                found = locate(self._measured(search, step))
+                said = describe(found, address, grad.size) or kinds.UNKNOWN
+        self.spent += found.evaluations
+        located = [
+            Entry(
+                address(k), index_of(shape, k), *found.entries[k],
+                "disagree" if np.isfinite(found.entries[k][:2]).all() else "nonfinite",
+            )
+            for k in found.worst_first()
+        ]  # fmt: skip
+        return replace(
+            report, diagnosis=said, located=tuple(located),
+            worst=located[0] if located else report.worst,
+        )  # fmt: skip
+
+    def _measured(self, search: Search, step: float) -> Search:
+        """With residuals along enough directions to tell one entry from another."""
+        if self.count >= ENOUGH or search.grad.size <= ENOUGH:
+            return search
+        more = Directions(
+            self.problem.theta, (search.part,), ENOUGH, int(self.rng.integers(2**31)),
+            step, self.resources.memory // 2,
+        )  # fmt: skip
+        residuals, doubts = np.empty((2, ENOUGH))
+        for d in range(ENOUGH):
+            v = np.zeros_like(self.problem.theta)
+            v[search.part] = more.vector(d)
+            slope, doubts[d] = search.slope(v)
+            residuals[d] = v[search.part] @ search.grad - slope
+        self.spent += 2 * ENOUGH
+        return replace(
+            search, directions=more, numbers=list(range(ENOUGH)), residuals=residuals, doubts=doubts
+        )
+
+    def _evidence(self, t: int, report: TensorReport, findings: Findings) -> Evidence:
+        here = slice(t * self.count, (t + 1) * self.count)
+        codes = findings.codes[here]
+        theta, fixed = self.problem.theta, np.zeros(self.count)
+        part = self.directions.tensors[t]
+        numbers = range(here.start, here.stop)
+        moved = np.array([theta[part] @ self.directions.vector(d) for d in numbers])
+        inside = self.problem.inside
+        if inside is not None and any(part == layer.W for layer in inside.layers):
+            fixed = inside.net.weight_decay / inside.net.m * moved
+        return Evidence(
+            name=report.name, shape=(self.count,), g=findings.grad[here],
+            found=findings.gradapprox[here], slack=findings.uncertainty[here],
+            wrong=codes >= DISAGREE, known=(codes != KINK) & (codes != UNRESOLVED),
+            theta=moved, fixed=fixed, tolerance=report.tolerance,
+        )  # fmt: skip
+
+    def _around(self) -> kinds.Surroundings:
+        inside = self.problem.inside
+        return kinds.Surroundings(
+            m=None if inside is None else inside.net.m,
+            weight_decay=0.0 if inside is None else inside.net.weight_decay,
+            tensors={},
+        )
+
+    def _differences(self, entries: Entries) -> tuple[FloatArray, FloatArray]:
+        if self.steps is None:
+            self.steps = EPSILON
+            if self.measured:
+                self.steps, spent = balanced_steps(self.problem, self.base)
+                self.spent += spent
+            elif not isinstance(self.epsilon, np.ndarray):
+                self.steps = self.epsilon
+        found = METHODS["loop"].approximate(
+            self.problem, entries, self.base, self.steps, self.resources
+        )
+        return found.gradapprox, found.uncertainty
+
+    def _slope(self, step: float, v: FloatArray) -> tuple[float, float]:
+        theta = self.problem.theta
+        rise = self.problem.evaluate(theta + step * v) - self.problem.evaluate(theta - step * v)
+        doubt = uncertainty_of_differences(self.base.cost, self.base.noise, np.array([2 * step]))
+        return rise / (2 * step), float(doubt[0])
+
+
+def _residuals(findings: Findings) -> tuple[FloatArray, FloatArray]:
+    """v·grad − FD_v along each direction, and how far it may be off."""
+    with np.errstate(all="ignore"):
+        residuals = findings.grad - findings.gradapprox
+    doubts = findings.uncertainty.copy()
+    doubts[(findings.grad == 0) & (findings.gradapprox == 0) & (findings.codes == AGREE)] = 0.0
+    # at a kink, any slope between those on both sides may be right
+    kinks = findings.codes[findings.disputed] == KINK
+    places = findings.disputed[kinks]
+    low, high = (slopes[kinks] for slopes in findings.slopes)
+    residuals[places] = 0.0
+    doubts[places] += np.maximum(findings.grad[places] - low, high - findings.grad[places])
+    return residuals, doubts
+
+
+def _scope(tensors: Iterable[TensorReport], count: int) -> str:
+    caught = [tensor.estimate.caught for tensor in tensors if tensor.estimate]
+    least = max(filter(math.isfinite, caught), default=math.inf)
+    shown = f"an error of {least:.1g} of its gradient or more would have shown"
+    return (
+        f"{count} random directions through each tensor"
+        + f": {shown}, with a probability of {SURE:.1%}" * math.isfinite(least)
+    )
+
+
+def _norm(values: FloatArray) -> float:
+    with np.errstate(all="ignore"):
+        return float(np.linalg.norm(values))
+
+
+def _rms(values: FloatArray) -> float:
+    return _norm(values) / math.sqrt(values.size)
+
+
+def _ratio(error: float, size: float) -> float:
+    if error == 0:
+        return 0.0
+    return error / size if size else math.inf

@@ -1,0 +1,63 @@
+"""A check of entries: a method, the verdicts on what it finds, and what is wrong."""
+
+import numpy as np
+
+from fastgc.claim import Claim
+from fastgc.diagnosis import diagnose
+from fastgc.diagnosis.origin import origin
+from fastgc.disputes import settle
+from fastgc.layout import FloatArray
+from fastgc.methods import Approximation, Base, Method, Resources
+from fastgc.methods.interface import Entries, Step
+from fastgc.parts import Part
+from fastgc.problem import Problem
+from fastgc.report import Outcome, tensor_reports
+from fastgc.steps import balanced_steps
+
+
+def check_entries(
+    problem: Problem,
+    part: Part,
+    claim: Claim,
+    base: Base,
+    epsilon: float | str,
+    method: Method,
+    resources: Resources,
+) -> Outcome:
+    """Compares gradients with the differences of a method, entry by entry.
+
+    Args:
+        problem: the cost at θ.
+        part: the entries that are checked.
+        claim: their gradients.
+        base: J(θ) and its noise.
+        epsilon: the step, or "auto".
+        method: that takes the differences.
+        resources: what it may use.
+    """
+    step, spent = step_of(problem, base, epsilon)
+
+    def look(entries: Entries | None, step: Step) -> Approximation:
+        places = part.entries if entries is None else part.whole(entries)
+        return method.approximate(problem, places, base, step, resources)
+
+    first = look(None, step)
+    findings = settle(problem, base, look, step, claim, first, exact=method.exact, part=part)
+    diagnoses = diagnose(problem, claim, findings, part)
+    tensors = tensor_reports(part.layout, claim, findings, diagnoses)
+    wrong = [name for name, tensor in tensors.items() if tensor.verdict == "wrong"]
+    return Outcome(
+        tensors=tensors,
+        difference=findings.tally.difference,
+        epsilon=float(np.max(step)),
+        evaluations=spent + findings.evaluations,
+        # of a sample no tensor is known to be right
+        origin=None if part.layout.places else origin(part.layout.names, wrong, diagnoses),
+    )
+
+
+def step_of(problem: Problem, base: Base, epsilon: float | str) -> tuple[float | FloatArray, int]:
+    """ε, and the evaluations spent on choosing it."""
+    if isinstance(epsilon, str):
+        return balanced_steps(problem, base)
+    return epsilon, 0

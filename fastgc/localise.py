@@ -1,0 +1,268 @@
+"""Which entries are wrong, after random directions have shown that some are.
+
+A residual r_d = v_d·grad − FD_d is Σ e_k v_dk over the wrong entries k. Where one entry is wrong,
+the residuals are a multiple of its column of v, so they name it at once: for 10⁶ entries and eight
+directions no other column fits. Where several are, the tensor is split in halves at random, and the
+directions are taken through one half: what they leave belongs to the other. Every entry that is
+named is confirmed by a central difference of its own.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from fastgc.diagnosis.evidence import Diagnosis
+from fastgc.layout import FloatArray
+from fastgc.methods.interface import Entries
+from fastgc.methods.random import Directions
+
+FEW = 32  # entries of a tensor that are all looked at by themselves
+PROBES = 12  # entries drawn at random, to see whether the error is widespread
+MEASURED = 4  # directions through half of a part; so many tell one column from another
+MOST = 8  # wrong entries that are located in one tensor
+BUDGET = 160  # evaluations spent on one tensor
+ALIKE = 0.05  # of the residuals, that the column of a candidate may leave unexplained
+
+#: Central differences of entries of the flat vector: -> gradapprox and uncertainty, (n,) each.
+Differences = Callable[[Entries], tuple[FloatArray, FloatArray]]
+#: The slope of the cost along a vector (P,), with its uncertainty.
+Slope = Callable[[FloatArray], tuple[float, float]]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Search:
+    """What is known of one tensor, and the ways to learn more.
+
+    Attributes:
+        part: its slice of the flat vector.
+        grad: its gradient, (n,).
+        directions: the random directions, of which `numbers` go through it.
+        numbers: of those whose residuals are known.
+        residuals: v·grad − FD_v for each of them.
+        doubts: how far rounding may have moved each.
+        tolerance: relative.
+        typical: the root mean square of gradapprox over the tensor, about.
+        differences: to look at single entries.
+        slope: to look along a vector.
+        rng: for what is drawn.
+    """
+
+    part: slice
+    grad: FloatArray
+    directions: Directions
+    numbers: list[int]
+    residuals: FloatArray
+    doubts: FloatArray
+    tolerance: float
+    typical: float
+    differences: Differences
+    slope: Slope
+    rng: np.random.Generator
+
+
+@dataclass(eq=False, repr=False)
+class Located:
+    """What was found in one tensor.
+
+    Attributes:
+        entries: those that were looked at, by their places in the tensor: analytic, numerical, and
+            the uncertainty of that.
+        wrong: of these, the ones that disagree.
+        evaluations: spent.
+        explored: the share of the tensor in which every wrong entry is known.
+        drawn: of entries looked at because they were drawn: how many were, and how many are wrong.
+    """
+
+    entries: dict[int, tuple[float, float, float]] = field(default_factory=dict)
+    wrong: list[int] = field(default_factory=list)
+    evaluations: int = 0
+    explored: float = 0.0
+    drawn: tuple[int, int] | None = None
+
+    def error(self, k: int) -> float:
+        """Analytic less numerical, of an entry that was looked at."""
+        analytic, numerical, _ = self.entries[k]
+        return analytic - numerical
+
+    def worst_first(self) -> list[int]:
+        """The wrong entries, the largest error first."""
+        return sorted(self.wrong, key=lambda k: abs(self.error(k)), reverse=True)
+
+
+def look_at(search: Search, k: int) -> Located:
+    """One entry by itself."""
+    found = Located()
+    _confirm(search, found, np.array([k]))
+    return found
+
+
+def locate(search: Search) -> Located:
+    """The wrong entries of a tensor, as far as the budget goes."""
+    found = Located()
+    n = search.grad.size
+    if n <= FEW:
+        _confirm(search, found, np.arange(n))
+        found.explored = 1.0
+        return found
+    allowed = _allowed(search, search.grad, search.doubts)
+    residuals = _explain(search, found, None, search.residuals, allowed, search.numbers)
+    if (np.abs(residuals) <= allowed).all():
+        found.explored = 1.0
+        return found
+    if len(found.wrong) < MOST:
+        wrong = _confirm(search, found, search.rng.choice(n, PROBES, replace=False))
+        if len(wrong) > 1:
+            found.drawn = PROBES, len(wrong)
+            return found
+        for k in wrong:
+            residuals = residuals - found.error(k) * _column(search, k, search.numbers)
+        _split(search, found, residuals[:MEASURED], allowed[:MEASURED])
+    return found
+
+
+def _split(search: Search, found: Located, residuals: FloatArray, allowed: FloatArray) -> None:
+    """Halves, and halves of these, until each is clear or has one wrong entry."""
+    n, numbers = search.grad.size, search.numbers[:MEASURED]
+    order = search.rng.permutation(n)
+    todo = [(0, n, residuals, allowed)]
+    clear = 0
+    while todo and len(found.wrong) < MOST and found.evaluations < BUDGET:
+        first, end, residuals, allowed = todo.pop()
+        places = order[first:end]
+        if first > 0 or end < n:  # the whole was tried with more directions
+            residuals = _explain(search, found, places, residuals, allowed, numbers)
+        if (np.abs(residuals) <= allowed).all():
+            clear += end - first
+            continue
+        if end - first == 1:
+            _confirm(search, found, places)
+            clear += 1
+            continue
+        middle = (first + end) // 2
+        half = order[first:middle]
+        left, doubts = np.empty((2, len(numbers)))
+        for i, d in enumerate(numbers):
+            v = search.directions.vector(d)[half]
+            along = np.zeros_like(search.directions.theta)
+            along[search.part][half] = v
+            slope, doubts[i] = search.slope(along)
+            found.evaluations += 2
+            left[i] = v @ search.grad[half] - slope
+        for k in set(found.wrong) & set(half.tolist()):
+            left -= found.error(k) * _column(search, k, numbers)
+        limit = _allowed(search, search.grad[half], doubts)
+        todo.append((middle, end, residuals - left, allowed + limit))
+        todo.append((first, middle, left, limit))
+    found.explored = clear / n
+
+
+def _explain(
+    search: Search,
+    found: Located,
+    places: Entries | None,
+    residuals: FloatArray,
+    allowed: FloatArray,
+    numbers: list[int],
+) -> FloatArray:
+    """What residuals remain once single entries of a part that explain them are taken out."""
+    if len(numbers) < 2:
+        return residuals
+    while (np.abs(residuals) > allowed).any() and len(found.wrong) < MOST:
+        k = _candidate(search, places, residuals, numbers)
+        if k is None or k in found.entries or not _confirm(search, found, np.array([k])):
+            break
+        residuals = residuals - found.error(k) * _column(search, k, numbers)
+    return residuals
+
+
+def _candidate(
+    search: Search, places: Entries | None, residuals: FloatArray, numbers: list[int]
+) -> int | None:
+    """The entry whose column is a multiple of the residuals; None where there is none."""
+    if not np.isfinite(residuals).all():
+        return None
+    n = search.grad.size if places is None else places.size
+    products, squares = np.zeros(n), np.zeros(n)
+    for d, r in zip(numbers, residuals.tolist(), strict=True):
+        v = search.directions.vector(d)
+        v = v if places is None else v[places]
+        products += r * v
+        squares += v * v
+    with np.errstate(divide="ignore", invalid="ignore"):
+        best = int(np.nanargmax(products * products / squares))
+    k = best if places is None else int(places[best])
+    column = _column(search, k, numbers)
+    left = residuals - (products[best] / squares[best]) * column
+    return k if np.linalg.norm(left) <= ALIKE * np.linalg.norm(residuals) else None
+
+
+def _column(search: Search, k: int, numbers: list[int]) -> FloatArray:
+    return np.array([search.directions.vector(d)[k] for d in numbers])
+
+
+def _allowed(search: Search, grad: FloatArray, doubts: FloatArray) -> FloatArray:
+    """The largest residuals that right entries leave."""
+    return 3 * search.tolerance * float(np.linalg.norm(grad)) + doubts
+
+
+def _confirm(search: Search, found: Located, places: Entries) -> list[int]:
+    """Looks at entries by themselves; those that are wrong."""
+    places = np.array([k for k in places.tolist() if k not in found.entries], dtype=np.intp)
+    if places.size == 0:
+        return []
+    numerical, uncertainty = search.differences(search.part.start + places)
+    found.evaluations += 2 * places.size
+    wrong = []
+    for k, g, value, doubt in zip(
+        places.tolist(), search.grad[places].tolist(), numerical.tolist(), uncertainty.tolist(),
+        strict=True,
+    ):  # fmt: skip
+        found.entries[k] = (g, value, doubt)
+        scale = max(abs(g), abs(value), search.typical)
+        if not abs(g - value) <= search.tolerance * scale + doubt:
+            wrong.append(k)
+    found.wrong += wrong
+    return wrong
+
+
+def describe(found: Located, name_of: Callable[[int], str], n: int) -> Diagnosis | None:
+    """What was found, in words."""
+    if not found.wrong:
+        return None
+    worst = found.worst_first()[0]
+    analytic, numerical, _ = found.entries[worst]
+    what = f"{name_of(worst)} is {analytic:.6g}, numerically {numerical:.6g}"
+    count = len(found.wrong)
+    if found.drawn is not None:
+        low, high = _share(*found.drawn)
+        drawn, wrong = found.drawn
+        return Diagnosis(
+            "widespread",
+            f"widespread: {wrong} of {drawn} entries drawn at random are wrong, so {low:.0%} to "
+            f"{high:.0%} of the tensor, with 95 % confidence; the worst of them, {what}",
+            wrong / drawn,
+        )
+    entries = "one entry" if count == 1 else f"{count} entries"
+    if found.explored == 1:
+        worst_of = what if count == 1 else f"the worst, {what}"
+        rest = "the others agree" if n <= FEW else "that explains all that the directions show"
+        return Diagnosis("entries", f"{entries} alone: {worst_of}; {rest}")
+    if found.explored == 0:
+        return Diagnosis("widespread", f"{entries} found at once, of many; the worst, {what}")
+    about = float(f"{count / found.explored:.1g}")
+    return Diagnosis(
+        "widespread",
+        f"{entries} found in {found.explored:.2g} of the tensor, so some {about:,.0f} of its {n:,} "
+        f"are wrong; the worst of them, {what}",
+        count / found.explored / n,
+    )
+
+
+def _share(drawn: int, wrong: int) -> tuple[float, float]:
+    """Clopper and Pearson's 95 % confidence interval of a share."""
+    from scipy.special import betaincinv
+
+    low = float(betaincinv(wrong, drawn - wrong + 1, 0.025)) if wrong else 0.0
+    high = float(betaincinv(wrong + 1, drawn - wrong, 0.975)) if wrong < drawn else 1.0
+    return low, high

@@ -1,0 +1,133 @@
+"""`random`: whole random directions, each a central difference of the cost along it.
+
+The check along directions is a check of another problem, whose parameters are how far to go along
+each: t -> J(θ + Σ t_d v_d), at t = 0. The other methods, the verdicts and the search for corners
+then serve it as they are.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from fastgc.layout import FloatArray, Layout
+from fastgc.methods.interface import Step
+from fastgc.problem import Problem
+
+EPSILON = 1e-7
+
+# v is rounded so that θ ± εv is exact, for steps down to ε/8⁴ where θ leaves room for it; else the
+# rounding of θ ± εv moves a difference by u·|θ|/ε, a tenth of the tolerance at θ = 100.
+ROOM = 8.0**4
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Directions:
+    """Random directions, some for each tensor, from a generator of their own.
+
+    Attributes:
+        theta: the parameters (P,).
+        tensors: the part of θ that each direction moves, one slice per tensor.
+        count: directions for each tensor.
+        seed: of the generator.
+        epsilon: the step, one for all directions or one for each; None before it is known.
+        keep: bytes of directions that may be held; others are drawn anew.
+    """
+
+    theta: FloatArray
+    tensors: tuple[slice, ...]
+    count: int
+    seed: int
+    epsilon: Step | None
+    keep: int
+    _held: dict[int, FloatArray] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """How many there are in all."""
+        return self.count * len(self.tensors)
+
+    def part(self, d: int) -> slice:
+        """The part of θ that direction d moves."""
+        return self.tensors[d // self.count]
+
+    def vector(self, d: int) -> FloatArray:
+        """Direction d, v ~ N(0, I), of the length of its part of θ."""
+        held = self._held.get(d)
+        if held is not None:
+            return held
+        part = self.part(d)
+        theta = self.theta[part]
+        v = np.random.default_rng([self.seed, d]).standard_normal(theta.size)
+        if self.epsilon is not None:
+            step = float(np.broadcast_to(self.epsilon, self.size)[d])
+            room = self._room(part, step)
+            v *= step / room
+            v += theta
+            v -= theta
+            v *= room / step
+        if 8 * v.size * (len(self._held) + 1) > self.keep:
+            self._held.clear()  # θ + εv and θ − εv are asked for one after the other
+        self._held[d] = v
+        return v
+
+    def _room(self, part: slice, step: float) -> float:
+        """A power of two: v is a multiple of so many rounding units of θ, over ε."""
+        spacing = float(np.spacing(np.abs(self.theta[part]).max()))
+        return 2.0 ** math.floor(math.log2(min(max(step / (8 * spacing), 1.0), ROOM)))
+
+    def lost(self, d: int) -> bool:
+        """Whether the step of direction d is lost to the rounding of θ, in some entry."""
+        spacing = np.spacing(np.abs(self.theta[self.part(d)]).max())
+        return bool(np.broadcast_to(self.epsilon or EPSILON, self.size)[d] < 2 * spacing)
+
+    def along(self, gradient: FloatArray, *, sizes: bool = False) -> FloatArray:
+        """v·gradient for each direction, of a gradient (P,); of `sizes`, |v|·gradient."""
+        vectors = ((d, self.vector(d)) for d in range(self.size))
+        return np.array([gradient[self.part(d)] @ (abs(v) if sizes else v) for d, v in vectors])
+
+    def point(self, steps: FloatArray) -> FloatArray:
+        """θ + Σ t_d v_d, (P,)."""
+        moved = self.theta.copy()
+        for d in np.flatnonzero(steps).tolist():
+            moved[self.part(d)] += steps[d] * self.vector(d)
+        return moved
+
+    def layout(self, names: Iterator[str]) -> Layout:
+        """Of the steps along them: a tensor (count,) for each tensor."""
+        offsets = range(0, self.size + 1, self.count)
+        shapes = ((self.count,),) * len(self.tensors)
+        return Layout("sequence", tuple(names), shapes, tuple(offsets), list)
+
+
+def along(problem: Problem, directions: Directions, names: tuple[str, ...]) -> Problem:
+    """The problem of the steps along `directions`, at 0."""
+    whole = problem.evaluate_stack if problem.inside is None else None
+
+    def evaluate_stack(rows: FloatArray) -> FloatArray:
+        assert whole is not None
+        return whole(np.stack([directions.point(row) for row in rows]))
+
+    return Problem(
+        directions.layout(iter(names)),
+        np.zeros(directions.size),
+        evaluate=lambda steps: problem.evaluate(directions.point(steps)),
+        evaluate_stack=None if whole is None else evaluate_stack,
+        inside=None,
+        row_bytes=problem.row_bytes + 2 * 8 * directions.theta.size,
+        reseeded=problem.reseeded,
+    )
+
+
+def directions_of(
+    problem: Problem,
+    tensors: tuple[int, ...],
+    count: int,
+    seed: int,
+    epsilon: Step | None,
+    keep: int,
+) -> Directions:
+    """Directions through some tensors of a problem."""
+    every = [part for _, part in problem.layout.tensors()]
+    return Directions(problem.theta, tuple(every[t] for t in tensors), count, seed, epsilon, keep)
