@@ -28,6 +28,7 @@ from fastgc.disputes import Findings, settle
 from fastgc.losses import LOSSES
 from fastgc.methods import METHODS, Approximation, Base, Resources
 from fastgc.noise import noise_of_cost
+from fastgc.parts import Part
 from fastgc.problem import Problem, base_cost, pose
 from fastgc.rounding import rounding_of_gradients
 from fastgc.verdict import KINK, entry_scale, verdict_of
@@ -87,6 +88,7 @@ class Examination:
 
     def __init__(self, problem: Problem, method: str) -> None:
         self.problem, self.exact = problem, METHODS[method].exact
+        self.part = Part(problem.layout)
         self.epsilon = METHODS[method].epsilon
         self.resources = Resources(MEMORY, 1, lambda _: None)
         cost, _ = base_cost(problem)
@@ -122,9 +124,9 @@ class Examination:
             claim = claim_of(self.problem.layout, gradients, TOLERANCE)
             findings = settle(
                 self.problem, self.base, self.look, self.epsilon, claim,
-                self.look(None, self.epsilon), exact=self.exact,
+                self.look(None, self.epsilon), exact=self.exact, part=self.part,
             )  # fmt: skip
-            return findings, diagnose(self.problem, claim, findings)
+            return findings, diagnose(self.problem, claim, findings, self.part)
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,7 @@ def check(
     only: Sequence[str] | None = None,
     sample: int | None = None,
     directions: int = 8,
+    per_tensor: bool = True,
     seed: int = 0,
     memory: int = DEFAULT_MEMORY,
     threads: int | None = None,
@@ -99,6 +100,9 @@ def check(
             all. The gradients of the others may be left out of a mapping.
         sample: so many entries of each tensor, drawn at random, are checked; None for all.
         directions: how many random directions ``random`` takes through each tensor.
+        per_tensor: whether each of these goes through one tensor. False takes each through all of
+            them: 2 `directions` evaluations in all, and as many again for each tensor only where
+            something is wrong.
         seed: of the generator of directions and samples, which is fastgc's own.
         memory: bytes that the method's blocks may take at once; results of P numbers come on top.
         threads: at most this many threads for a `Network`; None for one per core. Any other cost
@@ -133,6 +137,7 @@ def check(
     memory, threads = require_resources(memory, threads, progress)
     directions = require_count(directions, "directions", "a number of directions for each tensor")
     seed = require_seed(seed)
+    require_flag(per_tensor, "per_tensor")
     problem, method, engine, asked, loading = _prepare(
         cost, parameters, method, epsilon, vectorized, reseed, memory, progress
     )
@@ -149,7 +154,9 @@ def check(
             reseed()
         gradients = gradients(problem.layout.build(problem.layout.views(problem.theta.copy())))
     claim = claim_of(problem.layout, gradients, tolerance, part)
-    total = _perturbations(problem, method, engine, part, directions)
+    total = _perturbations(
+        problem, method, engine, part, directions * (not per_tensor or len(part.layout.names))
+    )
     with _AtWork(problem, total, memory, threads, progress) as resources:
         base, spent = _base(problem, measured=not engine.exact, memory=memory)
         apart = None
@@ -158,8 +165,9 @@ def check(
             spent += evaluations
         if method == RANDOM:
             found = check_along(
-                problem, part, claim, base, asked, directions, seed, engine, resources
-            )
+                problem, part, claim, base, asked, directions, seed, engine, resources,
+                per_tensor=per_tensor,
+            )  # fmt: skip
         else:
             found = check_entries(problem, part, claim, base, asked, engine, resources)
     return Report(
@@ -298,12 +306,10 @@ def _prepare(
     return problem, method, engine, epsilon, time.perf_counter() - loading
 
 
-def _perturbations(
-    problem: Problem, method: str, engine: Method, part: Part, directions: int
-) -> int:
+def _perturbations(problem: Problem, method: str, engine: Method, part: Part, lines: int) -> int:
     """How many perturbed costs a check will look at, if nothing is wrong."""
     if method == RANDOM:
-        return 2 * directions * len(part.layout.names)
+        return 2 * lines
     if part.entries is None or method == "node":
         return engine.evaluations(problem)
     return 2 * part.layout.size

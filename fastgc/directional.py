@@ -1,7 +1,7 @@
 """A check along random directions: verdicts and estimates by tensor; then, what is wrong."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -10,13 +10,14 @@ import numpy as np
 from fastgc.claim import Claim
 from fastgc.diagnosis import kinds
 from fastgc.diagnosis.evidence import Diagnosis, Evidence
+from fastgc.diagnosis.origin import origin
 from fastgc.disputes import Findings, settle
-from fastgc.estimate import SURE, Estimate, estimate_of
+from fastgc.estimate import Estimate, estimate_of
 from fastgc.layout import FloatArray, entry_name, index_of
-from fastgc.localise import Search, describe, locate, look_at
+from fastgc.localise import Search, describe, example, locate, look_at
 from fastgc.methods import METHODS, Approximation, Base, Method, Resources
 from fastgc.methods.interface import Entries, Step
-from fastgc.methods.random import EPSILON, Directions, along, directions_of
+from fastgc.methods.random import EPSILON, Directions, along
 from fastgc.noise import uncertainty_of_differences
 from fastgc.parts import Part
 from fastgc.problem import Problem
@@ -33,6 +34,7 @@ from fastgc.verdict import (
     verdict_of,
 )
 
+TOGETHER = "all parameters"  # the name of what directions through all tensors are about
 ENOUGH = 8  # directions through a tensor at fault, before its entries are searched
 
 
@@ -46,6 +48,8 @@ def check_along(
     seed: int,
     engine: Method,
     resources: Resources,
+    *,
+    per_tensor: bool,
 ) -> Outcome:
     """Compares gradients with the cost along random directions through each tensor.
 
@@ -59,8 +63,22 @@ def check_along(
         seed: of their generator.
         engine: the method that takes the differences.
         resources: what it may use.
+        per_tensor: whether each direction goes through one tensor; else through all of them, and
+            tensors are told apart only where these disagree.
     """
-    return _Check(problem, part, claim, base, epsilon, directions, seed, engine, resources).run()
+
+    def run(part: Part, claim: Claim) -> Outcome:
+        return _Check(
+            problem, part, claim, base, epsilon, directions, seed, engine, resources
+        ).run()
+
+    if per_tensor or len(part.layout.names) == 1:
+        return run(part, claim)
+    together = run(*_as_one(part, claim))
+    if all(tensor.ok for tensor in together.tensors.values()):
+        return together
+    apart = run(part, claim)
+    return replace(apart, evaluations=apart.evaluations + together.evaluations)
 
 
 class _Check:
@@ -74,8 +92,13 @@ class _Check:
         self.count, self.engine, self.resources = count, engine, resources
         self.spent = 0
         names = part.layout.names
-        tensors = part.tensors or tuple(range(len(names)))
-        draw = partial(directions_of, problem, tensors, count, seed, keep=resources.memory // 2)
+        every = [here for _, here in problem.layout.tensors()]
+        tensors: tuple[slice | Entries, ...] = tuple(
+            every if part.tensors is None else (every[t] for t in part.tensors)
+        )
+        if names == (TOGETHER,):
+            tensors = (slice(None) if part.entries is None else part.entries,)
+        draw = partial(Directions, problem.theta, tensors, count, seed, keep=resources.memory // 2)
         self.measured = isinstance(epsilon, str)
         if isinstance(epsilon, str):
             epsilon, self.spent = balanced_steps(along(problem, draw(None), names), base)
@@ -100,33 +123,33 @@ class _Check:
             self.posed, self.base, self.look, self.epsilon, claim, first,
             exact=False, part=Part(layout),
         )  # fmt: skip
-        residuals, doubts = _residuals(findings)
-        tensors, norms = {}, []
-        for t, (name, here) in enumerate(layout.tensors()):
-            slopes = findings.gradapprox[here]
-            norm = _norm(self.grad[self.directions.tensors[t]])
-            size, error = _rms(slopes), _rms(residuals[here])
-            norms.append((norm, size))
-            scale = entry_scale(claim.grad[here], slopes, size)
-            allowed = claim.tolerances[t] * scale + doubts[here]
-            estimate = estimate_of(residuals[here], doubts[here], allowed, norm)
-            report = self._tensor(t, name, findings, estimate, _ratio(error, norm + size))
-            if report.verdict == "wrong":
-                report = self._explained(t, report, findings, residuals[here])
+        # a row for each tensor
+        residuals, doubts = (found.reshape(-1, self.count) for found in _residuals(findings))
+        slopes = findings.gradapprox.reshape(residuals.shape)
+        sizes, errors = (np.array([_rms(row) for row in rows]) for rows in (slopes, residuals))
+        norms = np.array([_norm(self.grad[part]) for part in self.directions.tensors])
+        scale = entry_scale(claim.grad.reshape(slopes.shape), slopes, sizes[:, np.newaxis])
+        allowed = claim.tolerances[:, np.newaxis] * scale + doubts
+        tensors = {}
+        for t, name in enumerate(layout.names):
+            estimate = estimate_of(residuals[t], doubts[t], allowed[t], float(norms[t]))
+            difference = _ratio(float(errors[t]), float(norms[t] + sizes[t]))
+            report = self._tensor(t, name, findings, estimate, difference)
+            if report.verdict == "wrong" and name != TOGETHER:
+                report = self._explained(t, report, findings, residuals[t])
             tensors[name] = report
-        # the sum over the tensors is the residual along a direction through all of them
-        together = residuals.reshape(-1, self.count).sum(axis=0)
-        doubts = doubts.reshape(-1, self.count).sum(axis=0)
-        norm, size = (_norm(np.array(values)) for values in zip(*norms, strict=True))
-        tolerance = float(claim.tolerances.max())
-        estimate = estimate_of(together, doubts, tolerance * size + doubts, norm)
-        error = _norm(np.array([_rms(residuals[here]) for _, here in layout.tensors()]))
+        # summed over the tensors they are residuals along directions through all of them; an error
+        # shows least where it is all in one tensor
+        estimate = estimate_of(residuals.sum(axis=0), doubts.sum(axis=0), allowed, _norm(norms))
+        said = {name: t.diagnosis for name, t in tensors.items() if t.diagnosis is not None}
+        wrong = [name for name, tensor in tensors.items() if tensor.verdict == "wrong"]
         return Outcome(
             tensors=tensors,
-            difference=_ratio(error, norm + size),
+            difference=_ratio(_norm(errors), _norm(norms) + _norm(sizes)),
             epsilon=float(np.max(self.epsilon)),
             evaluations=self.spent + findings.evaluations,
-            scope=_scope(tensors.values(), self.count),
+            origin=origin(layout.names, wrong, said),
+            scope=_scope(tensors, self.count),
             estimate=estimate,
         )
 
@@ -172,13 +195,14 @@ class _Check:
     ) -> TensorReport:
         """With what the error looks like, and the entries that are wrong."""
         part, shape = self.directions.tensors[t], report.shape
+        assert isinstance(part, slice)
         grad = self.grad[part]
 
         def address(k: int) -> str:
             return entry_name(report.name, index_of(shape, k))
 
         here = slice(t * self.count, (t + 1) * self.count)
-        step = float(np.broadcast_to(self.epsilon, self.directions.size)[here.start])
+        step = self.directions.step(here.start)
         finite = np.isfinite(grad)
         search = Search(
             part=part, grad=grad, directions=self.directions,
@@ -201,7 +225,7 @@ class _Check:
         else:
             said = kinds.first(kinds.LINEAR, self._evidence(t, report, findings), self._around())
             if said is not None:
-                found = look_at(search, int(np.argmax(np.abs(grad))))
+                found = example(search)
             else:
                 found = locate(self._measured(search, step))
                 said = describe(found, address, grad.size) or kinds.UNKNOWN
@@ -282,6 +306,23 @@ class _Check:
         return rise / (2 * step), float(doubt[0])
 
 
+def _as_one(part: Part, claim: Claim) -> tuple[Part, Claim]:
+    """All tensors of a part as one, and the claim about it: no more than its narrowest allows."""
+    size = part.layout.size
+    layout = replace(
+        part.layout, names=(TOGETHER,), shapes=((size,),), offsets=(0, size), places=None
+    )
+    loosest = int(np.argmax(claim.tolerances))
+    one = replace(
+        claim,
+        tolerances=claim.tolerances[[loosest]],
+        units=claim.units[[loosest]],
+        least=claim.least[[loosest]],
+        dtypes=(claim.dtypes[loosest],),
+    )
+    return Part(layout, part.entries), one
+
+
 def _residuals(findings: Findings) -> tuple[FloatArray, FloatArray]:
     """v·grad − FD_v along each direction, and how far it may be off."""
     with np.errstate(all="ignore"):
@@ -297,13 +338,14 @@ def _residuals(findings: Findings) -> tuple[FloatArray, FloatArray]:
     return residuals, doubts
 
 
-def _scope(tensors: Iterable[TensorReport], count: int) -> str:
-    caught = [tensor.estimate.caught for tensor in tensors if tensor.estimate]
+def _scope(tensors: Mapping[str, TensorReport], count: int) -> str:
+    caught = [tensor.estimate.caught for tensor in tensors.values() if tensor.estimate]
     least = max(filter(math.isfinite, caught), default=math.inf)
+    where = "all parameters" if TOGETHER in tensors else "each tensor"
     shown = f"an error of {least:.1g} of its gradient or more would have shown"
     return (
-        f"{count} random directions through each tensor"
-        + f": {shown}, with a probability of {SURE:.1%}" * math.isfinite(least)
+        f"{count} random directions through {where}"
+        + f": {shown}, with a probability of 99.9 %" * math.isfinite(least)
     )
 
 

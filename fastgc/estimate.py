@@ -43,7 +43,7 @@ def estimate_of(
     Args:
         residuals: r = v·grad − FD_v, (D,).
         doubts: how far rounding may have moved each, (D,).
-        allowed: the largest |r| that agrees, (D,).
+        allowed: the largest |r| that agrees, of every direction that has to, (…, D).
         norm: ‖grad‖.
     """
     from scipy.special import gammaincinv, ndtri

@@ -20,6 +20,7 @@ from fastgc.methods.random import Directions
 FEW = 32  # entries of a tensor that are all looked at by themselves
 PROBES = 12  # entries drawn at random, to see whether the error is widespread
 MEASURED = 4  # directions through half of a part; so many tell one column from another
+EXAMPLES = 4  # entries that are looked at for an example of a mistake that is all over
 MOST = 8  # wrong entries that are located in one tensor
 BUDGET = 160  # evaluations spent on one tensor
 ALIKE = 0.05  # of the residuals, that the column of a candidate may leave unexplained
@@ -94,6 +95,20 @@ def look_at(search: Search, k: int) -> Located:
     """One entry by itself."""
     found = Located()
     _confirm(search, found, np.array([k]))
+    return found
+
+
+def example(search: Search) -> Located:
+    """One wrong entry, of a tensor whose entries mostly are."""
+    found = Located()
+    sizes = np.abs(search.grad)
+    if not sizes.any():  # an entry whose error is large goes along with the residuals
+        for d, r in zip(search.numbers, search.residuals.tolist(), strict=True):
+            sizes = sizes + r * search.directions.vector(d)
+        sizes = np.abs(sizes)
+    for k in np.argsort(sizes)[: -EXAMPLES - 1 : -1]:
+        if _confirm(search, found, np.array([k])):
+            break
     return found
 
 

@@ -63,7 +63,7 @@ def part_of(layout: Layout, only: object, sample: object, seed: int) -> Part:
             said.append(
                 f"{most} entries of each larger tensor were drawn at random: where all of them "
                 f"agree, fewer than {1 - (1 - CONFIDENCE) ** (1 / most):.2g} of the tensor's are "
-                f"wrong, with {CONFIDENCE:.0%} confidence"
+                f"wrong, with 95 % confidence"
             )
             sizes = [where.size for where in places]
     if not said:

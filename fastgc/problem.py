@@ -241,7 +241,9 @@ def _describe(layout: Layout, theta: FloatArray, vector: FloatArray) -> str:
         k = int(changed[0])
         return f"{layout.entry(k)} {vector[k] - theta[k]:+.3g}"
     step = float(np.linalg.norm(vector - theta))
-    return f"a random step of length {step:.3g}, which measures its rounding noise"
+    first, last = layout.tensor_of(changed[[0, -1]])
+    where = f" in {layout.names[first]}" if first == last and len(layout.names) > 1 else ""
+    return f"a random step of length {step:.3g}{where}"
 
 
 def _as_float(value: object) -> float:

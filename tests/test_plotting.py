@@ -39,7 +39,9 @@ def _tensor(
         typical = root_mean_square(flat)
         codes = entry_verdicts(g.ravel(), flat, np.zeros(g.size), typical, tolerance)
     codes = np.array(codes, dtype=np.uint8).reshape(g.shape)
-    arrays = Arrays(g, found, np.zeros(g.shape), codes, np.zeros(0, np.intp), (none, none))
+    arrays = Arrays(
+        g.shape, None, g, found, np.zeros(g.shape), codes, np.zeros(0, np.intp), (none, none)
+    )
     place = int(np.lexsort((arrays.errors().ravel(), codes.ravel()))[-1])
     counts = {word: int((codes == code).sum()) for code, word in enumerate(ENTRY_VERDICTS)}
     return TensorReport(
@@ -318,3 +320,11 @@ def test_without_matplotlib(wrong: Report, monkeypatch: pytest.MonkeyPatch) -> N
     message = 'report.plot() needs matplotlib; pip install "fastgc[plot]"'
     with pytest.raises(ModuleNotFoundError, match=re.escape(message)):
         wrong.plot()
+
+
+def test_a_sample_is_drawn() -> None:
+    theta = np.ones((30, 40))
+    gradients = 2 * theta
+    gradients[3] = 1.0
+    report = fastgc.check(lambda w: float((w**2).sum()), theta, gradients, sample=100)
+    assert any("cannot" not in title and "wrong" in title for title in _titles(_drawn(report)))

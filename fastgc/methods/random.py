@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from fastgc.layout import FloatArray, Layout
-from fastgc.methods.interface import Step
+from fastgc.methods.interface import Entries, Step
 from fastgc.problem import Problem
 
 EPSILON = 1e-7
@@ -28,7 +28,8 @@ class Directions:
 
     Attributes:
         theta: the parameters (P,).
-        tensors: the part of θ that each direction moves, one slice per tensor.
+        tensors: the parts of θ that directions move: a slice for each tensor, or one array of
+            indices for several together.
         count: directions for each tensor.
         seed: of the generator.
         epsilon: the step, one for all directions or one for each; None before it is known.
@@ -36,7 +37,7 @@ class Directions:
     """
 
     theta: FloatArray
-    tensors: tuple[slice, ...]
+    tensors: tuple[slice | Entries, ...]
     count: int
     seed: int
     epsilon: Step | None
@@ -48,9 +49,14 @@ class Directions:
         """How many there are in all."""
         return self.count * len(self.tensors)
 
-    def part(self, d: int) -> slice:
+    def part(self, d: int) -> slice | Entries:
         """The part of θ that direction d moves."""
         return self.tensors[d // self.count]
+
+    def step(self, d: int) -> float:
+        """ε of direction d."""
+        assert self.epsilon is not None
+        return float(np.broadcast_to(self.epsilon, self.size)[d])
 
     def vector(self, d: int) -> FloatArray:
         """Direction d, v ~ N(0, I), of the length of its part of θ."""
@@ -61,7 +67,7 @@ class Directions:
         theta = self.theta[part]
         v = np.random.default_rng([self.seed, d]).standard_normal(theta.size)
         if self.epsilon is not None:
-            step = float(np.broadcast_to(self.epsilon, self.size)[d])
+            step = self.step(d)
             room = self._room(part, step)
             v *= step / room
             v += theta
@@ -72,15 +78,14 @@ class Directions:
         self._held[d] = v
         return v
 
-    def _room(self, part: slice, step: float) -> float:
+    def _room(self, part: slice | Entries, step: float) -> float:
         """A power of two: v is a multiple of so many rounding units of θ, over ε."""
         spacing = float(np.spacing(np.abs(self.theta[part]).max()))
         return 2.0 ** math.floor(math.log2(min(max(step / (8 * spacing), 1.0), ROOM)))
 
     def lost(self, d: int) -> bool:
         """Whether the step of direction d is lost to the rounding of θ, in some entry."""
-        spacing = np.spacing(np.abs(self.theta[self.part(d)]).max())
-        return bool(np.broadcast_to(self.epsilon or EPSILON, self.size)[d] < 2 * spacing)
+        return self.step(d) < 2 * float(np.spacing(np.abs(self.theta[self.part(d)]).max()))
 
     def along(self, gradient: FloatArray, *, sizes: bool = False) -> FloatArray:
         """v·gradient for each direction, of a gradient (P,); of `sizes`, |v|·gradient."""
@@ -118,16 +123,3 @@ def along(problem: Problem, directions: Directions, names: tuple[str, ...]) -> P
         row_bytes=problem.row_bytes + 2 * 8 * directions.theta.size,
         reseeded=problem.reseeded,
     )
-
-
-def directions_of(
-    problem: Problem,
-    tensors: tuple[int, ...],
-    count: int,
-    seed: int,
-    epsilon: Step | None,
-    keep: int,
-) -> Directions:
-    """Directions through some tensors of a problem."""
-    every = [part for _, part in problem.layout.tensors()]
-    return Directions(problem.theta, tuple(every[t] for t in tensors), count, seed, epsilon, keep)

@@ -1,0 +1,418 @@
+"""Random directions: the interval covers, right gradients pass, wrong tensors are named."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import fastgc
+from fastgc.estimate import estimate_of
+from fastgc.methods.random import Directions
+from tests.bugs import MISTAKES, Mistake, Pass
+from tests.cases import (
+    BUGS,
+    FUNCTIONS,
+    NETWORKS,
+    Array,
+    Bug,
+    FunctionCase,
+    NetworkCase,
+    backward,
+    lab_case,
+)
+from tests.strategies import networks
+
+
+@pytest.mark.parametrize("case", FUNCTIONS, ids=lambda case: case.name)
+@pytest.mark.parametrize("vectorized", [False, True])
+def test_closed_forms(case: FunctionCase, vectorized: bool) -> None:
+    cost = case.stacked if vectorized else case.cost
+    assert cost is not None
+    report = fastgc.check(
+        cost, case.parameters, case.gradients, method="random", vectorized=vectorized
+    )
+    assert report.verdict == "correct"
+    assert report.method == "random"
+    assert report.evaluations == 2 + 9 + 2 * 8 * len(report.tensors)
+    for tensor in report.tensors.values():
+        assert tensor.counts == {
+            "agree": 8,
+            "kink": 0,
+            "unresolved": 0,
+            "disagree": 0,
+            "nonfinite": 0,
+        }
+        assert tensor.estimate is not None
+        assert tensor.estimate.low == 0.0
+        assert tensor.estimate.error <= tensor.estimate.high < tensor.estimate.caught < 1e-5
+
+
+@pytest.mark.parametrize("vectorized", [False, True])
+def test_a_direction_is_the_slope_of_the_cost_along_it(vectorized: bool) -> None:
+    theta = np.array([0.3, -1.0, 2.0])
+    cost = (lambda w: np.exp(w).sum(axis=1)) if vectorized else lambda w: np.exp(w).sum()
+    wrong = np.exp(theta) + np.array([0.0, 0.5, -0.25])
+    report = fastgc.check(
+        cost, theta, wrong, method="random", vectorized=vectorized, directions=5, seed=7
+    )
+    directions = Directions(theta, (slice(0, 3),), 5, 7, 1e-7, 2**20)
+    residuals = directions.along(np.array([0.0, 0.5, -0.25]))
+    error = math.sqrt(float(np.mean(residuals**2))) / float(np.linalg.norm(wrong))
+    assert report.estimate is not None
+    assert report.estimate.error == pytest.approx(error, rel=1e-6)
+    assert report.estimate == report.tensors["parameters"].estimate
+
+
+def test_directions_are_normal_and_their_steps_exact() -> None:
+    theta = np.random.default_rng(0).standard_normal(40_000) * 10.0 ** np.arange(-2, 2).repeat(
+        10_000
+    )
+    directions = Directions(theta, (slice(0, 40_000),), 2, 0, 1e-7, 0)
+    for d in range(2):
+        v = directions.vector(d)
+        assert v.mean() == pytest.approx(0.0, abs=0.02)
+        assert v.std() == pytest.approx(1.0, abs=0.015)
+        for step in (1e-7, 1e-7 / 8, 1e-7 / 512):
+            plus, minus = theta + step * v, theta - step * v
+            assert np.abs((plus - minus) - 2 * step * v).max() < 1e-22
+    assert not np.array_equal(directions.vector(0), directions.vector(1))
+
+
+def test_seeds_repeat_and_differ_and_leave_the_global_generator_alone() -> None:
+    np.random.seed(3)
+    before = repr(np.random.get_state())
+    theta, wrong = np.ones(20), np.full(20, 2.2)
+    found = [
+        fastgc.check(lambda w: w @ w, theta, wrong, method="random", seed=seed).to_dict()
+        for seed in (0, 0, 1)
+    ]
+    assert repr(np.random.get_state()) == before
+    for report in found:
+        report["seconds"] = 0
+    assert found[0] == found[1]
+    assert found[0] != found[2]
+
+
+def test_the_interval_covers_what_it_says() -> None:
+    """2,000 drawn costs of one to four tensors, with errors of all sizes, dense and sparse."""
+    rng = np.random.default_rng(11)
+    covered = np.zeros((2, 2), int)
+    for number in range(2000):
+        sizes = rng.integers(1, 12, rng.integers(1, 5))
+        theta = [rng.standard_normal(size) for size in sizes]
+        right = [np.cos(part) + 2 * part for part in theta]
+        scale = 10.0 ** rng.uniform(-4, 0.5)
+        wrong = []
+        for g in right:
+            e = rng.standard_normal(g.size) * (rng.random(g.size) < rng.choice([0.2, 1.0]))
+            wrong.append(g + scale * e)
+        directions = int(rng.choice([1, 2, 4, 8, 16]))
+        report = fastgc.check(
+            lambda p: math.fsum(float((np.sin(w) + w * w).sum()) for w in p),
+            theta, wrong, method="random", seed=number, directions=directions, epsilon=1e-6,
+        )  # fmt: skip
+        parts = [(report.estimate, np.concatenate(wrong), np.concatenate(right))]
+        last = report.tensors[f"parameters[{len(theta) - 1}]"]
+        parts.append((last.estimate, wrong[-1], right[-1]))
+        for i, (estimate, g, found) in enumerate(parts):
+            assert estimate is not None
+            error = float(np.linalg.norm(g - found) / np.linalg.norm(g))
+            if error > 0:
+                covered[i] += estimate.low <= error <= estimate.high, 1
+    assert covered[0, 1] > 1900
+    for right_, of in covered.tolist():
+        assert 0.93 <= right_ / of <= 0.97
+
+
+def test_what_is_said_to_be_caught_is() -> None:
+    rng = np.random.default_rng(12)
+    theta = rng.standard_normal(30)
+    right = 2 * theta
+    for directions in (2, 8):
+        passed = 0
+        for seed in range(500):
+            options: dict[str, Any] = {"method": "random", "directions": directions, "seed": seed}
+            clean = fastgc.check(lambda w: w @ w, theta, right, **options).estimate
+            assert clean is not None
+            e = rng.standard_normal(30)
+            e *= clean.caught * np.linalg.norm(right) / np.linalg.norm(e)
+            passed += fastgc.check(lambda w: w @ w, theta, right + e, **options).ok
+        assert passed <= 4  # of 500, 0.5 expected
+
+
+def test_the_quantiles() -> None:
+    from scipy import stats
+
+    residuals = np.array([3.0, -4.0, 1.0])
+    found = estimate_of(residuals, np.zeros(3), np.full(3, 0.1), norm=2.0)
+    total = float(residuals @ residuals)
+    assert found.directions == 3
+    assert found.error == pytest.approx(math.sqrt(total / 3) / 2)
+    assert found.low == pytest.approx(math.sqrt(total / stats.chi2.ppf(0.975, 3)) / 2)
+    assert found.high == pytest.approx(math.sqrt(total / stats.chi2.ppf(0.025, 3)) / 2)
+    passes = (2 * stats.norm.cdf(0.1 / (found.caught * 2)) - 1) ** 3
+    assert passes == pytest.approx(0.001)
+    nothing = estimate_of(np.zeros(2), np.zeros(2), np.zeros(2), norm=0.0)
+    assert (nothing.error, nothing.low, nothing.high, nothing.caught) == (0, 0, 0, 0)
+    lost = estimate_of(np.array([np.nan]), np.ones(1), np.ones(1), norm=1.0)
+    assert math.isnan(lost.error)
+
+
+@given(case=networks(max_scale=10.0))
+@settings(max_examples=60, deadline=None)
+def test_right_gradients_raise_no_alarm(case: NetworkCase) -> None:
+    net, parameters = case.build()
+    gradients = backward(net, parameters)
+    for cost in (net, lambda p: net(p)):
+        assert fastgc.check(cost, parameters, gradients, method="random").verdict != "wrong"
+
+
+@pytest.mark.parametrize("case", NETWORKS, ids=lambda case: case.name)
+def test_corners_dead_layers_and_zero_gradients_raise_no_alarm(case: NetworkCase) -> None:
+    net, parameters = case.build()
+    for name in parameters:
+        if name[0] == "b":
+            parameters[name][:] = 0.0
+    parameters["W1"][0] = 0.0  # a unit at its corner in every sample
+    parameters["b1"][-1] = -1e3  # and one that is dead
+    report = fastgc.check(net, parameters, backward(net, parameters), method="random")
+    assert report.verdict != "wrong"
+
+
+def test_kinks_are_accepted_and_their_uncertainty_is_not_hidden() -> None:
+    theta = np.array([0.0, 1.0, -2.0])
+    report = fastgc.check(
+        lambda w: np.abs(w).sum(), theta, np.array([0.3, 1.0, -1.0]), method="random"
+    )
+    tensor = report.tensors["parameters"]
+    assert report.verdict == "correct"
+    assert tensor.counts["kink"] == 8
+    assert tensor.estimate is not None
+    assert tensor.estimate.high > 0.1
+    wrong = fastgc.check(
+        lambda w: np.abs(w).sum(), theta, np.array([0.3, 3.0, -1.0]), method="random"
+    )
+    assert wrong.verdict != "correct"
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
+@pytest.mark.parametrize("per_tensor", [True, False])
+def test_planted_bugs_are_named(bug: Bug, per_tensor: bool) -> None:
+    X, Y, parameters, right, _ = lab_case()
+    net = fastgc.Network(X, Y)
+    for name in parameters:
+        wrong = {**right, f"d{name}": bug.plant(right[f"d{name}"])}
+        if np.array_equal(wrong[f"d{name}"], right[f"d{name}"]):
+            continue
+        report = fastgc.check(net, parameters, wrong, method="random", per_tensor=per_tensor)
+        assert report.verdict == "wrong"
+        assert [n for n, tensor in report.tensors.items() if not tensor.ok] == [name]
+        tensor = report.tensors[name]
+        assert tensor.located
+        assert tensor.worst == tensor.located[0]
+        assert tensor.worst.name.startswith(f"{name}[")
+        assert str(report).startswith(f"wrong: {name} (")
+
+
+def test_kinds_of_mistake_are_named() -> None:
+    X, Y, parameters, right, faulty = lab_case()
+    report = fastgc.check(fastgc.Network(X, Y), parameters, faulty, method="random")
+    said = {name: str(t.diagnosis) for name, t in report.tensors.items() if t.diagnosis}
+    assert said == {
+        "W2": "2.000 × the numerical gradient",
+        "b1": "4.000 × the numerical gradient",
+    }
+    flipped = {**right, "dW3": -right["dW3"]}
+    report = fastgc.check(fastgc.Network(X, Y), parameters, flipped, method="random")
+    assert "the sign is flipped" in str(report.tensors["W3"].diagnosis)
+    summed = {**right, "db2": 3 * right["db2"]}
+    report = fastgc.check(fastgc.Network(X, Y), parameters, summed, method="random")
+    assert "not averaged over the 3 samples" in str(report.tensors["b2"].diagnosis)
+    assert report.origin == "W2 is right, so dZ2 is: look at how db2 is formed."
+
+
+@pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.name)
+def test_no_mistake_that_shows_passes(mistake: Mistake) -> None:
+    for case in NETWORKS:
+        net, parameters = case.build()
+        made = Pass(net, parameters)
+        right = made.gradients()
+        planted = mistake.plant(made, np.random.default_rng(0))
+        if planted is None:
+            continue
+        gradients, _ = planted
+        report = fastgc.check(net, parameters, gradients, method="random")
+        for name, tensor in report.tensors.items():
+            assert tensor.estimate is not None
+            norm = float(np.linalg.norm(gradients[name]))
+            error = float(np.linalg.norm(gradients[name] - right[name]))
+            if tensor.ok and norm > 0:
+                assert error <= 2 * max(tensor.estimate.caught, tensor.estimate.high) * norm
+
+
+def test_directions_through_all_parameters_at_once() -> None:
+    X, Y, parameters, right, faulty = lab_case()
+    net = fastgc.Network(X, Y)
+    report = fastgc.check(net, parameters, right, method="random", per_tensor=False, directions=3)
+    assert report.verdict == "correct"
+    assert list(report.tensors) == ["all parameters"]
+    assert report.evaluations == 1 + 9 + 6
+    assert "3 random directions through all parameters: an error of " in str(report)
+    report = fastgc.check(net, parameters, faulty, method="random", per_tensor=False)
+    assert {name for name, tensor in report.tensors.items() if not tensor.ok} == {"W2", "b1"}
+    some = fastgc.check(
+        net, parameters, right, method="random", per_tensor=False, only=["W1", "b3"]
+    )
+    assert some.ok
+    assert some.tensors["all parameters"].shape == (21,)
+    assert "not looked at: b1, W2, b2, W3" in str(some)
+
+
+def test_narrow_gradients_are_held_to_what_they_allow() -> None:
+    net, parameters = NETWORKS[0].build()
+    narrow = {name: g.astype(np.float32) for name, g in backward(net, parameters).items()}
+    report = fastgc.check(net, parameters, narrow, method="random")
+    assert report.ok
+    assert "to within 1e-04, as float32 allows" in str(report)
+    assert fastgc.check(net, parameters, narrow, method="random", per_tensor=False).ok
+    narrow["W1"].flat[np.argmax(np.abs(narrow["W1"]))] *= np.float32(1.01)
+    assert not fastgc.check(net, parameters, narrow, method="random").ok
+
+
+def test_a_noisy_cost_is_not_resolved_until_its_step_is_chosen() -> None:
+    X, Y, parameters, right, faulty = lab_case()
+    net = fastgc.Network(X, Y)
+
+    def single(p: Any) -> Any:
+        return np.float32(net(p))
+
+    assert fastgc.check(single, parameters, right, method="random").verdict == "unresolved"
+    report = fastgc.check(single, parameters, right, method="random", epsilon="auto")
+    assert report.verdict == "correct"
+    assert report.epsilon > 1e-3
+    wrong = fastgc.check(single, parameters, faulty, method="random", epsilon="auto")
+    assert {name for name, tensor in wrong.tensors.items() if not tensor.ok} == {"W2", "b1"}
+    assert wrong.tensors["W2"].worst.ratio == pytest.approx(2.0, rel=1e-3)
+
+
+def test_steps_that_the_size_of_the_parameters_swallows_resolve_nothing() -> None:
+    theta = 1e11 * np.arange(1, 50.0)
+    report = fastgc.check(
+        lambda w: np.sin(w / 1e11).sum(), theta, np.cos(theta / 1e11) / 1e11, method="random"
+    )
+    assert report.verdict == "unresolved"
+    assert str(report).startswith("cannot tell: parameters (8 of 8 random directions)")
+    large = 1e3 * np.arange(1, 50.0)
+    for seed in range(20):
+        assert fastgc.check(
+            lambda w: np.sin(w / 1e3).sum(), large, np.cos(large / 1e3) / 1e3,
+            method="random", seed=seed,
+        ).ok  # fmt: skip
+
+
+def test_values_that_are_not_finite_never_pass() -> None:
+    theta = np.ones(50)
+    gradients = np.full(50, 2.0)
+    gradients[7] = np.nan
+    report = fastgc.check(lambda w: w @ w, theta, gradients, method="random")
+    assert report.verdict == "wrong"
+    assert str(report.tensors["parameters"].diagnosis) == (
+        "1 entry is not finite: parameters[7] is nan"
+    )
+    assert report.tensors["parameters"].worst.name == "parameters[7]"
+    assert fastgc.Report.from_dict(report.to_dict()).verdict == "wrong"
+
+    def cost(w: Array) -> float:
+        return float(w.sum()) if w[3] <= 1.0 else math.inf
+
+    report = fastgc.check(cost, theta, np.ones(50), method="random")
+    assert report.verdict == "wrong"
+    assert "not finite" in str(report.tensors["parameters"].diagnosis)
+
+
+def test_the_report_says_what_it_proves() -> None:
+    net, parameters = NETWORKS[0].build()
+    report = fastgc.check(net, parameters, backward(net, parameters), method="random")
+    text = str(report)
+    assert text.startswith(
+        "correct: 48 random directions through W1, b1, W2, b2, W3 and b3 agree with the numerical"
+    )
+    assert "8 random directions through each tensor: an error of " in text
+    assert "of its gradient or more would have shown, with a probability of 99.9 %" in text
+    assert "with 95 % confidence; difference about " in text
+    assert "95 % interval" in text
+    assert report.scope is not None
+    assert report.scope in text
+    assert "95 % interval" in report._repr_html_()
+    again = fastgc.Report.from_dict(report.to_dict())
+    assert again == report
+    assert str(again) == text
+    assert [entry.name for entry in report.worst(2)] != []
+    assert report.worst(1)[0].name.split(" along v")[0] in parameters
+
+
+def test_a_report_without_the_keys_of_directions_is_read() -> None:
+    data = fastgc.check(lambda t: t**2, 3.0, 6.0).to_dict()
+    for tensor in data["tensors"].values():
+        del tensor["estimate"], tensor["located"]
+    del data["scope"], data["estimate"]
+    report = fastgc.Report.from_dict(data)
+    assert report.estimate is None
+    assert report.tensors["parameters"].located == ()
+
+
+def test_there_is_no_picture_of_directions() -> None:
+    report = fastgc.check(lambda t: t**2, 3.0, 6.0, method="random")
+    with pytest.raises(ValueError, match="random directions leave no entries to draw; check with"):
+        report.plot()
+
+
+def test_it_returns_no_gradient() -> None:
+    with pytest.raises(ValueError, match='method "random" estimates the error of a gradient that'):
+        fastgc.numerical_gradient(lambda t: t**2, 3.0, method="random")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "error", "message"),
+    [
+        ("directions", 0, ValueError, "directions is 0; wanted a number of directions for each"),
+        ("directions", 2.0, TypeError, "directions is 2.0; wanted a number of directions for each"),
+        ("seed", -1, ValueError, "seed is -1; wanted a whole number, 0 or more"),
+        ("seed", None, TypeError, "seed is None; wanted a whole number, 0 or more"),
+        ("per_tensor", 1, TypeError, "per_tensor is 1; wanted True or False"),
+        ("sample", 5, ValueError, 'sample= draws single entries, and method "random" looks along'),
+    ],
+)
+def test_bad_options(option: str, value: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        fastgc.check(
+            lambda w: w @ w, np.ones(9), 2 * np.ones(9), method="random", **{option: value}
+        )
+
+
+def test_an_exception_names_the_tensor_that_was_moved() -> None:
+    def cost(p: Any) -> float:
+        if not np.array_equal(p["b"], np.ones(3)) and np.array_equal(p["a"], np.ones(2)):
+            raise ArithmeticError("no")
+        return float(p["a"].sum() + p["b"].sum())
+
+    theta = {"a": np.ones(2), "b": np.ones(3)}
+    with pytest.raises(ArithmeticError) as caught:
+        fastgc.check(cost, theta, theta, method="random")
+    assert "at a random step of length " in caught.value.__notes__[0]
+    assert caught.value.__notes__[0].endswith(" in b")
+
+
+@given(seed=st.integers(0, 2**70), directions=st.integers(1, 20))
+@settings(max_examples=20, deadline=None)
+def test_any_seed_and_number_of_directions(seed: int, directions: int) -> None:
+    theta = {"a": np.array([0.5, 2.0]), "b": 3.0}
+    report = fastgc.check(
+        lambda p: float((p["a"] ** 2).sum() * p["b"]), theta, {"a": [3.0, 12.0], "b": 4.25},
+        method="random", seed=seed, directions=directions,
+    )  # fmt: skip
+    assert report.ok
+    assert report.tensors["a"].size == directions
