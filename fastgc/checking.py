@@ -33,6 +33,7 @@ from fastgc.threads import available_cores, one_blas_thread
 from fastgc.verdict import worst_verdict
 
 DEFAULT_MEMORY = 256 * 2**20
+MOST_DIRECTIONS = 10_000
 
 
 class GradientMismatch(AssertionError):  # noqa: N818  named in the public interface
@@ -136,6 +137,11 @@ def check(
     tolerance = require_number(tolerance, "tolerance")
     memory, threads = require_resources(memory, threads, progress)
     directions = require_count(directions, "directions", "a number of directions for each tensor")
+    if directions > MOST_DIRECTIONS:
+        raise ValueError(
+            f"directions is {directions}; wanted {MOST_DIRECTIONS} or fewer: more cost more than "
+            "looking at entries, with sample= or another method, and tell less"
+        )
     seed = require_seed(seed)
     require_flag(per_tensor, "per_tensor")
     problem, method, engine, asked, loading = _prepare(

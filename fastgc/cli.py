@@ -15,6 +15,7 @@ from fastgc.casefile import CaseError, load_case, save_example
 from fastgc.methods import METHODS
 from fastgc.planning import drawn_network
 from fastgc.rendering import headline, show
+from fastgc.selection import RANDOM
 
 RIGHT, WRONG, UNUSABLE, CANNOT_TELL = range(4)
 INTERRUPTED = 130
@@ -96,7 +97,7 @@ def demo() -> None:
 @app.command()
 def check(
     file: Annotated[Path, typer.Argument(metavar="FILE.npz", help="X, Y, W1, b1, …, dW1, db1, …")],
-    method: Annotated[str, typer.Option(help=f"auto, {', '.join(METHODS)}.")] = "auto",
+    method: Annotated[str, typer.Option(help=f"auto, {', '.join(METHODS)}, {RANDOM}.")] = "auto",
     epsilon: Annotated[
         str | None,
         typer.Option(help="The step, a number or auto.  [default: the method's own]"),
@@ -104,6 +105,19 @@ def check(
     tolerance: Annotated[
         float, typer.Option(help="The relative error at which an entry still agrees.")
     ] = 2e-7,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A tensor to check, or a pattern as b*; may be given again.", metavar="NAME"
+        ),
+    ] = None,
+    sample: Annotated[
+        int | None, typer.Option(help="So many entries of each tensor, drawn at random.")
+    ] = None,
+    directions: Annotated[
+        int, typer.Option(help="Random directions through each tensor, for --method random.")
+    ] = 8,
+    seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Check the gradients saved in FILE.npz.
@@ -118,6 +132,7 @@ def check(
     Examples:
       fastgc check case.npz
       fastgc check case.npz --method loop --epsilon 1e-6
+      fastgc check case.npz --method random --only "W*"
       fastgc check case.npz --json > report.json
     """
     try:
@@ -130,6 +145,10 @@ def check(
             method=method,
             epsilon=step,
             tolerance=tolerance,
+            only=only,
+            sample=sample,
+            directions=directions,
+            seed=seed,
         )
     except (ValueError, TypeError) as error:
         raise _unusable(error) from error

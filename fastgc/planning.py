@@ -21,12 +21,14 @@ from fastgc.point import point_of
 from fastgc.problem import Problem, pose
 from fastgc.requirements import require_resources
 from fastgc.response import WORTH_SHARING, all_tasks, block_width, kernels, work_space
-from fastgc.selection import method_for
+from fastgc.selection import RANDOM, method_for
 from fastgc.threads import available_cores, one_blas_thread
 
 # Vectors of P numbers that a check holds: parameters, gradients, gradapprox, uncertainty; the
 # parameters' sums of `incremental` are three, J_plus, J_minus and steps of the others four.
-VECTORS = {"loop": 8, "stacked": 10, "incremental": 6, "node": 5}
+VECTORS = {"loop": 8, "stacked": 10, "incremental": 6, "node": 5, RANDOM: 5}
+
+DIRECTIONS = 8  # of `random` through each tensor, which `check` takes by default
 
 SAMPLE = 48  # blocks of the kernel that are timed
 
@@ -90,7 +92,7 @@ def plan(
     memory: int = 256 * 2**20,
     threads: int | None = None,
 ) -> Plan:
-    """What checking every gradient of `cost` would cost with each method that can.
+    """What checking the gradients of `cost` would cost with each method that can.
 
     Nothing is checked. A small sample of each method's work is timed, a fraction of a second in
     all, and scaled to the whole.
@@ -109,7 +111,7 @@ def plan(
     >>> net = fastgc.Network(np.ones((4, 3)), [0, 1, 1])
     >>> forecast = fastgc.plan(net, {"W1": np.ones((1, 4)), "b1": np.ones((1, 1))})
     >>> forecast.chosen, forecast.forecasts["node"].perturbations, list(forecast.forecasts)
-    ('incremental', 6, ['loop', 'stacked', 'incremental', 'node'])
+    ('incremental', 6, ['loop', 'stacked', 'incremental', 'node', 'random'])
     """
     memory, threads = require_resources(memory, threads, progress=True)
     problem = pose(cost, parameters, vectorized=vectorized)
@@ -131,7 +133,26 @@ def plan(
                 memory=_memory(name, problem, resources),
                 seconds=_SECONDS[name](problem, resources),
             )
+        evaluation = forecasts["loop"].seconds / forecasts["loop"].perturbations
+        forecasts[RANDOM] = _along_directions(problem, memory, evaluation)
     return Plan(problem.layout.size, method_for(problem, memory), forecasts)
+
+
+def _along_directions(problem: Problem, memory: int, evaluation: float) -> Forecast:
+    """Of `random`: its evaluations, of so many seconds, and drawing each direction."""
+    P, tensors = problem.layout.size, len(problem.layout.names)
+    perturbations = 2 * DIRECTIONS * tensors
+    inside = problem.inside
+    draw = np.random.default_rng(0).standard_normal
+    drawing = DIRECTIONS * _best(lambda: draw(min(P, 2**16)), 3) * max(1.0, P / 2**16)
+    return Forecast(
+        perturbations=perturbations,
+        operations=None
+        if inside is None
+        else perturbations * forward_operations(inside.widths, inside.net.m),
+        memory=VECTORS[RANDOM] * 8 * P + min(8 * DIRECTIONS * P, memory // 2) + problem.row_bytes,
+        seconds=perturbations * evaluation + drawing,
+    )
 
 
 def drawn_network(

@@ -33,8 +33,11 @@ from tests.hostile import (
 
 _VALUES = np.random.default_rng(0).standard_normal(96)
 _OF = {
-    fastgc.check: ("method", "epsilon", "tolerance", "vectorized", "memory", "threads", "progress"),
-    fastgc.assert_gradients: ("method", "epsilon", "tolerance", "vectorized", "memory", "threads"),
+    fastgc.check: (
+        "method", "epsilon", "tolerance", "vectorized", "memory", "threads", "progress", "only", "sample",
+        "directions", "seed", "per_tensor",
+    ),
+    fastgc.assert_gradients: ("method", "epsilon", "tolerance", "vectorized", "memory", "threads", "only", "sample"),
     fastgc.numerical_gradient: ("method", "epsilon", "vectorized", "memory", "threads", "progress"),
     fastgc.plan: ("vectorized", "memory", "threads"),
     fastgc.select_method: ("vectorized",),

@@ -185,6 +185,8 @@ METHODS: tuple[Any, ...] = (
 OPTIONS: dict[str, tuple[Any, ...]] = {
     "method": METHODS, "epsilon": NUMBERS, "tolerance": NUMBERS, "memory": COUNTS, "threads": COUNTS,
     "vectorized": FLAGS, "progress": FLAGS, "eps": (1e-7,), "cost": (1.0,),
+    "only": (None, "W1", ["W1"], ["*"], ["b", "c"], ("W?",), "", [], ["x"], [3], 3, {"W1"}, b"W1", np.array(["W1"]), Attached(), ["["]),
+    "sample": (None, 1, 2, 10**30, *COUNTS), "directions": (1, 3, *COUNTS), "seed": (0, 7, 10**30, -1, *COUNTS), "per_tensor": FLAGS,
 }  # fmt: skip
 NETWORK_OPTIONS: dict[str, tuple[Any, ...]] = {
     "activation": ("tanh", "ReLU", "", "gelu", None, 3, b"relu", [], (), ["relu"], ["relu", "tanh"], ("relu", None), ["x"], {"relu"},

@@ -349,7 +349,13 @@ def test_plan() -> None:
     assert run.returncode == 0, run.stderr
     lines = run.stdout.splitlines()
     assert lines[0].startswith("113 parameters; auto takes incremental. ")
-    assert [line.split()[0] for line in lines[3:]] == ["loop", "stacked", "incremental", "node"]
+    assert [line.split()[0] for line in lines[3:]] == [
+        "loop",
+        "stacked",
+        "incremental",
+        "node",
+        "random",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -374,3 +380,22 @@ def test_the_step_may_be_measured(tmp_path: Path) -> None:
     run = fastgc_command("check", path, "--method", "loop", "--epsilon", "auto", "--json")
     assert run.returncode == 0
     assert json.loads(run.stdout)["epsilon"] != 1e-7
+
+
+def test_parts_and_directions(tmp_path: Path) -> None:
+    file = tmp_path / "case.npz"
+    assert fastgc_command("example", str(file), "--faulty").returncode == 0
+    run = fastgc_command("check", str(file), "--only", "W1", "--only", "b[23]", "--sample", "3")
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.startswith("correct: 7 entries of W1, b2 and b3 agree")
+    run = fastgc_command(
+        "check", str(file), "--method", "random", "--directions", "3", "--seed", "5", "--json"
+    )
+    assert run.returncode == 1
+    report = fastgc.Report.from_dict(json.loads(run.stdout))
+    assert [name for name, tensor in report.tensors.items() if not tensor.ok] == ["b1", "W2"]
+    assert report.estimate is not None
+    assert report.estimate.directions == 3
+    run = fastgc_command("check", str(file), "--only", "V*")
+    assert run.returncode == 2
+    assert 'only holds "V*", which is no tensor\'s name and matches none' in run.stderr

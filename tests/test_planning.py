@@ -12,11 +12,12 @@ from tests.cases import NETWORKS, Array, NetworkCase
 def test_every_method_that_can_check_a_network_is_planned() -> None:
     net, parameters = NETWORKS[0].build()
     plan = fastgc.plan(net, parameters)
-    assert list(plan.forecasts) == list(METHODS)
+    assert list(plan.forecasts) == [*METHODS, "random"]
     assert plan.size == 47
     assert plan.chosen == fastgc.select_method(net, parameters)
     for name, forecast in plan.forecasts.items():
-        assert forecast.perturbations == (2 * 3 * 9 if name == "node" else 2 * 47)
+        counts = {"node": 2 * 3 * 9, "random": 2 * 8 * 6}
+        assert forecast.perturbations == counts.get(name, 2 * 47)
         assert forecast.operations is not None
         assert forecast.operations > 0
         assert forecast.memory > 8 * 47
@@ -40,11 +41,11 @@ def test_a_function_is_planned_for_the_loop() -> None:
         return float(p["w"] @ p["w"])
 
     plan = fastgc.plan(cost, {"w": np.ones(1000)})
-    assert list(plan.forecasts) == ["loop"]
+    assert list(plan.forecasts) == ["loop", "random"]
     assert plan.forecasts["loop"].operations is None
     assert len(calls) < 10
     stacked = fastgc.plan(lambda p: p["w"].sum(axis=1), {"w": np.ones(10)}, vectorized=True)
-    assert (list(stacked.forecasts), stacked.chosen) == (["loop", "stacked"], "stacked")
+    assert (list(stacked.forecasts), stacked.chosen) == (["loop", "stacked", "random"], "stacked")
 
 
 def test_the_table() -> None:
@@ -90,7 +91,7 @@ def test_selection_goes_by_the_count(widths: tuple[int, ...], m: int, wanted: st
 
 def test_options_of_a_plan_are_looked_at() -> None:
     net, parameters = NETWORKS[0].build()
-    assert list(fastgc.plan(net, parameters, memory=1000).forecasts) == ["loop"]
+    assert list(fastgc.plan(net, parameters, memory=1000).forecasts) == ["loop", "random"]
     with pytest.raises(ValueError, match="threads is 0; wanted a number of threads"):
         fastgc.plan(net, parameters, threads=0)
     with pytest.raises(TypeError, match="memory is 'a'; wanted a number of bytes"):

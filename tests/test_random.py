@@ -380,6 +380,7 @@ def test_it_returns_no_gradient() -> None:
     [
         ("directions", 0, ValueError, "directions is 0; wanted a number of directions for each"),
         ("directions", 2.0, TypeError, "directions is 2.0; wanted a number of directions for each"),
+        ("directions", 10_001, ValueError, "directions is 10001; wanted 10000 or fewer: more cost"),
         ("seed", -1, ValueError, "seed is -1; wanted a whole number, 0 or more"),
         ("seed", None, TypeError, "seed is None; wanted a whole number, 0 or more"),
         ("per_tensor", 1, TypeError, "per_tensor is 1; wanted True or False"),
