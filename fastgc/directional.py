@@ -11,10 +11,10 @@ from fastgc.claim import Claim
 from fastgc.diagnosis import kinds
 from fastgc.diagnosis.evidence import Diagnosis, Evidence
 from fastgc.diagnosis.origin import origin
-from fastgc.disputes import Findings, settle
+from fastgc.disputes import LOOKS, SHORTER, Findings, settle
 from fastgc.estimate import Estimate, estimate_of
 from fastgc.layout import FloatArray, entry_name, index_of
-from fastgc.localise import Search, describe, example, locate, look_at
+from fastgc.localise import FEW, MEASURED, Search, describe, example, locate, look_at
 from fastgc.methods import METHODS, Approximation, Base, Method, Resources
 from fastgc.methods.interface import Entries, Step
 from fastgc.methods.random import EPSILON, Directions, along
@@ -35,7 +35,8 @@ from fastgc.verdict import (
 )
 
 TOGETHER = "all parameters"  # the name of what directions through all tensors are about
-ENOUGH = 8  # directions through a tensor at fault, before its entries are searched
+TRIES = 8  # directions through all parameters, searched for a corner at θ
+ENOUGH = 8  # directions through a tensor at fault, where too few tell, before it is searched
 
 
 def check_along(
@@ -121,7 +122,7 @@ class _Check:
         first = self.look(None, self.epsilon)
         findings = settle(
             self.posed, self.base, self.look, self.epsilon, claim, first,
-            exact=False, part=Part(layout),
+            exact=False, part=Part(layout), tries=TRIES,
         )  # fmt: skip
         # a row for each tensor
         residuals, doubts = (found.reshape(-1, self.count) for found in _residuals(findings))
@@ -204,10 +205,11 @@ class _Check:
         here = slice(t * self.count, (t + 1) * self.count)
         step = self.directions.step(here.start)
         finite = np.isfinite(grad)
+        clear = np.flatnonzero(findings.codes[here] != KINK)  # the others hide what they are off by
         search = Search(
             part=part, grad=grad, directions=self.directions,
-            numbers=list(range(here.start, here.stop)), residuals=residuals,
-            doubts=findings.uncertainty[here], tolerance=report.tolerance,
+            numbers=(here.start + clear).tolist(), residuals=residuals[clear],
+            doubts=findings.uncertainty[here][clear], tolerance=report.tolerance,
             typical=_rms(findings.gradapprox[here]) / math.sqrt(grad.size),
             differences=self._differences, slope=partial(self._slope, step), rng=self.rng,
         )  # fmt: skip
@@ -244,7 +246,7 @@ class _Check:
 
     def _measured(self, search: Search, step: float) -> Search:
         """With residuals along enough directions to tell one entry from another."""
-        if self.count >= ENOUGH or search.grad.size <= ENOUGH:
+        if len(search.numbers) >= MEASURED or search.grad.size <= FEW:
             return search
         more = Directions(
             self.problem.theta, (search.part,), ENOUGH, int(self.rng.integers(2**31)),
@@ -254,9 +256,8 @@ class _Check:
         for d in range(ENOUGH):
             v = np.zeros_like(self.problem.theta)
             v[search.part] = more.vector(d)
-            slope, doubts[d] = search.slope(v)
+            slope, doubts[d] = search.slope(v, search.tolerance * _norm(search.grad))
             residuals[d] = v[search.part] @ search.grad - slope
-        self.spent += 2 * ENOUGH
         return replace(
             search, directions=more, numbers=list(range(ENOUGH)), residuals=residuals, doubts=doubts
         )
@@ -299,11 +300,23 @@ class _Check:
         )
         return found.gradapprox, found.uncertainty
 
-    def _slope(self, step: float, v: FloatArray) -> tuple[float, float]:
-        theta = self.problem.theta
-        rise = self.problem.evaluate(theta + step * v) - self.problem.evaluate(theta - step * v)
-        doubt = uncertainty_of_differences(self.base.cost, self.base.noise, np.array([2 * step]))
-        return rise / (2 * step), float(doubt[0])
+    def _slope(self, step: float, v: FloatArray, allowed: float) -> tuple[float, float]:
+        """The slope along v, with shorter steps where the first crosses a corner."""
+        theta, cost = self.problem.theta, self.base.cost
+        found: list[float] = []
+        while True:
+            plus, minus = (self.problem.evaluate(theta + t * v) for t in (step, -step))
+            self.spent += 2
+            found.append((plus - minus) / (2 * step))
+            both = np.array([2 * step])
+            doubt = float(uncertainty_of_differences(cost, self.base.noise, both)[0])
+            bend = abs(plus - 2 * cost + minus) / step
+            settled = bend <= allowed or (
+                len(found) > 1 and abs(found[-1] - found[-2]) <= allowed + 2 * doubt
+            )
+            if settled or len(found) > LOOKS or not math.isfinite(bend):
+                return found[-1], doubt
+            step /= SHORTER
 
 
 def _as_one(part: Part, claim: Claim) -> tuple[Part, Claim]:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgc.claim import Claim
-from fastgc.kinks import at_corner, by_sample, jumps_close_by
+from fastgc.kinks import DIRECTIONS, at_corner, by_sample, jumps_close_by
 from fastgc.layout import FloatArray, Layout
 from fastgc.methods import Approximation, Base
 from fastgc.methods.interface import Entries, Step
@@ -115,6 +115,7 @@ def settle(
     *,
     exact: bool,
     part: Part,
+    tries: int = DIRECTIONS,
 ) -> Findings:
     """The verdict on every entry of a part, after other looks at those that disagree.
 
@@ -125,6 +126,7 @@ def settle(
         first: the approximation of every entry; it stays as it is.
         exact: whether the method's differences are free of cancellation.
         part: the entries that are checked; all others here are numbered among these.
+        tries: how many directions are searched for a corner of a cost that is not seen into.
     """
     layout, grad = part.layout, claim.grad
     uncertainty = first.uncertainty
@@ -154,7 +156,7 @@ def settle(
             _look_again(docket, look, epsilon, disputed, slopes)
             if not exact:
                 _small_jumps(docket, look, epsilon, disputed, slopes, first.uncertainty[disputed])
-                slopes = _corners(problem, base, docket, epsilon, disputed, slopes)
+                slopes = _corners(problem, base, docket, epsilon, disputed, slopes, tries)
         counted = tally(
             layout, claim, docket.gradapprox, docket.uncertainty, docket.means, docket.codes
         )
@@ -272,6 +274,7 @@ def _corners(
     epsilon: Step,
     disputed: Entries,
     slopes: tuple[FloatArray, FloatArray],
+    tries: int,
 ) -> tuple[FloatArray, FloatArray]:
     """Corners in several samples at once, which the slopes of J alone do not show.
 
@@ -282,7 +285,7 @@ def _corners(
     if problem.inside is None:
         entries = disputed[codes[disputed] == DISAGREE]
         if entries.size:
-            cornered, spent = at_corner(problem, base, steps)
+            cornered, spent = at_corner(problem, base, steps, tries)
             docket.evaluations += spent
             if cornered:
                 jumps, spent = jumps_close_by(

@@ -97,7 +97,7 @@ def by_sample(
     return Interval(low, high, uncertainty, (4 + 2 * len(forced)) * entries.size + 1)
 
 
-def at_corner(problem: Problem, base: Base, epsilon: FloatArray) -> tuple[bool, int]:
+def at_corner(problem: Problem, base: Base, epsilon: FloatArray, tries: int) -> tuple[bool, int]:
     """Whether J has a corner at θ, along random directions; and the evaluations spent.
 
     In a random direction the jumps of many corners do not cancel. J_plus − 2J + J_minus falls with
@@ -105,7 +105,7 @@ def at_corner(problem: Problem, base: Base, epsilon: FloatArray) -> tuple[bool, 
     """
     rng = np.random.default_rng(1)
     floor = 8.0 * max(10.0 * base.noise, 2.0 * LEAST_NOISE * abs(base.cost))
-    for tried in range(1, DIRECTIONS + 1):
+    for tried in range(1, tries + 1):
         direction = epsilon * rng.standard_normal(epsilon.size)
         bends = [
             abs(
@@ -117,7 +117,7 @@ def at_corner(problem: Problem, base: Base, epsilon: FloatArray) -> tuple[bool, 
         ]
         if bends[1] > bends[0] / 16 and bends[1] > floor:  # not where any is NaN
             return True, 4 * tried
-    return False, 4 * DIRECTIONS
+    return False, 4 * tries
 
 
 def jumps_close_by(

@@ -22,13 +22,13 @@ PROBES = 12  # entries drawn at random, to see whether the error is widespread
 MEASURED = 4  # directions through half of a part; so many tell one column from another
 EXAMPLES = 4  # entries that are looked at for an example of a mistake that is all over
 MOST = 8  # wrong entries that are located in one tensor
-BUDGET = 160  # evaluations spent on one tensor
+MOST_SPLITS = 20  # of one tensor; each takes 8 evaluations, or more where corners are crossed
 ALIKE = 0.05  # of the residuals, that the column of a candidate may leave unexplained
 
 #: Central differences of entries of the flat vector: -> gradapprox and uncertainty, (n,) each.
 Differences = Callable[[Entries], tuple[FloatArray, FloatArray]]
-#: The slope of the cost along a vector (P,), with its uncertainty.
-Slope = Callable[[FloatArray], tuple[float, float]]
+#: The slope of the cost along a vector (P,), good to about so much, with its uncertainty.
+Slope = Callable[[FloatArray, float], tuple[float, float]]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -70,7 +70,7 @@ class Located:
         entries: those that were looked at, by their places in the tensor: analytic, numerical, and
             the uncertainty of that.
         wrong: of these, the ones that disagree.
-        evaluations: spent.
+        evaluations: spent on single entries.
         explored: the share of the tensor in which every wrong entry is known.
         drawn: of entries looked at because they were drawn: how many were, and how many are wrong.
     """
@@ -141,8 +141,8 @@ def _split(search: Search, found: Located, residuals: FloatArray, allowed: Float
     n, numbers = search.grad.size, search.numbers[:MEASURED]
     order = search.rng.permutation(n)
     todo = [(0, n, residuals, allowed)]
-    clear = 0
-    while todo and len(found.wrong) < MOST and found.evaluations < BUDGET:
+    clear = splits = 0
+    while todo and len(found.wrong) < MOST and splits < MOST_SPLITS:
         first, end, residuals, allowed = todo.pop()
         places = order[first:end]
         if first > 0 or end < n:  # the whole was tried with more directions
@@ -154,21 +154,22 @@ def _split(search: Search, found: Located, residuals: FloatArray, allowed: Float
             _confirm(search, found, places)
             clear += 1
             continue
+        splits += 1
         middle = (first + end) // 2
         half = order[first:middle]
         left, doubts = np.empty((2, len(numbers)))
+        limit = search.tolerance * float(np.linalg.norm(search.grad[half]))
         for i, d in enumerate(numbers):
             v = search.directions.vector(d)[half]
             along = np.zeros_like(search.directions.theta)
             along[search.part][half] = v
-            slope, doubts[i] = search.slope(along)
-            found.evaluations += 2
+            slope, doubts[i] = search.slope(along, limit)
             left[i] = v @ search.grad[half] - slope
         for k in set(found.wrong) & set(half.tolist()):
             left -= found.error(k) * _column(search, k, numbers)
-        limit = _allowed(search, search.grad[half], doubts)
-        todo.append((middle, end, residuals - left, allowed + limit))
-        todo.append((first, middle, left, limit))
+        least = _allowed(search, search.grad[half], doubts)
+        todo.append((middle, end, residuals - left, allowed + least))
+        todo.append((first, middle, left, least))
     found.explored = clear / n
 
 
