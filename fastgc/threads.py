@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from concurrent.futures import ThreadPoolExecutor
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 _lock = threading.Lock()
 _pool: "ThreadPoolExecutor | None" = None
@@ -42,12 +42,16 @@ def share(work: Callable[[Iterator[int]], None], count: int, workers: int) -> No
     if workers <= 1:
         work(draw())
         return
-    futures = [_shared_pool().submit(work, draw()) for _ in range(workers)]
+    pool = _shared_pool()
+    futures: list[Future[None]] = []
     try:
+        futures.extend(pool.submit(work, draw()) for _ in range(workers))
         for future in futures:
             future.result()
     finally:
         todo.clear()
+        if len(futures) < workers:
+            _retire(pool)
         for future in futures:
             if not future.cancel():
                 future.exception()
@@ -91,6 +95,16 @@ def _shared_pool() -> "ThreadPoolExecutor":
 
             _pool = ThreadPoolExecutor(available_cores(), thread_name_prefix="fastgc")
         return _pool
+
+
+def _retire(pool: "ThreadPoolExecutor") -> None:
+    """Ends a pool that Ctrl-C met while it was starting a thread.
+
+    It may not know that thread, for which the process would wait at its end for ever.
+    """
+    global _pool
+    _pool = None
+    pool.shutdown(wait=False)
 
 
 def _forget_after_fork() -> None:
