@@ -1,6 +1,7 @@
 """Threads: one pool for fastgc's own work, and BLAS held to one thread meanwhile."""
 
 import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ _lock = threading.Lock()
 _pool: "ThreadPoolExecutor | None" = None
 _controller: Any = None
 _limiter: Any = None
+_modules = 0  # loaded when the controller looked for BLAS libraries
 _limited = 0
 
 
@@ -68,13 +70,14 @@ class one_blas_thread:  # noqa: N801  a context manager, named as one
     """
 
     def __enter__(self) -> None:
-        global _controller, _limiter, _limited
+        global _controller, _limiter, _limited, _modules
         with _lock:
-            if _controller is None:
+            if _limited == 0 and _modules != len(sys.modules):  # an import may have brought one
                 # Scanning the loaded libraries takes 0.7 ms, a limit by this controller 9 µs.
                 from threadpoolctl import ThreadpoolController
 
                 _controller = ThreadpoolController().select(user_api="blas")
+                _modules = len(sys.modules)
             if _limited == 0:
                 _limiter = _controller.limit(limits=1)
             _limited += 1

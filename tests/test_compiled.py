@@ -14,8 +14,10 @@ from typing import Any
 import numba
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info
 
 import fastgc
+from fastgc import compiled
 from fastgc.compiled import CompiledCost, evaluate_rows
 from fastgc.methods import METHODS, Base, Resources
 from fastgc.noise import noise_of_cost
@@ -111,6 +113,29 @@ def test_it_runs_on_threads_and_without_the_gil(monkeypatch: pytest.MonkeyPatch)
     gradient(compiled_total, threads=1)
     assert names == {threading.current_thread().name}
     assert evaluate_rows.targetoptions["nogil"]  # type: ignore[attr-defined]  # a dispatcher
+
+
+def test_blas_is_held_to_one_thread_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    def blas_threads() -> list[int]:
+        return [found["num_threads"] for found in threadpool_info() if found["user_api"] == "blas"]
+
+    seen = []
+
+    def driver(*arguments: Any) -> None:
+        seen.append(blas_threads())
+        evaluate_rows(*arguments)
+
+    monkeypatch.setattr(compiled, "_driver", lambda: driver)
+    A = np.arange(12.0).reshape(3, 4)
+
+    @numba.njit
+    def cost(w: Any) -> Any:
+        return np.dot(A, w).sum()
+
+    assert fastgc.check(cost, THETA[:4].copy(), A.sum(axis=0)).ok
+    assert seen
+    assert all(set(numbers) == {1} for numbers in seen)
+    assert len(seen[-1]) == len(blas_threads())
 
 
 def test_what_needs_the_same_thread_gets_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,17 +289,19 @@ def test_randomness_that_two_calls_do_not_show_is_told() -> None:
         noise_of_cost(moving, cost, 2**28)
 
 
-def test_a_cost_that_writes_elsewhere_spoils_no_block() -> None:
+def test_a_cost_that_writes_elsewhere_spoils_no_block(monkeypatch: pytest.MonkeyPatch) -> None:
     first = THETA[0]
 
     def cost(w: Any) -> Any:
-        value = 3.0 * w[5]
+        value = w[5] * w[6]
         if w[0] != first:
             w[:] = 7.0
         return value
 
-    report = fastgc.check(numba.njit(cost), THETA, np.where(np.arange(THETA.size) == 5, 3.0, 0.0))
-    assert report.ok
+    right = np.zeros(THETA.size)
+    right[5], right[6] = THETA[6], THETA[5]
+    monkeypatch.setattr(CompiledCost, "rows_at_once", 10)  # rows of a block serve for the next
+    np.testing.assert_allclose(gradient(numba.njit(cost), threads=1), right, rtol=1e-6)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
