@@ -74,7 +74,8 @@ def check(
     """Whether `gradients` are the gradients of `cost` at `parameters`, entry by entry.
 
     Args:
-        cost: a `Network`, or any function parameters -> float.
+        cost: a `Network`, or any function parameters -> float. One that is a Numba dispatcher
+            (``@numba.njit``) of one flat vector is run in compiled code, on several threads.
         parameters: a mapping name -> array, a sequence of arrays, or one array; real numbers.
             Never written to: the cost gets float64 copies, in the same kind of container.
         gradients: the same container with the same shapes, or a function of the parameters that
@@ -106,9 +107,9 @@ def check(
             something is wrong.
         seed: of the generator of directions and samples, which is fastgc's own.
         memory: bytes that the method's blocks may take at once; results of P numbers come on top.
-        threads: at most this many threads for a `Network`; None for one per core. Any other cost
-            is called from the calling thread alone. Neither `memory` nor `threads` changes a bit
-            of the result.
+        threads: at most this many threads for a `Network` or a compiled cost; None for one per
+            core. Any other cost, and one compiled with ``parallel=True``, is called from the
+            calling thread alone. Neither `memory` nor `threads` changes a bit of the result.
         progress: whether a check that lasts over a second shows a bar, in a terminal.
 
     Returns:

@@ -1,5 +1,6 @@
 """How the kernels are compiled, and where what is compiled is kept."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -28,6 +29,14 @@ def entry(function: F) -> F:
         return cast(F, numba.njit(cache=True, **OPTIONS)(function))
     except RuntimeError:  # no cache directory is writable
         return cast(F, numba.njit(**OPTIONS)(function))
+
+
+def warm_up(kernel: Callable[..., object], *arguments: object) -> None:
+    """Calls a kernel once: that loads it from the cache, or compiles it and puts it there."""
+    try:
+        kernel(*arguments)
+    except OSError as error:  # it is compiled, but a full disk, perhaps, has no place for it
+        print(f"fastgc: the compiled kernels could not be kept: {error}", file=sys.stderr)
 
 
 def is_kept(function: Callable[..., Any]) -> bool | None:

@@ -113,7 +113,7 @@ def _noise_along(problem: Problem, direction: FloatArray, cost: float, memory: i
         seen.update(costs)
         sigma = table_noise(costs)
         if abs(costs[0] - cost) > 100 * max(sigma, UNIT_ROUNDOFF * abs(cost)):
-            if problem.evaluate_stack is None:
+            if problem.evaluate_stack is None or problem.compiled is not None:
                 raise random_cost(problem, cost, costs[0])
             raise ValueError(
                 f"the vectorized cost is {cost!r} for the parameters alone and {costs[0]!r} for "
@@ -138,10 +138,11 @@ def _is_single(value: float) -> bool:
 
 
 def _along(problem: Problem, delta: FloatArray, memory: int) -> list[float]:
-    """J(θ + iδ) for i = 0 … 8; in one stack where that is small."""
+    """J(θ + iδ) for i = 0 … 8; in one stack where that is small and quick."""
     theta = problem.theta
     stack = POINTS * (8 * theta.size + problem.row_bytes)
-    if problem.evaluate_stack is not None and stack <= memory // 8:
+    small = stack <= memory // 8 and problem.rows_at_once >= POINTS
+    if problem.evaluate_stack is not None and small:
         rows = theta + np.arange(POINTS)[:, np.newaxis] * delta
         return [float(cost) for cost in problem.evaluate_stack(rows)]
     return [problem.evaluate(theta + i * delta) for i in range(POINTS)]

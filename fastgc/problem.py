@@ -3,9 +3,11 @@
 import contextlib
 import math
 import numbers
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +15,9 @@ from numpy.typing import NDArray
 from fastgc.inside import Inside
 from fastgc.layout import Container, FloatArray, Layout, flatten_parameters
 from fastgc.network import Network
+
+if TYPE_CHECKING:
+    from fastgc.compiled import CompiledCost
 
 Cost = Callable[[Any], Any]
 
@@ -30,6 +35,7 @@ class Problem:
         row_bytes: memory that evaluating one row of a stack takes besides the row itself.
         reseeded: whether something is called before each evaluation to make it repeatable.
         inside: what fastgc sees inside a Network; None for any other cost.
+        compiled: a cost that is a Numba dispatcher of one flat vector; None for any other.
     """
 
     layout: Layout
@@ -39,6 +45,7 @@ class Problem:
     inside: Inside | None
     row_bytes: int
     reseeded: bool = False
+    compiled: "CompiledCost | None" = None
 
     def evaluate_or_nan(self, vector: FloatArray) -> float:
         """The cost away from θ, further than the check itself goes; NaN where it cannot be had."""
@@ -49,11 +56,21 @@ class Problem:
 
     @property
     def pure(self) -> bool:
-        """Whether the cost is known to depend on nothing but its parameters.
-
-        Then it need not be tried twice, and may run on several threads at once.
-        """
+        """Whether the cost is known to depend on nothing but its parameters; not tried twice."""
         return self.inside is not None
+
+    @property
+    def concurrent(self) -> bool:
+        """Whether `evaluate_stack` may run on several threads at once, and gains by it."""
+        return self.compiled.concurrent if self.compiled is not None else self.inside is not None
+
+    @property
+    def rows_at_once(self) -> int:
+        """The most rows that `evaluate_stack` should be given; the bits do not depend on it.
+
+        It runs to its end before Ctrl-C is looked at, and a compiled cost may be slow.
+        """
+        return self.compiled.rows_at_once if self.compiled is not None else sys.maxsize
 
 
 def pose(
@@ -76,6 +93,8 @@ def pose(
     layout, theta = flatten_parameters(parameters)
     if isinstance(cost, Network) and not _overrides(type(cost)):
         return _network_problem(cost, layout, theta)
+    if not vectorized and reseed is None and _is_compiled(cost, layout):
+        return _compiled_problem(cost, layout, theta)
     called = cost if reseed is None else _reseeded(cost, reseed)
     make = _vectorized_problem if vectorized else _function_problem
     return replace(make(called, layout, theta), reseeded=reseed is not None)
@@ -87,6 +106,14 @@ def _reseeded(cost: Cost, reseed: Callable[[], object]) -> Cost:
         return cost(parameters)
 
     return reseeded
+
+
+def _is_compiled(cost: Cost, layout: Layout) -> bool:
+    """Whether it is a Numba dispatcher of one flat vector."""
+    numba = sys.modules.get("numba.core.registry")  # where it is not loaded, nothing is one
+    if numba is None or layout.kind != "array" or len(layout.shapes[0]) != 1:
+        return False
+    return isinstance(cost, numba.CPUDispatcher) and not cost.targetoptions.get("forceobj")
 
 
 def _overrides(kind: type[Network]) -> bool:
@@ -170,6 +197,31 @@ def _function_problem(cost: Cost, layout: Layout, theta: FloatArray) -> Problem:
         inside=None,
         row_bytes=0,
     )
+
+
+def _compiled_problem(cost: Cost, layout: Layout, theta: FloatArray) -> Problem:
+    from fastgc.compiled import CompiledCost
+
+    compiled = CompiledCost(cost)
+    problem = _function_problem(cost, layout, theta)
+
+    def evaluate(vector: FloatArray) -> float:
+        began = time.perf_counter()
+        value = problem.evaluate(vector)
+        compiled.took(time.perf_counter() - began, 1)
+        return value
+
+    def evaluate_stack(rows: FloatArray) -> FloatArray:
+        if not compiled.runs_alone:
+            return np.array([evaluate(row) for row in rows])
+        at = np.zeros(1, np.int64)
+        try:
+            return compiled.costs(rows, at)
+        except Exception:
+            with _Noting(layout, theta, rows[at[0]]):
+                raise
+
+    return replace(problem, evaluate=evaluate, evaluate_stack=evaluate_stack, compiled=compiled)
 
 
 def _vectorized_problem(cost: Cost, layout: Layout, theta: FloatArray) -> Problem:

@@ -79,17 +79,16 @@ if hasattr(os, "register_at_fork"):
 
 
 def _warm_up(module: ModuleType) -> None:
-    """Calls the kernel once: that loads it from the cache, or compiles it and puts it there."""
+    from fastgc.jit import warm_up
+
     one, number, table = np.ones(1), np.ones(2, np.int64), np.ones((1, 1))
     point = Point(
         theta=np.ones(2), Z=one, A=one, widths=number, activations=number,
         weights_at=np.array([0, 0]), biases_at=np.array([0, 1]), units_at=np.array([0, 0]),
         largest=np.ones((2, 2)), loss=module.SQUARED, labels=table, chances=table, sizes=table,
     )  # fmt: skip
-    try:
-        module.respond(point, 0.5, 2, True, np.array([[1, 0, 0]]), np.empty((3, 1)))
-    except OSError as error:  # it is compiled, but a full disk, perhaps, has no place for it
-        print(f"fastgc: the compiled kernels could not be kept: {error}", file=sys.stderr)
+    tasks, found = np.array([[1, 0, 0]]), np.empty((3, 1))
+    warm_up(module.respond, point, 0.5, 2, True, tasks, found)
 
 
 @lru_cache(maxsize=64)

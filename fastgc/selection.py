@@ -24,8 +24,9 @@ def select_method(
     itself and assumes nothing, where that takes no more than 10⁷ floating-point operations (about
     a millisecond with ReLU); else ``node``, which also uses that a layer is linear in its own W
     and b, and takes a fraction of the time. `plan` shows the count. A cost with
-    ``vectorized=True`` takes many sets of parameters in one call: ``stacked``. Any other takes one
-    at a time: ``loop``.
+    ``vectorized=True`` takes many sets of parameters in one call: ``stacked``; so is a Numba
+    dispatcher (``@numba.njit``) of one flat vector called, many times in one call of compiled code.
+    Any other takes one at a time: ``loop``.
 
     Args:
         cost: a `Network`, or any function parameters -> float.

@@ -1,18 +1,20 @@
 """Threads: one pool for fastgc's own work, and BLAS held to one thread meanwhile."""
 
 import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from concurrent.futures import ThreadPoolExecutor
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 _lock = threading.Lock()
 _pool: "ThreadPoolExecutor | None" = None
 _controller: Any = None
 _limiter: Any = None
+_modules = 0  # loaded when the controller looked for BLAS libraries
 _limited = 0
 
 
@@ -42,12 +44,16 @@ def share(work: Callable[[Iterator[int]], None], count: int, workers: int) -> No
     if workers <= 1:
         work(draw())
         return
-    futures = [_shared_pool().submit(work, draw()) for _ in range(workers)]
+    pool = _shared_pool()
+    futures: list[Future[None]] = []
     try:
+        futures.extend(pool.submit(work, draw()) for _ in range(workers))
         for future in futures:
             future.result()
     finally:
         todo.clear()
+        if len(futures) < workers:
+            _retire(pool)
         for future in futures:
             if not future.cancel():
                 future.exception()
@@ -64,13 +70,14 @@ class one_blas_thread:  # noqa: N801  a context manager, named as one
     """
 
     def __enter__(self) -> None:
-        global _controller, _limiter, _limited
+        global _controller, _limiter, _limited, _modules
         with _lock:
-            if _controller is None:
+            if _limited == 0 and _modules != len(sys.modules):  # an import may have brought one
                 # Scanning the loaded libraries takes 0.7 ms, a limit by this controller 9 µs.
                 from threadpoolctl import ThreadpoolController
 
                 _controller = ThreadpoolController().select(user_api="blas")
+                _modules = len(sys.modules)
             if _limited == 0:
                 _limiter = _controller.limit(limits=1)
             _limited += 1
@@ -91,6 +98,16 @@ def _shared_pool() -> "ThreadPoolExecutor":
 
             _pool = ThreadPoolExecutor(available_cores(), thread_name_prefix="fastgc")
         return _pool
+
+
+def _retire(pool: "ThreadPoolExecutor") -> None:
+    """Ends a pool that Ctrl-C met while it was starting a thread.
+
+    It may not know that thread, for which the process would wait at its end for ever.
+    """
+    global _pool
+    _pool = None
+    pool.shutdown(wait=False)
 
 
 def _forget_after_fork() -> None:

@@ -3,14 +3,16 @@
 import os
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
 from threadpoolctl import threadpool_info
 
 import fastgc
+from fastgc import threads
 from fastgc.methods import METHODS
 from fastgc.threads import available_cores, one_blas_thread, share
 from tests.cases import TIMED_NETWORKS, NetworkCase, backward
@@ -45,6 +47,28 @@ def test_an_exception_stops_the_others_and_comes_back(workers: int) -> None:
     seen = len(drawn)
     share(lambda numbers: drawn.extend(numbers), 2, workers)  # the pool is usable, nothing lingers
     assert len(drawn) == seen + 2
+
+
+def test_ctrl_c_while_threads_start_leaves_none_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = threads._shared_pool()
+    futures: list[Future[None]] = []
+
+    def submit(*arguments: Any) -> Any:
+        if futures:
+            raise KeyboardInterrupt
+        futures.append(ThreadPoolExecutor.submit(pool, *arguments))
+        return futures[0]
+
+    monkeypatch.setattr(pool, "submit", submit)
+    drawn: list[int] = []
+    with pytest.raises(KeyboardInterrupt):
+        share(lambda numbers: drawn.extend(numbers), 10**7, 2)
+    assert futures[0].done()
+    assert len(drawn) < 10**7
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        ThreadPoolExecutor.submit(pool, print)
+    share(lambda numbers: drawn.extend(numbers), 2, 2)  # on threads of a new pool
+    assert drawn[-1] in (0, 1)
 
 
 def _blas_threads() -> list[int]:

@@ -122,4 +122,5 @@ def along(problem: Problem, directions: Directions, names: tuple[str, ...]) -> P
         inside=None,
         row_bytes=problem.row_bytes + 2 * 8 * directions.theta.size,
         reseeded=problem.reseeded,
+        compiled=problem.compiled,
     )

@@ -1,7 +1,8 @@
 """`stacked`: many perturbed copies of the parameters in one vectorised forward pass.
 
 Row 2k of the (2P × P) matrix is θ + ε e_k, row 2k + 1 is θ − ε e_k; the matrix is made and
-evaluated in blocks of K rows, K even.
+evaluated in blocks of K rows, K even. For a cost that Numba compiled the pass is a loop over the
+rows in compiled code, without the GIL.
 """
 
 from collections.abc import Iterator
@@ -90,9 +91,10 @@ def block_size(problem: Problem, entries: int, resources: Resources) -> tuple[in
             f"pass memory={pair} or more"
         )
     room = max(1, (resources.memory - RESULT_VECTORS * 8 * P) // pair)
-    pairs = min(max(1, CACHE_BYTES // pair), room, entries)
-    workers = min(resources.threads, room // pairs, -(-entries // pairs)) if problem.pure else 1
-    return pairs, workers
+    pairs = min(max(1, CACHE_BYTES // pair), max(1, problem.rows_at_once // 2), room, entries)
+    if not problem.concurrent:
+        return pairs, 1
+    return pairs, min(resources.threads, room // pairs, -(-entries // pairs))
 
 
 def least_memory(problem: Problem) -> int:
