@@ -63,7 +63,7 @@ def test_select_method_and_plan() -> None:
     assert fastgc.select_method(numba.jit(forceobj=True)(total), THETA) == "loop"
     assert fastgc.select_method(total, THETA) == "loop"
     plan = fastgc.plan(compiled_total, THETA)
-    assert (list(plan.forecasts), plan.chosen) == (["loop", "stacked"], "stacked")
+    assert (list(plan.forecasts), plan.chosen) == (["loop", "stacked", "random"], "stacked")
     assert plan.forecasts["stacked"].perturbations == 2 * THETA.size
 
 
