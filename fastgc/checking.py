@@ -4,12 +4,14 @@ What a caller passed is looked at here, once, before any work is done.
 """
 
 import contextlib
+import os
 import time
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from fastgc.blocks import Division, division
 from fastgc.claim import claim_of
 from fastgc.diagnosis import diagnose
 from fastgc.diagnosis.origin import origin
@@ -27,6 +29,9 @@ from fastgc.selection import method_for
 from fastgc.steps import balanced_steps
 from fastgc.threads import available_cores, one_blas_thread
 from fastgc.verdict import worst_verdict
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
 
 DEFAULT_MEMORY = 256 * 2**20
 
@@ -60,6 +65,8 @@ def check(
     memory: int = DEFAULT_MEMORY,
     threads: int | None = None,
     progress: bool = True,
+    executor: "Executor | None" = None,
+    checkpoint: str | os.PathLike[str] | None = None,
 ) -> Report:
     """Whether `gradients` are the gradients of `cost` at `parameters`, entry by entry.
 
@@ -90,6 +97,13 @@ def check(
             is called from the calling thread alone. Neither `memory` nor `threads` changes a bit
             of the result.
         progress: whether a check that lasts over a second shows a bar, in a terminal.
+        executor: a `concurrent.futures.Executor`, of processes, threads, or Dask's
+            ``client.get_executor()``, over whose workers ``loop``, ``incremental`` and ``node``
+            spread their work. The cost and its data go to each worker once; the result is the same
+            to the last bit. Work of a worker that is lost is done here, with a warning.
+        checkpoint: a file that what is done is saved to, every few seconds. A check of the same
+            problem that finds it there goes on from it, as after a crash; it stays when all is
+            done, so that checking mended gradients evaluates next to nothing anew.
 
     Returns:
         A `Report`, true when the gradients are right.
@@ -117,8 +131,9 @@ def check(
     tolerance = require_number(tolerance, "tolerance")
     memory, threads = require_resources(memory, threads, progress)
     problem, method, asked, loading = _prepare(
-        cost, parameters, method, epsilon, vectorized, reseed, memory, progress
+        cost, parameters, method, epsilon, vectorized, reseed, memory, progress, executor
     )
+    divided = division(executor, checkpoint, None if METHODS[method].exact else problem)
     own = _posed_against(against, problem, parameters, reseed)
     began += loading  # once in a process, and none of the check's doing
     layout, exact = problem.layout, METHODS[method].exact
@@ -128,9 +143,11 @@ def check(
         gradients = gradients(layout.build(layout.views(problem.theta.copy())))
     claim = claim_of(layout, gradients, tolerance)
     with _AtWork(
-        problem, METHODS[method].evaluations(problem), memory, threads, progress
+        problem, METHODS[method].evaluations(problem), memory, threads, progress, divided
     ) as resources:
         base, spent = _base(problem, measured=not exact, memory=memory)
+        if divided is not None:
+            divided.identify(method, problem, base)
         apart = None
         if own is not None:
             apart, evaluations = require_likeness(problem, own, memory)
@@ -202,6 +219,8 @@ def numerical_gradient(
     memory: int = DEFAULT_MEMORY,
     threads: int | None = None,
     progress: bool = True,
+    executor: "Executor | None" = None,
+    checkpoint: str | os.PathLike[str] | None = None,
 ) -> Any:
     """The gradient of `cost` at `parameters` by central differences.
 
@@ -220,13 +239,19 @@ def numerical_gradient(
     """
     memory, threads = require_resources(memory, threads, progress)
     problem, method, asked, _ = _prepare(
-        cost, parameters, method, epsilon, vectorized, reseed, memory, progress
+        cost, parameters, method, epsilon, vectorized, reseed, memory, progress, executor
     )
+    exact = METHODS[method].exact
+    divided = division(executor, checkpoint, None if exact else problem)
     with _AtWork(
-        problem, METHODS[method].evaluations(problem), memory, threads, progress
+        problem, METHODS[method].evaluations(problem), memory, threads, progress, divided
     ) as resources:
-        # its noise matters to no verdict here, but to a step of its own choice
-        base, _ = _base(problem, measured=asked == "auto", memory=memory)
+        # its noise matters to no verdict here, but to a step of its own choice, and to a checkpoint
+        # as one more sign that this is the cost it was
+        measured = asked == "auto" or (checkpoint is not None and not exact)
+        base, _ = _base(problem, measured=measured, memory=memory)
+        if divided is not None:
+            divided.identify(method, problem, base)
         step, _ = _step(problem, base, asked)
         found = METHODS[method].approximate(problem, None, base, step, resources)
     return problem.layout.build(problem.layout.views(found.gradapprox))
@@ -241,6 +266,7 @@ def _prepare(
     reseed: Callable[[], object] | None,
     memory: int,
     announce: bool,
+    executor: "Executor | None",
 ) -> tuple[Problem, str, float | str, float]:
     """The problem, the method and step to use on it, and the seconds that loading it took."""
     if not isinstance(method, str):
@@ -255,9 +281,18 @@ def _prepare(
             f"reseed is {reseed!r}; wanted a function without arguments that seeds what the cost "
             "draws from, as lambda: rng.seed(0)"
         )
+    if executor is not None:
+        from fastgc.crew import require_executor  # loads concurrent.futures
+
+        require_executor(executor, reseeded=reseed is not None)
     problem = pose(cost, parameters, vectorized=vectorized, reseed=reseed)
     if method == "auto":
-        method = method_for(problem, memory)
+        method = method_for(problem, memory, spread=executor is not None)
+    if executor is not None and not METHODS[method].spreads:
+        raise ValueError(
+            f'method "{method}" evaluates many sets of parameters in one call, which no executor '
+            "can share; executor= serves loop, random, incremental and node"
+        )
     refusal = METHODS[method].refusal(problem)
     if refusal is not None:
         raise ValueError(f'method "{method}" cannot check this cost: {refusal}')
@@ -321,7 +356,13 @@ class _AtWork:
     """
 
     def __init__(
-        self, problem: Problem, total: int, memory: int, threads: int | None, show: bool
+        self,
+        problem: Problem,
+        total: int,
+        memory: int,
+        threads: int | None,
+        show: bool,
+        divided: Division | None,
     ) -> None:
         self.bar = Progress(total, enabled=show)
         self.blas: Any = contextlib.nullcontext()
@@ -334,6 +375,8 @@ class _AtWork:
             memory=memory,
             threads=available_cores() if threads is None else threads,
             advance=self.bar.advance,
+            skip=self.bar.skip,
+            division=divided,
         )
 
     def __enter__(self) -> Resources:
@@ -345,6 +388,8 @@ class _AtWork:
     def __exit__(self, *error: Any) -> None:
         try:
             self.bar.__exit__(*error)
+            if self.resources.division is not None:
+                self.resources.division.close()
         finally:
             self.signals.__exit__(*error)
             self.blas.__exit__(*error)
