@@ -118,9 +118,9 @@ def perform(
         out[:, places(0, count)] = work(subject, *items, resources.advance)
         return
     crew, checkpoint = resources.division.crew, resources.division.checkpoint
-    done = np.zeros(count, dtype=np.bool_)
+    done, held = np.zeros(count, dtype=np.bool_), out
     if checkpoint is not None:
-        checkpoint.resume((*key, *items), done, out)
+        done, held = checkpoint.resume((*key, *items), count, out.shape)
     told = int(done.sum())
     resources.skip(told * perturbations // max(count, 1))
     todo = _Todo(done, most=count if crew is None else max(1, count // (AHEAD * crew.workers)))
@@ -128,7 +128,7 @@ def perform(
     def finish(block: Block, values: FloatArray) -> None:
         nonlocal told
         first, end = block
-        out[:, places(first, end)] = values
+        held[:, places(first, end)] = values
         done[first:end] = True
         before, told = told, told + end - first
         resources.advance(told * perturbations // count - before * perturbations // count)
@@ -150,6 +150,8 @@ def perform(
         values = work(subject, *(item[slice(*block)] for item in items), lambda _: None)
         todo.took(block, time.perf_counter() - began)
         finish(block, values)
+    if held is not out:
+        out[:] = held
 
 
 class _Todo:
@@ -202,12 +204,15 @@ def _on_workers(
 
     pending: dict[Any, Block] = {}
     lost = None
+    carrier: Any = None  # the future that brings the subject to a worker on another machine
 
     def submit(block: Block, *, whole: bool = False) -> None:
-        nonlocal lost
+        nonlocal lost, carrier
         part = tuple(item[slice(*block)] for item in items)
         try:
-            pending[crew.submit(subject, work, part, whole=whole)] = block
+            future = crew.submit(subject, work, part, whole=whole)
+            pending[future] = block
+            carrier = future if whole else carrier
         except BrokenExecutor as error:
             lost = _described(error)
             todo.give_back(block)
@@ -237,6 +242,8 @@ def _on_workers(
                     raise _noted(outcome)
                 elif isinstance(outcome, Unloadable):
                     raise _unloadable(outcome.why)
+                elif carrier in pending:  # perhaps to this one
+                    todo.give_back(block)
                 else:
                     submit(block, whole=True)
     finally:

@@ -61,24 +61,28 @@ class Checkpoint:
         differ = [name for name in names if earlier.get(name) != self._identity.get(name)]
         if differ:
             raise ValueError(
-                f'checkpoint="{self._path}" was written by another check: '
-                f"{' and '.join(differ)} differ{'s' if len(differ) == 1 else ''}. "
-                "Name another file, or remove this one"
+                f'checkpoint="{self._path}" was written by another check, which differs in '
+                f"{' and '.join(differ)}. Name another file, or remove this one"
             )
 
-    def resume(self, key: tuple[object, ...], done: NDArray[np.bool_], out: FloatArray) -> None:
-        """Fills in what the file knows of a pass, and keeps both arrays to be saved.
+    def resume(
+        self, key: tuple[object, ...], count: int, shape: tuple[int, ...]
+    ) -> tuple[NDArray[np.bool_], FloatArray]:
+        """What is known of a pass over `count` items: both arrays are to be filled, and are saved.
 
         Args:
             key: what tells this pass from others.
-            done: which items are done, (n,); false throughout.
-            out: what is found of them, (r, …); only the places of done items mean something.
+            count: n.
+            shape: (r, …), of what is found.
+
+        Returns:
+            Which items are done, (n,), and what was found; only the places of those mean something.
         """
-        name = digest(*key, done.shape, out.shape)
-        if f"{name}.done" in self._stored:
-            done[:] = self._stored.pop(f"{name}.done")
-            out[:] = self._stored.pop(f"{name}.out")
-        self._passes[name] = done, out
+        name = digest(*key, count, shape)
+        if name not in self._passes:
+            done = self._stored.pop(f"{name}.done", np.zeros(count, dtype=np.bool_))
+            self._passes[name] = done, self._stored.pop(f"{name}.out", np.zeros(shape))
+        return self._passes[name]
 
     def save_if_due(self) -> None:
         """Called when more is done."""

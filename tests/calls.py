@@ -33,9 +33,9 @@ from tests.hostile import (
 
 _VALUES = np.random.default_rng(0).standard_normal(96)
 _OF = {
-    fastgc.check: ("method", "epsilon", "tolerance", "vectorized", "memory", "threads", "progress"),
-    fastgc.assert_gradients: ("method", "epsilon", "tolerance", "vectorized", "memory", "threads"),
-    fastgc.numerical_gradient: ("method", "epsilon", "vectorized", "memory", "threads", "progress"),
+    fastgc.check: ("method", "epsilon", "tolerance", "vectorized", "memory", "threads", "progress", "executor", "checkpoint"),
+    fastgc.assert_gradients: ("method", "epsilon", "tolerance", "vectorized", "memory", "threads", "executor", "checkpoint"),
+    fastgc.numerical_gradient: ("method", "epsilon", "vectorized", "memory", "threads", "progress", "executor", "checkpoint"),
     fastgc.plan: ("vectorized", "memory", "threads"),
     fastgc.select_method: ("vectorized",),
     value_of: (),
