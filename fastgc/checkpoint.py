@@ -43,9 +43,9 @@ class Checkpoint:
         self._changed = False
         self._due = time.monotonic() + INTERVAL
         self._told = False
+        _require_writable(self._path)
         if self._path.exists():
             self._stored = _read(self._path)
-        _require_writable(self._path)
 
     def identify(self, identity: Mapping[str, tuple[object, ...]]) -> None:
         """Says what is checked: name of a part -> its contents.
@@ -156,8 +156,8 @@ def _as_path(path: object) -> Path:
     name = os.fspath(path)
     if not isinstance(name, str):
         raise TypeError(f"checkpoint is a path in bytes; wanted one in text, {wanted}")
-    if not name or "\0" in name or Path(name).is_dir():
-        raise ValueError(f"checkpoint is {name!r}, which names no file; wanted {wanted}")
+    if not name:
+        raise ValueError(f"checkpoint is empty; wanted {wanted}")
     return Path(name)
 
 
@@ -184,6 +184,8 @@ def _read(path: Path) -> dict[str, NDArray[Any]]:
 
 def _require_writable(path: Path) -> None:
     try:
+        if path.is_dir():
+            raise IsADirectoryError("it is a folder")
         _beside(path).open("wb").close()
         _beside(path).unlink()
     except (OSError, ValueError) as error:
