@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from fastgc.workers import Work
 
 SECONDS = 0.2  # of a block: a hundred times what a task costs, and soon over
-GROWTH = 4  # times as many items as the last block, at most
+GROWTH = 8  # times as many items as the last block, at most
 AHEAD = 4  # blocks for each worker that are submitted and not yet done
 TICK = 0.5  # seconds between looks for Ctrl-C where waiting cannot be interrupted
 
@@ -155,13 +155,18 @@ def perform(
 
 
 class _Todo:
-    """Deals out the items that are not done, in blocks of about `SECONDS`."""
+    """Deals out the items that are not done, in blocks of about `SECONDS`.
+
+    Attributes:
+        timed: whether it knows how long an item takes.
+    """
 
     def __init__(self, done: NDArray[np.bool_], most: int) -> None:
         edges = np.flatnonzero(np.diff(done, prepend=True, append=True)).tolist()
         self._ranges = deque(zip(edges[::2], edges[1::2], strict=True))
         self._most = most
         self._size = 1
+        self.timed = False
 
     def __iter__(self) -> "_Todo":
         return self
@@ -181,6 +186,7 @@ class _Todo:
 
     def took(self, block: Block, seconds: float) -> None:
         """Later blocks are as large as this one shows to be right."""
+        self.timed = True
         count = block[1] - block[0]
         right = int(count * SECONDS / max(seconds, 1e-9))
         self._size = max(1, min(right, self._most, max(self._size, GROWTH * count)))
@@ -219,7 +225,9 @@ def _on_workers(
 
     try:
         while True:
-            while lost is None and len(pending) < AHEAD * crew.workers:
+            # the first blocks show how long an item takes
+            window = crew.workers * (AHEAD if todo.timed else 1)
+            while lost is None and len(pending) < window:
                 block = next(todo, None)
                 if block is None:
                     break

@@ -1,5 +1,6 @@
 """Finished blocks in a file, so that a check that was killed goes on where it was."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -108,6 +109,8 @@ class Checkpoint:
             new.replace(self._path)
             self._changed = False
         except OSError as error:  # a full disk, say; hours of work are worth more than this file
+            with contextlib.suppress(OSError):
+                new.unlink()
             if not self._told:
                 self._told = True
                 warnings.warn(

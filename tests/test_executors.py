@@ -22,6 +22,7 @@ import pytest
 
 import fastgc
 from fastgc import blocks, crew
+from fastgc.problem import pose
 from fastgc.workers import Filed, Packed
 from tests.cases import NetworkCase, backward
 
@@ -59,6 +60,17 @@ def strict(p: Any) -> float:
     """Shows under which floating-point settings it runs."""
     assert np.geterr()["under"] == "raise"
     return smooth(p)
+
+
+class Total:
+    def __call__(self, p: Any) -> float:
+        assert type(p) in (dict, list, tuple, np.ndarray)
+        values = [p] if isinstance(p, np.ndarray) else p.values() if isinstance(p, dict) else p
+        return float(sum(np.sum(value) for value in values))
+
+
+def underflows(p: Any) -> float:
+    return float((p * 1e-3).sum())
 
 
 class Refusal(Exception):  # noqa: N818
@@ -377,6 +389,50 @@ def test_a_worker_on_another_machine_gets_the_bytes_once(tmp_path: Path) -> None
     assert len((tmp_path / "log").read_text().split()) == 1
 
 
+class Losing(ThreadPoolExecutor):
+    """Loses a task in three, in a way of its own."""
+
+    submitted = 0
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        self.submitted += 1
+        if self.submitted % 3:
+            return super().submit(fn, *args, **kwargs)
+        future: Future[Any] = Future()
+        future.set_exception(OSError("the line is dead.\nTraceback …"))
+        return future
+
+
+def test_what_other_workers_finish_is_kept() -> None:
+    with Losing(2) as executor:
+        with pytest.warns(
+            RuntimeWarning, match=r"\(OSError: the line is dead\): \d+ of 132 ev"
+        ) as all_:
+            report = fastgc.check(smooth, THETA, WRONG, executor=executor)
+        assert len(all_) == 1
+    assert plain(report) == plain(fastgc.check(smooth, THETA, WRONG))
+
+
+@pytest.mark.parametrize(
+    "parameters", [THETA, [*THETA.values()], (1.0, THETA["W"]), THETA["W"], 3.0]
+)
+def test_a_problem_is_posed_again_from_its_pickle(parameters: Any) -> None:
+    problem = pose(Total(), parameters)
+    again = pickle.loads(pickle.dumps(problem))
+    assert again.evaluate(again.theta) == problem.evaluate(problem.theta)
+    assert again.layout.names == problem.layout.names
+    with pytest.raises(TypeError, match="this problem has no recipe"):
+        pickle.dumps(dataclasses.replace(problem, recipe=None))
+
+
+def test_the_callers_handler_of_floating_point_errors_is_called() -> None:
+    seen: list[str] = []
+    theta = np.array([1e-320])
+    with ThreadPoolExecutor(1) as pool, np.errstate(under="call", call=lambda *_: seen.append("")):
+        fastgc.numerical_gradient(underflows, theta, epsilon=1e-321, executor=pool)
+    assert seen
+
+
 def test_no_file_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: Executor
 ) -> None:
@@ -408,7 +464,7 @@ def test_blocks_are_as_long_as_they_should_be() -> None:
         sizes.append(block[1] - block[0])
         todo.took(block, 1e-3 * sizes[-1])
     assert done.all()
-    assert sizes == [1, 4, 16, 50, 29, 50, 50]
+    assert sizes == [1, 8, 50, 41, 50, 50]
     todo.took((0, 10), 1.0)
     assert todo._size == 2
     todo.give_back((3, 5))
