@@ -100,7 +100,8 @@ def check(
         executor: a `concurrent.futures.Executor`, of processes, threads, or Dask's
             ``client.get_executor()``, over whose workers ``loop``, ``incremental`` and ``node``
             spread their work. The cost and its data go to each worker once; the result is the same
-            to the last bit. Work of a worker that is lost is done here, with a warning.
+            to the last bit. Work of a worker that is lost is done here, with a warning. What goes
+            to a process has to be importable there: a function at the top level of a module.
         checkpoint: a file that what is done is saved to, every few seconds. A check of the same
             problem that finds it there goes on from it, as after a crash; it stays when all is
             done, so that checking mended gradients evaluates next to nothing anew.

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgc import __version__
 from fastgc.layout import FloatArray
 from fastgc.methods import Base
 from fastgc.problem import Problem
@@ -128,6 +129,7 @@ def identity_of(
     """What one check has to have in common with another to go on with its results."""
     layout, inside = problem.layout, problem.inside
     identity: dict[str, tuple[object, ...]] = {
+        "the version of fastgc": (__version__,),
         "the method": (method, *others),
         "the parameters' names and shapes": (layout.kind, *layout.names, *layout.shapes),
         "the parameters' values": (problem.theta,),

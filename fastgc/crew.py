@@ -70,7 +70,7 @@ class Crew:
     def _packed(self, subject: Any) -> Packed:
         last, packed = self._last
         if packed is None or last is not subject:
-            packed = _packed(subject, self._client is not None)
+            packed = _pickled(subject, for_dask=self._client is not None)
             self._last = subject, packed
         return packed
 
@@ -147,7 +147,7 @@ def _count(executor: Executor, client: Any) -> int:
     return count if isinstance(count, int) and count > 0 else UNKNOWN
 
 
-def _packed(subject: Any, for_dask: bool) -> Packed:
+def _pickled(subject: Any, *, for_dask: bool) -> Packed:
     buffers: list[pickle.PickleBuffer] = []
     try:
         if for_dask:

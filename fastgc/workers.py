@@ -102,7 +102,7 @@ def run(parcel: Parcel, work: Work, items: tuple[Any, ...]) -> Outcome:
     except Exception as error:
         return Unloadable(f"{type(error).__name__}: {error}")
     try:
-        with _at_work(subject):
+        with np.errstate(all="ignore"), _blas(subject), _alone(subject):
             began = time.perf_counter()
             found = work(subject, *items, _advance)
             return Done(found, time.perf_counter() - began)
@@ -160,17 +160,17 @@ def _unpacked(parcel: Packed) -> Any:
     return pickle.loads(parcel.pickle, buffers=buffers)
 
 
-@contextlib.contextmanager
-def _at_work(subject: Any) -> Any:
-    """What holds around the work in the caller's process, too."""
+def _blas(subject: Any) -> Any:
+    """Holds BLAS to one thread for a Network, as the caller's process does."""
     inside = getattr(subject, "inside", None)
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(np.errstate(all="ignore"))
-        if inside is not None and inside.uses_threads:
-            stack.enter_context(one_blas_thread())
-        if getattr(subject, "reseeded", False):  # threads of one worker would draw between
-            stack.enter_context(_lock)
-        yield
+    if inside is not None and inside.uses_threads:
+        return one_blas_thread()
+    return contextlib.nullcontext()
+
+
+def _alone(subject: Any) -> Any:
+    """Keeps other threads of this worker from drawing numbers between seeding and evaluation."""
+    return _lock if getattr(subject, "reseeded", False) else contextlib.nullcontext()
 
 
 def _sendable(error: Exception) -> Raised:

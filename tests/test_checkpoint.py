@@ -99,6 +99,10 @@ def test_stacks_go_on_too(tmp_path: Path) -> None:
     wanted = plain(check())
     for _ in range(2):
         assert plain(check(checkpoint=tmp_path / "run")) == wanted
+    other_blocks = fastgc.check(  # as many, and of another size
+        rows, THETA, WRONG, vectorized=True, memory=34_000, checkpoint=tmp_path / "run"
+    )
+    assert plain(other_blocks) == wanted
 
 
 def test_blocks_of_the_kernels_are_put_together(

@@ -25,6 +25,7 @@ from fastgc import blocks, crew
 from fastgc.problem import pose
 from fastgc.workers import Filed, Packed
 from tests.cases import NetworkCase, backward
+from tests.hostile import Frozen
 
 ROOT = Path(__file__).parent.parent
 THETA = {"W": np.random.default_rng(0).standard_normal((7, 9)), "b": np.arange(3.0)}
@@ -162,7 +163,10 @@ def made() -> Iterator[dict[str, Executor]]:
 
 def _dask() -> Iterator[Executor]:
     distributed = pytest.importorskip("distributed")
+    config = pytest.importorskip("dask.config")
     with (
+        # how long it waits for a worker that was killed: half a minute otherwise
+        config.set({"distributed.comm.timeouts.connect": "3s"}),
         distributed.LocalCluster(
             n_workers=2, threads_per_worker=1, dashboard_address=None
         ) as cluster,
@@ -243,6 +247,8 @@ def test_an_exception_names_the_perturbation(executor: Executor) -> None:
         fastgc.check(Raises(partial(Stubborn, "no", "never")), THETA, GRADIENTS, executor=executor)
     assert sent.value.__notes__[0] == "fastgc: the cost raised this at W[1, 2] +1e-07"
     assert threads or str(sent.value) == "Stubborn: no, never"
+    with pytest.raises(Frozen if threads else RuntimeError, match="frozen"):
+        fastgc.check(Raises(partial(Frozen, "frozen")), THETA, GRADIENTS, executor=executor)
     # the executor is as good as before
     assert fastgc.check(smooth, THETA, GRADIENTS, executor=executor).ok
 

@@ -87,7 +87,7 @@ def perturbed_costs(
 
     perform(
         fill, problem, (numbers,), costs.T, resources,
-        perturbations=2 * entries.size, key=(theta, entries, epsilon), places=places,
+        perturbations=2 * entries.size, key=(theta, entries, epsilon, pairs), places=places,
     )  # fmt: skip
     return costs[:, 0], costs[:, 1]
 
