@@ -25,6 +25,7 @@ GROWTH = 8  # times as many items as the last block, at most
 AHEAD = 4  # blocks for each worker that are submitted and not yet done
 TICK = 0.5  # seconds between looks for Ctrl-C where waiting cannot be interrupted
 
+Advance: TypeAlias = Callable[[int], object]  # takes the number of evaluations done
 Block: TypeAlias = tuple[int, int]  # first item, and the one after the last
 
 

@@ -99,10 +99,25 @@ def test_stacks_go_on_too(tmp_path: Path) -> None:
     wanted = plain(check())
     for _ in range(2):
         assert plain(check(checkpoint=tmp_path / "run")) == wanted
-    other_blocks = fastgc.check(  # as many, and of another size
-        rows, THETA, WRONG, vectorized=True, memory=34_000, checkpoint=tmp_path / "run"
-    )
-    assert plain(other_blocks) == wanted
+
+
+def test_stacks_of_another_size_start_anew(tmp_path: Path) -> None:
+    calls = 0
+
+    def breaks_off(theta: Any) -> Any:
+        nonlocal calls
+        calls += len(theta)
+        if calls > 100:
+            raise ZeroDivisionError
+        return rows(theta)
+
+    find = partial(fastgc.numerical_gradient, vectorized=True, checkpoint=tmp_path / "run")
+    with pytest.raises(ZeroDivisionError):
+        find(breaks_off, THETA, memory=32_000)
+    with np.load(tmp_path / "run") as stored:
+        assert any(stored[name].any() for name in stored.files if name.endswith(".done"))
+    found = find(rows, THETA, memory=34_000)  # as many blocks, of eleven entries instead of ten
+    assert np.array_equal(found, fastgc.numerical_gradient(rows, THETA, vectorized=True))
 
 
 def test_blocks_of_the_kernels_are_put_together(

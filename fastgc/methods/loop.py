@@ -4,13 +4,11 @@ It is the course's loop. It shares nothing with the other methods but the cost i
 mistake in one of them cannot hide here.
 """
 
-from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import numpy as np
 
-from fastgc.blocks import perform
+from fastgc.blocks import Advance, perform
 from fastgc.layout import FloatArray
 from fastgc.methods.interface import Approximation, Base, Entries, Method, Resources, Step
 from fastgc.noise import uncertainty_of_differences
@@ -38,7 +36,7 @@ def approximate(
 
 
 def differences(
-    J: float, problem: Problem, entries: Entries, each: FloatArray, advance: Callable[[int], Any]
+    J: float, problem: Problem, entries: Entries, each: FloatArray, advance: Advance
 ) -> FloatArray:
     """The loop itself: of each entry gradapprox, both one-sided slopes and the step, (4, n)."""
     theta = problem.theta.copy()

@@ -4,13 +4,11 @@ Row 2k of the (2P × P) matrix is θ + ε e_k, row 2k + 1 is θ − ε e_k; the 
 evaluated in blocks of K rows, K even.
 """
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fastgc.blocks import perform
+from fastgc.blocks import Advance, perform
 from fastgc.layout import FloatArray
 from fastgc.methods.interface import Approximation, Base, Entries, Method, Resources, Step
 from fastgc.noise import uncertainty_of_differences
@@ -61,7 +59,7 @@ def perturbed_costs(
     numbers = np.arange(-(-entries.size // pairs))
     steps = np.broadcast_to(epsilon, theta.shape)
 
-    def work(first: int, blocks: Iterator[int], advance: Callable[[int], Any]) -> None:
+    def work(first: int, blocks: Iterator[int], advance: Advance) -> None:
         rows = np.empty((2 * pairs, theta.size))
         rows[:] = theta
         flat = rows.reshape(-1)
@@ -80,7 +78,7 @@ def perturbed_costs(
     def places(first: int, end: int) -> slice:
         return slice(first * pairs, end * pairs)
 
-    def fill(_: Problem, blocks: NDArray[np.intp], advance: Callable[[int], Any]) -> FloatArray:
+    def fill(_: Problem, blocks: Entries, advance: Advance) -> FloatArray:
         first = int(blocks[0])
         share(lambda drawn: work(first, drawn, advance), count=blocks.size, workers=workers)
         return costs.T[:, places(first, first + blocks.size)]
