@@ -3,37 +3,36 @@
 What a caller passed is looked at here, once, before any work is done.
 """
 
-import contextlib
+import os
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Literal
 
 from fastgc.claim import claim_of
 from fastgc.directional import check_along
 from fastgc.entrywise import check_entries, step_of
 from fastgc.layout import Container
 from fastgc.likeness import require_likeness
-from fastgc.methods import METHODS, Base, Method, Resources
+from fastgc.methods import METHODS, Base, Method
 from fastgc.noise import noise_of_cost
 from fastgc.parts import Part, part_of
+from fastgc.preparation import AtWork, prepare
 from fastgc.problem import Problem, base_cost, pose
-from fastgc.progress import Progress
 from fastgc.report import Report
 from fastgc.requirements import (
-    require_count,
+    require_directions,
     require_flag,
     require_number,
     require_resources,
     require_seed,
 )
-from fastgc.selection import RANDOM, engine_for, method_for
-from fastgc.threads import available_cores, one_blas_thread
+from fastgc.selection import RANDOM
 from fastgc.verdict import worst_verdict
 
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
 DEFAULT_MEMORY = 256 * 2**20
-MOST_DIRECTIONS = 10_000
 
 
 class GradientMismatch(AssertionError):  # noqa: N818  named in the public interface
@@ -70,6 +69,8 @@ def check(
     memory: int = DEFAULT_MEMORY,
     threads: int | None = None,
     progress: bool = True,
+    executor: "Executor | None" = None,
+    checkpoint: str | os.PathLike[str] | None = None,
 ) -> Report:
     """Whether `gradients` are the gradients of `cost` at `parameters`, entry by entry.
 
@@ -111,6 +112,15 @@ def check(
             core. Any other cost, and one compiled with ``parallel=True``, is called from the
             calling thread alone. Neither `memory` nor `threads` changes a bit of the result.
         progress: whether a check that lasts over a second shows a bar, in a terminal.
+        executor: a `concurrent.futures.Executor`, of processes, threads, or Dask's
+            ``client.get_executor()``, over whose workers ``loop``, ``random``, ``incremental`` and
+            ``node`` spread their work. The cost and its data go to each worker once; the result is
+            the same to the last bit. Work of a worker that is lost is done here, with a warning.
+            What goes to a process has to be importable there, as a function at the top level of a
+            module.
+        checkpoint: a file that what is done is saved to, every few seconds. A check of the same
+            problem that finds it there goes on from it, as after a crash; it stays when all is
+            done, so that checking mended gradients evaluates next to nothing anew.
 
     Returns:
         A `Report`, true when the gradients are right.
@@ -137,52 +147,50 @@ def check(
     began = time.perf_counter()
     tolerance = require_number(tolerance, "tolerance")
     memory, threads = require_resources(memory, threads, progress)
-    directions = require_count(directions, "directions", "a number of directions for each tensor")
-    if directions > MOST_DIRECTIONS:
-        raise ValueError(
-            f"directions is {directions}; wanted {MOST_DIRECTIONS} or fewer: more cost more than "
-            "looking at entries, with sample= or another method, and tell less"
-        )
-    seed = require_seed(seed)
+    directions, seed = require_directions(directions), require_seed(seed)
     require_flag(per_tensor, "per_tensor")
-    problem, method, engine, asked, loading = _prepare(
-        cost, parameters, method, epsilon, vectorized, reseed, memory, progress
-    )
+    prepared = prepare(
+        cost, parameters, method=method, epsilon=epsilon, vectorized=vectorized, reseed=reseed,
+        memory=memory, announce=progress, executor=executor, checkpoint=checkpoint,
+    )  # fmt: skip
+    problem, engine, along = prepared.problem, prepared.engine, prepared.method == RANDOM
     part = part_of(problem.layout, only, sample, seed)
-    if method == RANDOM and part.layout.places is not None:
+    if along and part.layout.places is not None:
         raise ValueError(
             'sample= draws single entries, and method "random" looks along directions through all '
             "of a tensor; leave one of them out"
         )
     own = _posed_against(against, problem, parameters, reseed)
-    began += loading  # once in a process, and none of the check's doing
+    began += prepared.loading  # once in a process, and none of the check's doing
     if callable(gradients):
         if reseed is not None:
             reseed()
         gradients = gradients(problem.layout.build(problem.layout.views(problem.theta.copy())))
     claim = claim_of(problem.layout, gradients, tolerance, part)
-    total = _perturbations(
-        problem, method, engine, part, directions * (not per_tensor or len(part.layout.names))
-    )
-    with _AtWork(problem, total, memory, threads, progress) as resources:
+    lines = directions * (len(part.layout.names) if per_tensor else 1)
+    total = 2 * lines if along else _perturbations(problem, engine, part)
+    with AtWork(prepared, total, memory, threads, progress) as resources:
         base, spent = _base(problem, measured=not engine.exact, memory=memory)
+        if prepared.division is not None:
+            looks = (directions, seed, per_tensor, part.entries) if along else ()
+            prepared.division.identify(prepared.method, problem, base, *looks)
         apart = None
         if own is not None:
             apart, evaluations = require_likeness(problem, own, memory)
             spent += evaluations
-        if method == RANDOM:
+        if along:
             found = check_along(
-                problem, part, claim, base, asked, directions, seed, engine, resources,
+                problem, part, claim, base, prepared.epsilon, directions, seed, engine, resources,
                 per_tensor=per_tensor,
             )  # fmt: skip
         else:
-            found = check_entries(problem, part, claim, base, asked, engine, resources)
+            found = check_entries(problem, part, claim, base, prepared.epsilon, engine, resources)
     return Report(
         verdict=worst_verdict(tensor.verdict for tensor in found.tensors.values()),
         difference=found.difference,
         tolerance=tolerance,
         epsilon=found.epsilon,
-        method=method,
+        method=prepared.method,
         cost=base.cost,
         noise=base.noise,
         evaluations=spent + found.evaluations,
@@ -235,6 +243,8 @@ def numerical_gradient(
     memory: int = DEFAULT_MEMORY,
     threads: int | None = None,
     progress: bool = True,
+    executor: "Executor | None" = None,
+    checkpoint: str | os.PathLike[str] | None = None,
 ) -> Any:
     """The gradient of `cost` at `parameters` by central differences.
 
@@ -252,72 +262,31 @@ def numerical_gradient(
     {'a': 5.0, 'b': 2.0}
     """
     memory, threads = require_resources(memory, threads, progress)
-    problem, method, engine, asked, _ = _prepare(
-        cost, parameters, method, epsilon, vectorized, reseed, memory, progress
-    )
-    if method == RANDOM:
+    prepared = prepare(
+        cost, parameters, method=method, epsilon=epsilon, vectorized=vectorized, reseed=reseed,
+        memory=memory, announce=progress, executor=executor, checkpoint=checkpoint,
+    )  # fmt: skip
+    if prepared.method == RANDOM:
         raise ValueError(
             'method "random" estimates the error of a gradient that it is given, and has none of '
             f"its own to return; known here are: auto, {', '.join(METHODS)}"
         )
-    with _AtWork(problem, engine.evaluations(problem), memory, threads, progress) as resources:
-        # its noise matters to no verdict here, but to a step of its own choice
-        base, _ = _base(problem, measured=asked == "auto", memory=memory)
+    problem, engine, asked = prepared.problem, prepared.engine, prepared.epsilon
+    with AtWork(prepared, engine.evaluations(problem), memory, threads, progress) as resources:
+        # its noise matters to no verdict here, but to a step of its own choice, and to a checkpoint
+        # as one more sign that this is the cost it was
+        measured = asked == "auto" or (checkpoint is not None and not engine.exact)
+        base, _ = _base(problem, measured=measured, memory=memory)
+        if prepared.division is not None:
+            prepared.division.identify(prepared.method, problem, base)
         step, _ = step_of(problem, base, asked)
         found = engine.approximate(problem, None, base, step, resources)
     return problem.layout.build(problem.layout.views(found.gradapprox))
 
 
-def _prepare(
-    cost: Callable[..., Any],
-    parameters: Container,
-    method: str,
-    epsilon: float | str | None,
-    vectorized: bool,
-    reseed: Callable[[], object] | None,
-    memory: int,
-    announce: bool,
-) -> tuple[Problem, str, Method, float | str, float]:
-    """The problem, the method by name and as such, its step, and the seconds it took to load."""
-    known = ("auto", *METHODS, RANDOM)
-    if not isinstance(method, str):
-        raise TypeError(f"method is {method!r}; wanted one of the names: {', '.join(known)}")
-    if method not in known:
-        raise ValueError(f'method is "{method}"; known are: {", ".join(known)}')
-    require_flag(vectorized, "vectorized")
-    if reseed is not None and not callable(reseed):
-        raise TypeError(
-            f"reseed is {reseed!r}; wanted a function without arguments that seeds what the cost "
-            "draws from, as lambda: rng.seed(0)"
-        )
-    problem = pose(cost, parameters, vectorized=vectorized, reseed=reseed)
-    if method == "auto":
-        method = method_for(problem, memory)
-    engine = METHODS[engine_for(problem, memory) if method == RANDOM else method]
-    refusal = engine.refusal(problem)
-    if refusal is not None:
-        raise ValueError(f'method "{method}" cannot check this cost: {refusal}')
-    if isinstance(epsilon, str):
-        if epsilon != "auto":
-            raise ValueError(
-                f'epsilon is "{epsilon}"; wanted a positive step such as 1e-7, or "auto"'
-            )
-    elif epsilon is not None:
-        epsilon = require_number(epsilon, "epsilon")
-        if epsilon == 0:
-            raise ValueError("epsilon is 0; wanted a positive step such as 1e-7")
-    if epsilon is None or (isinstance(epsilon, str) and engine.exact):
-        epsilon = engine.epsilon
-    loading = time.perf_counter()
-    engine.load(announce)
-    return problem, method, engine, epsilon, time.perf_counter() - loading
-
-
-def _perturbations(problem: Problem, method: str, engine: Method, part: Part, lines: int) -> int:
-    """How many perturbed costs a check will look at, if nothing is wrong."""
-    if method == RANDOM:
-        return 2 * lines
-    if part.entries is None or method == "node":
+def _perturbations(problem: Problem, engine: Method, part: Part) -> int:
+    """How many perturbed costs a check of entries will look at, if nothing is wrong."""
+    if part.entries is None or engine is METHODS["node"]:  # which looks at all units in any case
         return engine.evaluations(problem)
     return 2 * part.layout.size
 
@@ -350,39 +319,3 @@ def _base(problem: Problem, *, measured: bool, memory: int) -> tuple[Base, int]:
         return Base(cost, noise=0.0), spent
     noise = noise_of_cost(problem, cost, memory)
     return Base(cost, noise.sigma, noise.coarse), spent + noise.evaluations
-
-
-class _AtWork:
-    """What a method may use; shows a bar meanwhile, and holds BLAS to one thread for a Network.
-
-    A class, since a generator's context manager writes to the exceptions that pass through it.
-    """
-
-    def __init__(
-        self, problem: Problem, total: int, memory: int, threads: int | None, show: bool
-    ) -> None:
-        self.bar = Progress(total, enabled=show)
-        self.blas: Any = contextlib.nullcontext()
-        if problem.inside is not None and problem.inside.uses_threads:
-            self.blas = one_blas_thread()
-        # an underflow is harmless, and what overflows is reported as not finite; a cost that fastgc
-        # cannot see into runs under the caller's settings
-        self.signals = np.errstate(all="ignore")
-        self.resources = Resources(
-            memory=memory,
-            threads=available_cores() if threads is None else threads,
-            advance=self.bar.advance,
-        )
-
-    def __enter__(self) -> Resources:
-        self.blas.__enter__()
-        self.signals.__enter__()
-        self.bar.__enter__()
-        return self.resources
-
-    def __exit__(self, *error: Any) -> None:
-        try:
-            self.bar.__exit__(*error)
-        finally:
-            self.signals.__exit__(*error)
-            self.blas.__exit__(*error)

@@ -5,7 +5,7 @@ import warnings
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -26,7 +26,7 @@ class Layout:
         names: one name per tensor; ``W2``, or ``parameters[0]`` where the caller gave none.
         shapes: one shape per tensor.
         offsets: tensor ``i`` is ``vector[offsets[i]:offsets[i + 1]]``; the last offset is P.
-        build: makes the caller's kind of container from a list of arrays.
+        build: makes the caller's kind of container from a list of arrays; it can be pickled.
         places: where only some entries of the tensors are meant, their flat indices, one array per
             tensor; None where all are. Then the vector has these entries alone.
     """
@@ -272,14 +272,21 @@ def _items(container: object, what: str) -> tuple[Any, list[tuple[str, object]]]
 
 def _builder(parameters: object) -> Callable[[list[FloatArray]], Any]:
     if isinstance(parameters, Mapping):
-        keys = tuple(parameters)
-        return lambda arrays: dict(zip(keys, arrays, strict=True))
+        return partial(_mapping, tuple(parameters))
     if isinstance(parameters, tuple):
-        make = getattr(type(parameters), "_make", tuple)  # a namedtuple stays one
-        return lambda arrays: make(arrays)
+        make: Callable[[list[FloatArray]], Any] = getattr(type(parameters), "_make", tuple)
+        return make  # a namedtuple stays one
     if isinstance(parameters, list):
         return list
-    return lambda arrays: arrays[0]
+    return _only
+
+
+def _mapping(keys: tuple[str, ...], arrays: list[FloatArray]) -> dict[str, FloatArray]:
+    return dict(zip(keys, arrays, strict=True))
+
+
+def _only(arrays: list[FloatArray]) -> FloatArray:
+    return arrays[0]
 
 
 def _match_keys(

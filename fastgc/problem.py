@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,6 +37,7 @@ class Problem:
         reseeded: whether something is called before each evaluation to make it repeatable.
         inside: what fastgc sees inside a Network; None for any other cost.
         compiled: a cost that is a Numba dispatcher of one flat vector; None for any other.
+        recipe: poses the same problem again, in another process: what pickling keeps of it.
     """
 
     layout: Layout
@@ -46,6 +48,12 @@ class Problem:
     row_bytes: int
     reseeded: bool = False
     compiled: "CompiledCost | None" = None
+    recipe: "Callable[[], Problem] | None" = None
+
+    def __reduce__(self) -> "tuple[Callable[[], Problem], tuple[()]]":
+        if self.recipe is None:
+            raise TypeError("this problem has no recipe")
+        return self.recipe, ()
 
     def evaluate_or_nan(self, vector: FloatArray) -> float:
         """The cost away from θ, further than the check itself goes; NaN where it cannot be had."""
@@ -90,14 +98,34 @@ def pose(
             f"cost is a {type(cost).__name__}; wanted a function of the parameters, or a Network. "
             "The order of the arguments is cost, parameters, gradients"
         )
-    layout, theta = flatten_parameters(parameters)
+    return _posed(cost, *flatten_parameters(parameters), vectorized, reseed, _error_settings())
+
+
+def _posed(
+    cost: Cost,
+    layout: Layout,
+    theta: FloatArray,
+    vectorized: bool,
+    reseed: Callable[[], object] | None,
+    settings: dict[str, Any],
+) -> Problem:
+    """The problem; `settings` are NumPy's for floating-point errors, for a cost of the caller's."""
+    recipe = partial(_posed, cost, layout, theta, vectorized, reseed, settings)
     if isinstance(cost, Network) and not _overrides(type(cost)):
-        return _network_problem(cost, layout, theta)
+        return _network_problem(cost, layout, theta, recipe)
     if not vectorized and reseed is None and _is_compiled(cost, layout):
-        return _compiled_problem(cost, layout, theta)
+        return replace(_compiled_problem(cost, layout, theta, settings), recipe=recipe)
     called = cost if reseed is None else _reseeded(cost, reseed)
     make = _vectorized_problem if vectorized else _function_problem
-    return replace(make(called, layout, theta), reseeded=reseed is not None)
+    problem = make(called, layout, theta, settings)
+    return replace(problem, reseeded=reseed is not None, recipe=recipe)
+
+
+def _error_settings() -> dict[str, Any]:
+    settings: dict[str, Any] = dict(np.geterr())
+    if not {"call", "log"}.isdisjoint(settings.values()):
+        settings["call"] = np.geterrcall()
+    return settings
 
 
 def _reseeded(cost: Cost, reseed: Callable[[], object]) -> Cost:
@@ -164,7 +192,9 @@ def random_cost(problem: Problem, value: float, again: float) -> ValueError:
     )
 
 
-def _network_problem(net: Network, layout: Layout, theta: FloatArray) -> Problem:
+def _network_problem(
+    net: Network, layout: Layout, theta: FloatArray, recipe: Callable[[], Problem]
+) -> Problem:
     layers, layout = net.layers(layout)
 
     widest = max(layer.n for layer in layers)
@@ -175,12 +205,13 @@ def _network_problem(net: Network, layout: Layout, theta: FloatArray) -> Problem
         inside=Inside(net, layers, theta),
         evaluate_stack=lambda rows: net.forward(layers, rows),
         row_bytes=7 * 8 * widest * net.m,  # Z, A and the temporaries of silu, the widest layer's
+        recipe=recipe,
     )
 
 
-def _function_problem(cost: Cost, layout: Layout, theta: FloatArray) -> Problem:
-    settings = np.geterr()
-
+def _function_problem(
+    cost: Cost, layout: Layout, theta: FloatArray, settings: dict[str, Any]
+) -> Problem:
     def evaluate(vector: FloatArray) -> float:
         arrays = layout.views(vector.copy())
         with _Noting(layout, theta, vector), np.errstate(**settings):
@@ -199,11 +230,13 @@ def _function_problem(cost: Cost, layout: Layout, theta: FloatArray) -> Problem:
     )
 
 
-def _compiled_problem(cost: Cost, layout: Layout, theta: FloatArray) -> Problem:
+def _compiled_problem(
+    cost: Cost, layout: Layout, theta: FloatArray, settings: dict[str, Any]
+) -> Problem:
     from fastgc.compiled import CompiledCost
 
     compiled = CompiledCost(cost)
-    problem = _function_problem(cost, layout, theta)
+    problem = _function_problem(cost, layout, theta, settings)
 
     def evaluate(vector: FloatArray) -> float:
         began = time.perf_counter()
@@ -224,9 +257,9 @@ def _compiled_problem(cost: Cost, layout: Layout, theta: FloatArray) -> Problem:
     return replace(problem, evaluate=evaluate, evaluate_stack=evaluate_stack, compiled=compiled)
 
 
-def _vectorized_problem(cost: Cost, layout: Layout, theta: FloatArray) -> Problem:
-    settings = np.geterr()
-
+def _vectorized_problem(
+    cost: Cost, layout: Layout, theta: FloatArray, settings: dict[str, Any]
+) -> Problem:
     def evaluate_stack(rows: FloatArray) -> FloatArray:
         arrays = [view.copy() for view in layout.views(rows)]
         with _Noting(layout, theta, rows[0], rows[-1]), np.errstate(**settings):

@@ -24,10 +24,17 @@ class Progress:
         self.total = total
         self._enabled = enabled and _is_terminal(sys.stdout) and _is_terminal(sys.stderr)
         self._done = 0
+        self._skipped = 0
         self._begun = time.monotonic()
         self._due = self._begun + PATIENCE
         self._lock = threading.Lock()
         self._bar: RichProgress | None = None
+
+    def skip(self, count: int) -> None:
+        """Notes evaluations that were done before, and tell nothing of the rate."""
+        with self._lock:
+            self._done += count
+            self._skipped += count
 
     def advance(self, count: int) -> None:
         """Notes `count` more evaluations; may be called from any thread."""
@@ -39,7 +46,7 @@ class Progress:
             if now < self._due:
                 return
             self._due = now + INTERVAL
-            rate = self._done / (now - self._begun)
+            rate = (self._done - self._skipped) / (now - self._begun)
             if self._bar is None:
                 self._start(rate)
             else:

@@ -3,6 +3,7 @@
 import math
 import numbers
 
+MOST_DIRECTIONS = 10_000
 MOST = 2**62  # of bytes or threads: as good as no limit
 
 
@@ -36,6 +37,17 @@ def require_count(value: object, name: str, wanted: str) -> int:
     if int(value) < 1:
         raise ValueError(f"{name} is {_shown(value)}; wanted {wanted}, 1 or more")
     return min(int(value), MOST)
+
+
+def require_directions(value: object) -> int:
+    """How many random directions to take."""
+    count = require_count(value, "directions", "a number of directions for each tensor")
+    if count > MOST_DIRECTIONS:
+        raise ValueError(
+            f"directions is {count}; wanted {MOST_DIRECTIONS} or fewer: more cost more than "
+            "looking at entries, with sample= or another method, and tell less"
+        )
+    return count
 
 
 def require_seed(value: object) -> int:

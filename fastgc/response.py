@@ -4,7 +4,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import pairwise
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgc.blocks import perform
 from fastgc.inside import UNIT_ROUNDOFF, Inside
 from fastgc.layout import FloatArray
 from fastgc.operations import operations, perturbations
@@ -171,8 +172,16 @@ def respond(
     workers = 1
     if work > WORTH_SHARING:
         workers = min(resources.threads, resources.memory // least, len(tasks))
+    looks = round(part * perturbations(method, inside.widths, inside.net.m))
+    if resources.division is not None:
+        perform(
+            partial(_of_tasks, step, width, by_unit, resources.division.threads(workers)),
+            point, (tasks,), found, resources, perturbations=looks, key=(step, by_unit, point.Z),
+            places=lambda first, end: _places(point, tasks[first:end], width // 2, by_unit),
+        )  # fmt: skip
+        return found
     pieces = min(len(tasks), max(8 * workers if workers > 1 else 1, int(work / MOST_AT_ONCE)))
-    each = round(part * perturbations(method, inside.widths, inside.net.m) / pieces)
+    each = round(looks / pieces)
 
     def run(numbers: Iterator[int]) -> None:
         for piece in numbers:
@@ -181,6 +190,43 @@ def respond(
             resources.advance(each)
 
     share(run, count=pieces, workers=workers)
+    return found
+
+
+def _of_tasks(
+    step: float,
+    width: int,
+    by_unit: bool,
+    threads: int,
+    point: Point,
+    tasks: NDArray[np.int64],
+    _advance: object,
+) -> FloatArray:
+    """What the kernel finds in a block of tasks, (3, n), where `_places` says."""
+    module = kernels(announce=False)
+    found = np.zeros((3, point.Z.size if by_unit else point.theta.size))
+
+    def run(numbers: Iterator[int]) -> None:
+        for number in numbers:
+            module.respond(point, step, width, by_unit, tasks[number::threads], found)
+
+    share(run, count=threads, workers=threads)
+    return found[:, _places(point, tasks, width // 2, by_unit)]
+
+
+def _places(point: Point, tasks: NDArray[np.int64], half: int, by_unit: bool) -> NDArray[np.int64]:
+    """Where in `found` the kernel writes for these tasks, (n,)."""
+    l, item, first = tasks.T
+    n, k = point.widths[l], point.widths[l - 1]
+    length = n if by_unit else k + 1
+    at = first[:, np.newaxis] + np.arange(min(half, length.max()))
+    if by_unit:
+        places = (len(point.labels) * point.units_at[l] + item * n)[:, np.newaxis] + at
+    else:
+        places = (point.weights_at[l] + item * k)[:, np.newaxis] + at
+        bias = at == k[:, np.newaxis]
+        places[bias] = (point.biases_at[l] + item)[bias.any(axis=1)]
+    found: NDArray[np.int64] = places[at < length[:, np.newaxis]]
     return found
 
 

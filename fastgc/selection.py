@@ -45,21 +45,27 @@ def select_method(
     return method_for(pose(cost, parameters, vectorized=vectorized))
 
 
-def method_for(problem: Problem, memory: int | None = None) -> str:
-    """`select_method` for a problem already posed; ``loop`` where `memory` is too little for it."""
+def method_for(problem: Problem, memory: int | None = None, *, spread: bool = False) -> str:
+    """`select_method` for a problem already posed.
+
+    ``loop`` where `memory` is too little for that, or where it is to be `spread` over the workers
+    of an executor and cannot.
+    """
     inside = problem.inside
     if inside is not None:
         work = operations("incremental", inside.widths, inside.net.m)
         chosen = "incremental" if work <= AFFORDABLE else "node"
     else:
         chosen = "loop" if problem.evaluate_stack is None else "stacked"
+    if spread and not METHODS[chosen].spreads:
+        return "loop"
     if memory is not None and METHODS[chosen].least_memory(problem) > memory:
         return "loop"
     return chosen
 
 
-def engine_for(problem: Problem, memory: int) -> str:
+def engine_for(problem: Problem, memory: int, *, spread: bool = False) -> str:
     """The method that takes the differences along directions: ``stacked`` where it can."""
     rows = 2 * (16 * problem.layout.size + problem.row_bytes)
-    stacked = problem.inside is None and problem.evaluate_stack is not None
+    stacked = problem.inside is None and problem.evaluate_stack is not None and not spread
     return "stacked" if stacked and 2 * rows <= memory else "loop"

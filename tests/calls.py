@@ -35,10 +35,12 @@ _VALUES = np.random.default_rng(0).standard_normal(96)
 _OF = {
     fastgc.check: (
         "method", "epsilon", "tolerance", "vectorized", "memory", "threads", "progress", "only", "sample",
-        "directions", "seed", "per_tensor",
+        "directions", "seed", "per_tensor", "executor", "checkpoint",
     ),
-    fastgc.assert_gradients: ("method", "epsilon", "tolerance", "vectorized", "memory", "threads", "only", "sample"),
-    fastgc.numerical_gradient: ("method", "epsilon", "vectorized", "memory", "threads", "progress"),
+    fastgc.assert_gradients: (
+        "method", "epsilon", "tolerance", "vectorized", "memory", "threads", "only", "sample", "executor", "checkpoint",
+    ),
+    fastgc.numerical_gradient: ("method", "epsilon", "vectorized", "memory", "threads", "progress", "executor", "checkpoint"),
     fastgc.plan: ("vectorized", "memory", "threads"),
     fastgc.select_method: ("vectorized",),
     value_of: (),

@@ -6,9 +6,11 @@ import random
 import types
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -182,9 +184,14 @@ METHODS: tuple[Any, ...] = (
     "auto", "loop", "stacked", "incremental", "node", "random", "LOOP", "", None, 1, b"loop", ["loop"], {"loop"}, np.str_("node"),
     "lo\nop", len, np.array("loop"), True, Attached(), "x" * 1000,
 )  # fmt: skip
+EXECUTORS: tuple[Any, ...] = (None, 0, 4, True, "threads", "", b"", [], {}, np.array(2), ThreadPoolExecutor, Attached())  # fmt: skip
+PATHS: tuple[Any, ...] = (
+    None, 0, 1.5, True, "", "a\0b", "no/such/folder/run.npz", "x" * 10_000, b"run.npz", ".", Path(), [], {}, np.array("run.npz"),
+    Attached(),
+)  # fmt: skip
 OPTIONS: dict[str, tuple[Any, ...]] = {
     "method": METHODS, "epsilon": NUMBERS, "tolerance": NUMBERS, "memory": COUNTS, "threads": COUNTS,
-    "vectorized": FLAGS, "progress": FLAGS, "eps": (1e-7,), "cost": (1.0,),
+    "vectorized": FLAGS, "progress": FLAGS, "executor": EXECUTORS, "checkpoint": PATHS, "eps": (1e-7,), "cost": (1.0,),
     "only": (None, "W1", ["W1"], ["*"], ["b", "c"], ("W?",), "", [], ["x"], [3], 3, {"W1"}, b"W1", np.array(["W1"]), Attached(), ["["]),
     "sample": (None, 1, 2, 10**30, *COUNTS), "directions": (1, 3, *COUNTS), "seed": (0, 7, 10**30, -1, *COUNTS), "per_tensor": FLAGS,
 }  # fmt: skip

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,10 +10,17 @@ from numpy.typing import NDArray
 from fastgc.layout import FloatArray
 from fastgc.problem import Problem
 
+if TYPE_CHECKING:
+    from fastgc.blocks import Division
+
 Entries: TypeAlias = NDArray[np.intp]
 
 #: ε, one for all or one for each of the P parameters; methods that are exact take one for all.
 Step: TypeAlias = float | FloatArray
+
+
+def _nothing(_: int) -> None:
+    """Does nothing."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -39,11 +46,15 @@ class Resources:
         memory: bytes that it may allocate at once, beyond what parameters and data hold.
         threads: how many threads it may run.
         advance: called with the number of evaluations done since the last call, from any thread.
+        skip: called with the number of evaluations that an earlier process has done already.
+        division: of the work into blocks, for an executor or a checkpoint; None for neither.
     """
 
     memory: int
     threads: int
     advance: Callable[[int], None]
+    skip: Callable[[int], None] = _nothing
+    division: "Division | None" = None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -65,10 +76,6 @@ class Approximation:
     evaluations: int
 
 
-def _nothing(announce: bool) -> None:
-    """Makes nothing ready."""
-
-
 @dataclass(frozen=True, eq=False, repr=False)
 class Method:
     """A way to get gradapprox.
@@ -82,6 +89,7 @@ class Method:
         epsilon: the step it takes where the caller names none.
         exact: whether its differences are free of cancellation, so that the noise of J does not
             matter, and its slopes are taken sample by sample.
+        spreads: whether the workers of an executor can share its work.
         load: makes ready what it needs; its argument, whether to say so if that takes seconds.
     """
 
@@ -91,4 +99,5 @@ class Method:
     least_memory: Callable[[Problem], int]
     epsilon: float
     exact: bool = False
+    spreads: bool = True
     load: Callable[[bool], object] = _nothing

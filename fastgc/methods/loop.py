@@ -4,8 +4,12 @@ It is the course's loop. It shares nothing with the other methods but the cost i
 mistake in one of them cannot hide here.
 """
 
+from functools import partial
+
 import numpy as np
 
+from fastgc.blocks import Advance, perform
+from fastgc.layout import FloatArray
 from fastgc.methods.interface import Approximation, Base, Entries, Method, Resources, Step
 from fastgc.noise import uncertainty_of_differences
 from fastgc.problem import Problem
@@ -15,12 +19,30 @@ def approximate(
     problem: Problem, entries: Entries | None, base: Base, epsilon: Step, resources: Resources
 ) -> Approximation:
     """gradapprox_k = (J(θ + ε e_k) − J(θ − ε e_k)) / 2ε, with the step as it was realised."""
+    entries = np.arange(problem.theta.size) if entries is None else entries
+    each = np.broadcast_to(epsilon, problem.theta.shape)[entries]
+    found = np.empty((4, entries.size))
+    perform(
+        partial(differences, base.cost), problem, (entries, each), found, resources,
+        perturbations=2 * entries.size, key=(problem.theta,),
+    )  # fmt: skip
+    gradapprox, below, above, steps = found
+    return Approximation(
+        gradapprox=gradapprox,
+        uncertainty=uncertainty_of_differences(base.cost, base.noise, steps),
+        slopes=lambda: (np.minimum(below, above), np.maximum(below, above)),
+        evaluations=2 * entries.size,
+    )
+
+
+def differences(
+    J: float, problem: Problem, entries: Entries, each: FloatArray, advance: Advance
+) -> FloatArray:
+    """The loop itself: of each entry gradapprox, both one-sided slopes and the step, (4, n)."""
     theta = problem.theta.copy()
-    entries = np.arange(theta.size) if entries is None else entries
-    gradapprox, below, above, steps = np.zeros((4, entries.size))
-    each = np.broadcast_to(epsilon, theta.shape)
+    gradapprox, below, above, steps = found = np.zeros((4, entries.size))
     for i, k in enumerate(entries):
-        value, step = theta[k], each[k]
+        value, step = theta[k], each[i]
         theta[k] = plus = value + step
         J_plus = problem.evaluate(theta)
         theta[k] = minus = value - step
@@ -31,15 +53,10 @@ def approximate(
         if minus < value < plus:
             steps[i] = plus - minus
             gradapprox[i] = (J_plus - J_minus) / (plus - minus)
-            below[i] = (base.cost - J_minus) / (value - minus)
-            above[i] = (J_plus - base.cost) / (plus - value)
-        resources.advance(2)
-    return Approximation(
-        gradapprox=gradapprox,
-        uncertainty=uncertainty_of_differences(base.cost, base.noise, steps),
-        slopes=lambda: (np.minimum(below, above), np.maximum(below, above)),
-        evaluations=2 * entries.size,
-    )
+            below[i] = (J - J_minus) / (value - minus)
+            above[i] = (J_plus - J) / (plus - value)
+        advance(2)
+    return found
 
 
 LOOP = Method(

@@ -8,6 +8,8 @@ then serve it as they are.
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -43,6 +45,11 @@ class Directions:
     epsilon: Step | None
     keep: int
     _held: dict[int, FloatArray] = field(default_factory=dict)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Without the vectors that it holds, which a worker draws itself."""
+        parts = self.theta, self.tensors, self.count, self.seed, self.epsilon, self.keep
+        return Directions, parts
 
     @property
     def size(self) -> int:
@@ -123,4 +130,5 @@ def along(problem: Problem, directions: Directions, names: tuple[str, ...]) -> P
         row_bytes=problem.row_bytes + 2 * 8 * directions.theta.size,
         reseeded=problem.reseeded,
         compiled=problem.compiled,
+        recipe=partial(along, problem, directions, names),
     )

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from fastgc.blocks import Advance, perform
 from fastgc.layout import FloatArray
 from fastgc.methods.interface import Approximation, Base, Entries, Method, Resources, Step
 from fastgc.noise import uncertainty_of_differences
@@ -56,24 +57,37 @@ def perturbed_costs(
     assert evaluate_stack is not None
     pairs, workers = block_size(problem, entries.size, resources)
     costs = np.empty((entries.size, 2))
+    numbers = np.arange(-(-entries.size // pairs))
     steps = np.broadcast_to(epsilon, theta.shape)
 
-    def work(blocks: Iterator[int]) -> None:
+    def work(first: int, blocks: Iterator[int], advance: Advance) -> None:
         rows = np.empty((2 * pairs, theta.size))
         rows[:] = theta
         flat = rows.reshape(-1)
         for block in blocks:
-            some = entries[block * pairs : (block + 1) * pairs]
+            start = (first + block) * pairs
+            some = entries[start : start + pairs]
             values = theta[some]
             plus = np.arange(some.size) * (2 * theta.size) + some  # rows 0, 2, 4, …
             minus = plus + theta.size
             flat[plus], flat[minus] = values + steps[some], values - steps[some]
             found = evaluate_stack(rows[: 2 * some.size])
-            costs[block * pairs : block * pairs + some.size] = found.reshape(-1, 2)
+            costs[start : start + some.size] = found.reshape(-1, 2)
             flat[plus] = flat[minus] = values
-            resources.advance(2 * some.size)
+            advance(2 * some.size)
 
-    share(work, count=-(-entries.size // pairs), workers=workers)
+    def places(first: int, end: int) -> slice:
+        return slice(first * pairs, end * pairs)
+
+    def fill(_: Problem, blocks: Entries, advance: Advance) -> FloatArray:
+        first = int(blocks[0])
+        share(lambda drawn: work(first, drawn, advance), count=blocks.size, workers=workers)
+        return costs.T[:, places(first, first + blocks.size)]
+
+    perform(
+        fill, problem, (numbers,), costs.T, resources,
+        perturbations=2 * entries.size, key=(theta, entries, epsilon, pairs), places=places,
+    )  # fmt: skip
     return costs[:, 0], costs[:, 1]
 
 
@@ -124,4 +138,5 @@ STACKED = Method(
     evaluations=lambda problem: 2 * problem.layout.size,
     least_memory=least_memory,
     epsilon=1e-7,
+    spreads=False,
 )

@@ -1,0 +1,281 @@
+"""Work on items 0 … n − 1, all at once, or in blocks that an executor or a checkpoint wants."""
+
+import contextlib
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgc.layout import FloatArray
+
+if TYPE_CHECKING:
+    from fastgc.checkpoint import Checkpoint
+    from fastgc.crew import Crew
+    from fastgc.methods.interface import Base, Resources
+    from fastgc.problem import Problem
+    from fastgc.workers import Work
+
+SECONDS = 0.2  # of a block: a hundred times what a task costs, and soon over
+GROWTH = 8  # times as many items as the last block, at most
+AHEAD = 4  # blocks for each worker that are submitted and not yet done
+TICK = 0.5  # seconds between looks for Ctrl-C where waiting cannot be interrupted
+
+Advance: TypeAlias = Callable[[int], object]  # takes the number of evaluations done
+Block: TypeAlias = tuple[int, int]  # first item, and the one after the last
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Division:
+    """Why and for whom work is done in blocks.
+
+    Attributes:
+        crew: the workers of an executor; None for this process.
+        checkpoint: where finished blocks are kept; None for nowhere.
+    """
+
+    crew: "Crew | None"
+    checkpoint: "Checkpoint | None"
+
+    def identify(self, method: str, problem: "Problem", base: "Base", *others: object) -> None:
+        """Refuses a checkpoint of anything else than `method` with `others` on this problem."""
+        if self.checkpoint is not None:
+            from fastgc.checkpoint import identity_of
+
+            self.checkpoint.identify(identity_of(method, problem, base, *others))
+
+    def threads(self, count: int) -> int:
+        """How many of `count` threads a block may run: a worker is one of many."""
+        return count if self.crew is None else 1
+
+    def close(self) -> None:
+        """Saves what is done, and removes what was made for the workers."""
+        try:
+            if self.checkpoint is not None:
+                self.checkpoint.save()
+        finally:
+            if self.crew is not None:
+                self.crew.close()
+
+
+def division(executor: Any, checkpoint: object, problem: "Problem | None") -> Division | None:
+    """How a check's work is divided; None where it need not be.
+
+    Args:
+        executor: already looked at; or None.
+        checkpoint: whatever the caller passed, or None.
+        problem: what workers will be sent; None where that is something that fastgc makes.
+
+    Raises:
+        TypeError, ValueError: for a problem that cannot be sent, and an unusable checkpoint.
+    """
+    if executor is None and checkpoint is None:
+        return None
+    crew = None
+    if executor is not None:
+        from fastgc.crew import Crew
+
+        crew = Crew(executor)
+        if problem is not None:
+            crew.prepare(problem)
+    kept = None
+    if checkpoint is not None:
+        from fastgc.checkpoint import Checkpoint
+
+        kept = Checkpoint(checkpoint)
+    return Division(crew, kept)
+
+
+def perform(
+    work: "Work",
+    subject: Any,
+    items: tuple[NDArray[Any], ...],
+    out: FloatArray,
+    resources: "Resources",
+    *,
+    perturbations: int,
+    key: tuple[object, ...] = (),
+    places: Callable[[int, int], Any] = slice,
+) -> None:
+    """Fills `out` with what `work` finds of each item; to the last bit the same in any blocks.
+
+    Args:
+        work: (subject, *items, advance) -> values (r, …). A function of a module, or a partial of
+            one, that workers can import; `advance` is called with evaluations done.
+        subject: what all blocks have in common; sent to each worker once.
+        items: arrays with n items along their first axes; `work` gets the same part of each.
+        out: (r, …).
+        resources: what may be used.
+        perturbations: how many evaluations it all takes.
+        key: what tells this work from other work on the same problem, besides the items.
+        places: (first, end) -> the columns of `out` that these items fill.
+    """
+    count = len(items[0])
+    if resources.division is None:
+        out[:, places(0, count)] = work(subject, *items, resources.advance)
+        return
+    crew, checkpoint = resources.division.crew, resources.division.checkpoint
+    done, held = np.zeros(count, dtype=np.bool_), out
+    if checkpoint is not None:
+        done, held = checkpoint.resume((*key, *items), count, out.shape)
+    told = int(done.sum())
+    resources.skip(told * perturbations // max(count, 1))
+    todo = _Todo(done, most=count if crew is None else max(1, count // (AHEAD * crew.workers)))
+
+    def finish(block: Block, values: FloatArray) -> None:
+        nonlocal told
+        first, end = block
+        held[:, places(first, end)] = values
+        done[first:end] = True
+        before, told = told, told + end - first
+        resources.advance(told * perturbations // count - before * perturbations // count)
+        if checkpoint is not None:
+            checkpoint.save_if_due()
+
+    if crew is not None and not crew.lost:
+        lost = _on_workers(crew, work, subject, items, todo, finish)
+        if lost is not None:
+            there = told * perturbations // count
+            warnings.warn(
+                f"the executor has lost a worker ({lost}): {there:,} of {perturbations:,} "
+                "evaluations are done, and the others run in this process",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+    for block in todo:
+        began = time.perf_counter()
+        values = work(subject, *(item[slice(*block)] for item in items), lambda _: None)
+        todo.took(block, time.perf_counter() - began)
+        finish(block, values)
+    if held is not out:
+        out[:] = held
+
+
+class _Todo:
+    """Deals out the items that are not done, in blocks of about `SECONDS`.
+
+    Attributes:
+        timed: whether it knows how long an item takes.
+    """
+
+    def __init__(self, done: NDArray[np.bool_], most: int) -> None:
+        edges = np.flatnonzero(np.diff(done, prepend=True, append=True)).tolist()
+        self._ranges = deque(zip(edges[::2], edges[1::2], strict=True))
+        self._most = most
+        self._size = 1
+        self.timed = False
+
+    def __iter__(self) -> "_Todo":
+        return self
+
+    def __next__(self) -> Block:
+        if not self._ranges:
+            raise StopIteration
+        first, stop = self._ranges.popleft()
+        end = min(stop, first + self._size)
+        if end < stop:
+            self._ranges.appendleft((end, stop))
+        return first, end
+
+    def give_back(self, block: Block) -> None:
+        """Somebody else will have to do it."""
+        self._ranges.appendleft(block)
+
+    def took(self, block: Block, seconds: float) -> None:
+        """Later blocks are as large as this one shows to be right."""
+        self.timed = True
+        count = block[1] - block[0]
+        right = int(count * SECONDS / max(seconds, 1e-9))
+        self._size = max(1, min(right, self._most, max(self._size, GROWTH * count)))
+
+
+def _on_workers(
+    crew: "Crew",
+    work: "Work",
+    subject: Any,
+    items: tuple[NDArray[Any], ...],
+    todo: _Todo,
+    finish: Callable[[Block, FloatArray], None],
+) -> str | None:
+    """Does what is to do on the crew's workers; how a worker was lost, if one was.
+
+    Whatever is raised meanwhile leaves at once: blocks that have begun end unheard.
+    """
+    from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, wait
+
+    from fastgc.workers import Done, Raised, Unloadable
+
+    pending: dict[Any, Block] = {}
+    lost = None
+    carrier: Any = None  # the future that brings the subject to a worker on another machine
+
+    def submit(block: Block, *, whole: bool = False) -> None:
+        nonlocal lost, carrier
+        part = tuple(item[slice(*block)] for item in items)
+        try:
+            future = crew.submit(subject, work, part, whole=whole)
+            pending[future] = block
+            carrier = future if whole else carrier
+        except BrokenExecutor as error:
+            lost = _described(error)
+            todo.give_back(block)
+
+    try:
+        while True:
+            # the first blocks show how long an item takes
+            window = crew.workers * (AHEAD if todo.timed else 1)
+            while lost is None and len(pending) < window:
+                block = next(todo, None)
+                if block is None:
+                    break
+                submit(block)
+            if not pending:
+                crew.lost = lost is not None
+                return lost
+            for future in wait(pending, timeout=TICK, return_when=FIRST_COMPLETED).done:
+                block = pending.pop(future)
+                try:
+                    outcome = future.result()
+                except Exception as error:  # the work's own are values
+                    lost = _described(error)
+                    todo.give_back(block)
+                    continue
+                if isinstance(outcome, Done):
+                    todo.took(block, outcome.seconds)
+                    finish(block, outcome.found)
+                elif isinstance(outcome, Raised):
+                    raise _noted(outcome)
+                elif isinstance(outcome, Unloadable):
+                    raise _unloadable(outcome.why)
+                elif carrier in pending:  # perhaps to this one
+                    todo.give_back(block)
+                else:
+                    submit(block, whole=True)
+    finally:
+        for future in pending:
+            future.cancel()
+
+
+def _described(error: Exception) -> str:
+    """What an executor says of the loss of a worker, in a line."""
+    first = str(error).strip().partition("\n")[0].rstrip(".")
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__
+
+
+def _noted(raised: Any) -> Exception:
+    error: Exception = raised.error
+    with contextlib.suppress(Exception):  # not every exception takes notes
+        for note in raised.notes:
+            if note not in getattr(error, "__notes__", ()):
+                error.add_note(note)
+    return error
+
+
+def _unloadable(why: str) -> TypeError:
+    from fastgc.crew import ADVICE
+
+    return TypeError(f"the cost cannot be loaded by a worker of the executor: {why}. {ADVICE}")

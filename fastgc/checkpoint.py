@@ -1,0 +1,200 @@
+"""Finished blocks in a file, so that a check that was killed goes on where it was."""
+
+import contextlib
+import hashlib
+import json
+import os
+import time
+import warnings
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgc import __version__
+from fastgc.layout import FloatArray
+from fastgc.methods import Base
+from fastgc.problem import Problem
+
+INTERVAL = 2.0  # seconds between two savings, at least,
+SHARE = 20  # and so many times as long as the last one took
+FORMAT = "fastgc checkpoint 1"
+
+
+class Checkpoint:
+    """A file that holds what is done of one check.
+
+    A check passes over its entries once, and again over those that disagree, with other steps. Each
+    pass has a key, a mask of the items that are done, and what was found of them.
+
+    Args:
+        path: of the file; read if it is there, replaced as a whole at each saving.
+
+    Raises:
+        TypeError, ValueError: for what is no path, cannot be written, or holds something else.
+    """
+
+    def __init__(self, path: object) -> None:
+        self._path = _as_path(path)
+        self._stored: dict[str, NDArray[Any]] = {}  # what the file held
+        self._passes: dict[str, tuple[NDArray[np.bool_], FloatArray]] = {}
+        self._identity: dict[str, str] = {}
+        self._changed = False
+        self._due = time.monotonic() + INTERVAL
+        self._told = False
+        _require_writable(self._path)
+        if self._path.exists():
+            self._stored = _read(self._path)
+
+    def identify(self, identity: Mapping[str, tuple[object, ...]]) -> None:
+        """Says what is checked: name of a part -> its contents.
+
+        Raises:
+            ValueError: where the file is of something else.
+        """
+        self._identity = {name: digest(*contents) for name, contents in identity.items()}
+        if not self._stored:
+            return
+        earlier = json.loads(str(self._stored["identity"]))
+        names = dict.fromkeys((*self._identity, *earlier))
+        differ = [name for name in names if earlier.get(name) != self._identity.get(name)]
+        if differ:
+            raise ValueError(
+                f'checkpoint="{self._path}" was written by another check, which differs in '
+                f"{' and '.join(differ)}. Name another file, or remove this one"
+            )
+
+    def resume(
+        self, key: tuple[object, ...], count: int, shape: tuple[int, ...]
+    ) -> tuple[NDArray[np.bool_], FloatArray]:
+        """What is known of a pass over `count` items: both arrays are to be filled, and are saved.
+
+        Args:
+            key: what tells this pass from others.
+            count: n.
+            shape: (r, …), of what is found.
+
+        Returns:
+            Which items are done, (n,), and what was found; only the places of those mean something.
+        """
+        name = digest(*key, count, shape)
+        if name not in self._passes:
+            done = self._stored.pop(f"{name}.done", np.zeros(count, dtype=np.bool_))
+            self._passes[name] = done, self._stored.pop(f"{name}.out", np.zeros(shape))
+        return self._passes[name]
+
+    def save_if_due(self) -> None:
+        """Called when more is done."""
+        self._changed = True
+        if time.monotonic() >= self._due:
+            self.save()
+
+    def save(self) -> None:
+        """Writes the file anew, so that at any time there is a whole one."""
+        if not self._changed:
+            return
+        began = time.monotonic()
+        held = {name: array for name, array in self._stored.items() if "." in name}
+        held |= {"format": np.array(FORMAT), "identity": np.array(json.dumps(self._identity))}
+        for name, (done, out) in self._passes.items():
+            held |= {f"{name}.done": done, f"{name}.out": out}
+        new = _beside(self._path)
+        try:
+            with new.open("wb") as file:
+                np.savez(file, allow_pickle=False, **held)
+                file.flush()
+                os.fsync(file.fileno())
+            new.replace(self._path)
+            self._changed = False
+        except OSError as error:  # a full disk, say; hours of work are worth more than this file
+            with contextlib.suppress(OSError):
+                new.unlink()
+            if not self._told:
+                self._told = True
+                warnings.warn(
+                    f'checkpoint="{self._path}" could not be saved: {error}. The check goes on',
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+        now = time.monotonic()
+        self._due = now + max(INTERVAL, SHARE * (now - began))
+
+
+def identity_of(
+    method: str, problem: Problem, base: Base, *others: object
+) -> dict[str, tuple[object, ...]]:
+    """What one check has to have in common with another to go on with its results."""
+    layout, inside = problem.layout, problem.inside
+    identity: dict[str, tuple[object, ...]] = {
+        "the version of fastgc": (__version__,),
+        "the method": (method, *others),
+        "the parameters' names and shapes": (layout.kind, *layout.names, *layout.shapes),
+        "the parameters' values": (problem.theta,),
+        "the cost": (base.cost, base.noise),
+    }
+    if inside is not None:
+        net = inside.net
+        made = (repr(net.activation), net.loss, net.weight_decay)
+        identity["the Network"] = (net.X, net.labels, *made)
+    return identity
+
+
+def digest(*contents: object) -> str:
+    """A name for these contents: arrays by their bits, anything else as Python writes it."""
+    found = hashlib.blake2b(digest_size=16)
+    for content in contents:
+        if isinstance(content, np.ndarray):
+            found.update(f"{content.dtype.str} {content.shape} ".encode())
+            found.update(np.ascontiguousarray(content).data)
+        else:
+            found.update(f"{content!r} ".encode("utf-8", "backslashreplace"))
+    return found.hexdigest()
+
+
+def _as_path(path: object) -> Path:
+    wanted = 'a path such as checkpoint="run.npz"'
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"checkpoint is a {type(path).__name__}; wanted {wanted}")
+    name = os.fspath(path)
+    if not isinstance(name, str):
+        raise TypeError(f"checkpoint is a path in bytes; wanted one in text, {wanted}")
+    if not name:
+        raise ValueError(f"checkpoint is empty; wanted {wanted}")
+    return Path(name)
+
+
+def _beside(path: Path) -> Path:
+    """Where the next version of the file is written, in the same folder."""
+    return path.with_name(f"{path.name}.tmp")
+
+
+def _read(path: Path) -> dict[str, NDArray[Any]]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            stored = {name: file[name] for name in file.files}
+    except (OSError, EOFError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+        stored, why = {}, f": {error}"
+    else:
+        why = ""
+    if "format" not in stored or str(stored["format"]) != FORMAT:
+        raise ValueError(
+            f'checkpoint="{path}" is there already and holds no checkpoint that this fastgc can '
+            f"read{why}. Name another file, or remove this one"
+        )
+    return stored
+
+
+def _require_writable(path: Path) -> None:
+    try:
+        if path.is_dir():
+            raise IsADirectoryError("it is a folder")
+        _beside(path).open("wb").close()
+        _beside(path).unlink()
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f'checkpoint="{path}" cannot be written: {error}. Name a file in a folder that exists '
+            "and that you may write to"
+        ) from error

@@ -1,0 +1,146 @@
+"""Before a check begins: the problem, the method, and what it may use."""
+
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastgc.blocks import Division, division
+from fastgc.layout import Container
+from fastgc.methods import METHODS, Method, Resources
+from fastgc.problem import Problem, pose
+from fastgc.progress import Progress
+from fastgc.requirements import require_flag, require_number
+from fastgc.selection import RANDOM, engine_for, method_for
+from fastgc.threads import available_cores, one_blas_thread
+
+if TYPE_CHECKING:
+    import os
+    from concurrent.futures import Executor
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Prepared:
+    """A cost, and how it will be looked at.
+
+    Attributes:
+        problem: the cost at θ.
+        method: its name.
+        engine: what takes the differences: the method itself, or for ``random`` the one that does
+            so along directions.
+        epsilon: the step, or "auto".
+        division: of the work into blocks; None where that is not needed.
+        loading: seconds that making the method ready took, once in a process.
+    """
+
+    problem: Problem
+    method: str
+    engine: Method
+    epsilon: float | str
+    division: Division | None
+    loading: float
+
+
+def prepare(
+    cost: Callable[..., Any],
+    parameters: Container,
+    *,
+    method: str,
+    epsilon: float | str | None,
+    vectorized: bool,
+    reseed: Callable[[], object] | None,
+    memory: int,
+    announce: bool,
+    executor: "Executor | None",
+    checkpoint: "str | os.PathLike[str] | None",
+) -> Prepared:
+    """Looks at what a caller passed, and decides what is to be done; nothing is evaluated yet."""
+    known = ("auto", *METHODS, RANDOM)
+    if not isinstance(method, str):
+        raise TypeError(f"method is {method!r}; wanted one of the names: {', '.join(known)}")
+    if method not in known:
+        raise ValueError(f'method is "{method}"; known are: {", ".join(known)}')
+    require_flag(vectorized, "vectorized")
+    if reseed is not None and not callable(reseed):
+        raise TypeError(
+            f"reseed is {reseed!r}; wanted a function without arguments that seeds what the cost "
+            "draws from, as lambda: rng.seed(0)"
+        )
+    if executor is not None:
+        from fastgc.crew import require_executor  # loads concurrent.futures
+
+        require_executor(executor, reseeded=reseed is not None)
+    spread = executor is not None
+    problem = pose(cost, parameters, vectorized=vectorized, reseed=reseed)
+    if method == "auto":
+        method = method_for(problem, memory, spread=spread)
+    engine = METHODS[engine_for(problem, memory, spread=spread) if method == RANDOM else method]
+    if spread and not engine.spreads:
+        raise ValueError(
+            f'method "{method}" evaluates many sets of parameters in one call, which no executor '
+            "can share; executor= serves loop, random, incremental and node"
+        )
+    refusal = engine.refusal(problem)
+    if refusal is not None:
+        raise ValueError(f'method "{method}" cannot check this cost: {refusal}')
+    if isinstance(epsilon, str):
+        if epsilon != "auto":
+            raise ValueError(
+                f'epsilon is "{epsilon}"; wanted a positive step such as 1e-7, or "auto"'
+            )
+    elif epsilon is not None:
+        epsilon = require_number(epsilon, "epsilon")
+        if epsilon == 0:
+            raise ValueError("epsilon is 0; wanted a positive step such as 1e-7")
+    if epsilon is None or (isinstance(epsilon, str) and engine.exact):
+        epsilon = engine.epsilon
+    loading = time.perf_counter()
+    engine.load(announce)
+    loading = time.perf_counter() - loading
+    # kernels are sent arrays that fastgc makes; all else evaluates the problem
+    divided = division(executor, checkpoint, None if engine.exact else problem)
+    return Prepared(problem, method, engine, epsilon, divided, loading)
+
+
+class AtWork:
+    """What a method may use; shows a bar meanwhile, and holds BLAS to one thread for a Network.
+
+    A class, since a generator's context manager writes to the exceptions that pass through it.
+    """
+
+    def __init__(
+        self, prepared: Prepared, total: int, memory: int, threads: int | None, show: bool
+    ) -> None:
+        inside = prepared.problem.inside
+        self.bar = Progress(total, enabled=show)
+        self.blas: Any = contextlib.nullcontext()
+        if inside is not None and inside.uses_threads:
+            self.blas = one_blas_thread()
+        # an underflow is harmless, and what overflows is reported as not finite; a cost that fastgc
+        # cannot see into runs under the caller's settings
+        self.signals = np.errstate(all="ignore")
+        self.resources = Resources(
+            memory=memory,
+            threads=available_cores() if threads is None else threads,
+            advance=self.bar.advance,
+            skip=self.bar.skip,
+            division=prepared.division,
+        )
+
+    def __enter__(self) -> Resources:
+        self.blas.__enter__()
+        self.signals.__enter__()
+        self.bar.__enter__()
+        return self.resources
+
+    def __exit__(self, *error: Any) -> None:
+        try:
+            self.bar.__exit__(*error)
+            if self.resources.division is not None:
+                self.resources.division.close()
+        finally:
+            self.signals.__exit__(*error)
+            self.blas.__exit__(*error)

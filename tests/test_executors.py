@@ -1,0 +1,551 @@
+"""executor=: the work spread over threads, processes and Dask; the same bits, nothing lost or left."""
+
+import dataclasses
+import multiprocessing
+import os
+import pickle
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+import fastgc
+from fastgc import blocks, crew
+from fastgc.problem import pose
+from fastgc.workers import Filed, Packed
+from tests.cases import NetworkCase, backward
+from tests.hostile import Frozen
+
+ROOT = Path(__file__).parent.parent
+THETA = {"W": np.random.default_rng(0).standard_normal((7, 9)), "b": np.arange(3.0)}
+GRADIENTS = {"W": np.cos(THETA["W"]), "b": 2 * THETA["b"]}
+WRONG = {"W": 1.01 * GRADIENTS["W"], "b": GRADIENTS["b"]}
+P = 66
+
+# Python 3.12 warns of any fork beside threads
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:This process .* is multi-threaded:DeprecationWarning"
+)
+
+
+class Pair(NamedTuple):
+    W: Any
+    b: Any
+
+
+def smooth(p: Any) -> float:
+    return float(np.sum(np.sin(p["W"])) + p["b"] @ p["b"])
+
+
+def of_pair(p: Pair) -> float:
+    assert type(p) is Pair
+    return smooth(p._asdict())
+
+
+def stacked(p: Any) -> Any:
+    return np.sin(p["W"]).sum(axis=(1, 2)) + (p["b"] ** 2).sum(axis=1)
+
+
+def strict(p: Any) -> float:
+    """Shows under which floating-point settings it runs."""
+    assert np.geterr()["under"] == "raise"
+    return smooth(p)
+
+
+class Total:
+    def __call__(self, p: Any) -> float:
+        assert type(p) in (dict, list, tuple, np.ndarray)
+        values = [p] if isinstance(p, np.ndarray) else p.values() if isinstance(p, dict) else p
+        return float(sum(np.sum(value) for value in values))
+
+
+def underflows(p: Any) -> float:
+    return float((p * 1e-3).sum())
+
+
+class Refusal(Exception):  # noqa: N818
+    pass
+
+
+class Stubborn(Exception):  # noqa: N818
+    """One that cannot be unpickled."""
+
+    def __init__(self, what: str, why: str) -> None:
+        super().__init__(f"{what}, {why}")
+
+
+@dataclasses.dataclass
+class Raises:
+    """Raises at one perturbation."""
+
+    error: Callable[[], Exception]
+
+    def __call__(self, p: Any) -> float:
+        if p["W"][1, 2] > THETA["W"][1, 2] and p["W"][1, 3] == THETA["W"][1, 3]:
+            raise self.error()
+        return smooth(p)
+
+
+class Data:
+    """Data that say where they were unpickled."""
+
+    def __init__(self, log: Path) -> None:
+        self.log, self.values = log, np.random.default_rng(1).standard_normal((7, 9))
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ = state
+        with self.log.open("a") as file:
+            file.write(f"{os.getpid()}\n")
+
+
+class Weighted:
+    def __init__(self, data: Data) -> None:
+        self.data = data
+
+    def __call__(self, p: Any) -> float:
+        assert self.data.values.flags.writeable
+        return float(np.sum(self.data.values * np.sin(p["W"])) + p["b"] @ p["b"])
+
+
+class Deadly:
+    """Counts its calls in a file; the worker that makes number `last` dies, the first time."""
+
+    def __init__(self, folder: Path, last: int) -> None:
+        self.log, self.marker, self.last = folder / "calls", folder / "died", last
+        self.home = os.getpid()
+
+    def __call__(self, p: Any) -> float:
+        with self.log.open("a") as file:
+            file.write(f"{os.getpid()}\n")
+        dies = os.getpid() != self.home and not self.marker.exists()
+        if dies and len(self.log.read_text().split()) >= self.last:
+            self.marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return smooth(p)
+
+
+class Draws:
+    """A random cost, of one generator for all."""
+
+    def __init__(self) -> None:
+        self.rng = np.random.RandomState(0)
+
+    def __call__(self, p: Any) -> float:
+        return smooth(p) + self.rng.standard_normal()
+
+    def reseed(self) -> None:
+        self.rng.seed(3)
+
+
+def plain(report: fastgc.Report) -> dict[str, Any]:
+    return {**report.to_dict(), "seconds": 0}
+
+
+@pytest.fixture(scope="module")
+def made() -> Iterator[dict[str, Executor]]:
+    """Executors by name, each made when it is first asked for."""
+    found: dict[str, Executor] = {}
+    yield found
+    for executor in found.values():
+        executor.shutdown()
+
+
+def _dask() -> Iterator[Executor]:
+    distributed = pytest.importorskip("distributed")
+    config = pytest.importorskip("dask.config")
+    with (
+        # how long it waits for a worker that was killed: half a minute otherwise
+        config.set({"distributed.comm.timeouts.connect": "3s"}),
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, dashboard_address=None
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        yield client.get_executor()
+
+
+dask = pytest.fixture(_dask, scope="module")
+
+
+@pytest.fixture(params=["threads", "fork", "spawn", "dask"])
+def executor(request: pytest.FixtureRequest, made: dict[str, Executor]) -> Executor:
+    name = request.param
+    if name == "dask":
+        found: Executor = request.getfixturevalue("dask")
+        return found
+    if name == "fork" and "fork" not in multiprocessing.get_all_start_methods():
+        pytest.skip("needs fork")
+    if name not in made:
+        made[name] = (
+            ThreadPoolExecutor(3)
+            if name == "threads"
+            else ProcessPoolExecutor(2, mp_context=multiprocessing.get_context(name))
+        )
+    return made[name]
+
+
+@pytest.fixture
+def processes() -> Iterator[ProcessPoolExecutor]:
+    with ProcessPoolExecutor(2) as pool:
+        yield pool
+
+
+def test_a_function_gets_the_same_bits(executor: Executor) -> None:
+    for gradients in (GRADIENTS, WRONG):
+        alone = fastgc.check(smooth, THETA, gradients)
+        spread = fastgc.check(smooth, THETA, gradients, executor=executor)
+        assert plain(spread) == plain(alone)
+        assert spread.ok == (gradients is GRADIENTS)
+    pair, wanted = Pair(**THETA), Pair(**GRADIENTS)
+    spread = fastgc.check(of_pair, pair, wanted, epsilon="auto", executor=executor)
+    assert plain(spread) == plain(fastgc.check(of_pair, pair, wanted, epsilon="auto"))
+    found = fastgc.numerical_gradient(smooth, THETA, executor=executor)
+    for name, value in fastgc.numerical_gradient(smooth, THETA).items():
+        assert np.array_equal(found[name], value)
+
+
+@pytest.mark.parametrize("method", ["loop", "incremental", "node"])
+def test_a_network_gets_the_same_bits(executor: Executor, method: str) -> None:
+    widths = (6, 12, 10, 1) if method == "loop" else (6, 300, 10, 1)
+    drawn, parameters = NetworkCase("spread", widths, 16).build()
+    X = drawn.X.copy()
+    X[:, 0] = parameters["b1"][:] = 0.0  # a sample at every corner of the first layer
+    net = fastgc.Network(X, drawn.Y)
+    right = backward(net, parameters)
+    wrong = {name: value * (1.1 if name == "W2" else 1.0) for name, value in right.items()}
+    for gradients in (right, wrong):
+        alone = fastgc.check(net, parameters, gradients, method=method)
+        spread = fastgc.check(net, parameters, gradients, method=method, executor=executor)
+        assert plain(spread) == plain(alone)
+
+
+def test_the_callers_settings_hold_on_workers(executor: Executor) -> None:
+    with np.errstate(under="raise"):
+        assert fastgc.check(strict, THETA, GRADIENTS, executor=executor).ok
+
+
+def test_an_exception_names_the_perturbation(executor: Executor) -> None:
+    with pytest.raises(Refusal, match="no") as caught:
+        fastgc.check(Raises(partial(Refusal, "no")), THETA, GRADIENTS, executor=executor)
+    notes = caught.value.__notes__
+    assert notes[0] == "fastgc: the cost raised this at W[1, 2] +1e-07"
+    threads = isinstance(executor, ThreadPoolExecutor)
+    assert len(notes) == 1 if threads else "in __call__\n    raise self.error()" in notes[1]
+    wanted: type[Exception] = Stubborn if threads else RuntimeError
+    with pytest.raises(wanted, match="no, never") as sent:
+        fastgc.check(Raises(partial(Stubborn, "no", "never")), THETA, GRADIENTS, executor=executor)
+    assert sent.value.__notes__[0] == "fastgc: the cost raised this at W[1, 2] +1e-07"
+    assert threads or str(sent.value) == "Stubborn: no, never"
+    with pytest.raises(Frozen if threads else RuntimeError, match="frozen"):
+        fastgc.check(Raises(partial(Frozen, "frozen")), THETA, GRADIENTS, executor=executor)
+    # the executor is as good as before
+    assert fastgc.check(smooth, THETA, GRADIENTS, executor=executor).ok
+
+
+def test_data_go_to_a_worker_once(executor: Executor, tmp_path: Path) -> None:
+    cost = Weighted(Data(tmp_path / "log"))
+    wrong = {"W": cost.data.values, "b": GRADIENTS["b"]}
+    assert not fastgc.check(cost, THETA, wrong, executor=executor)
+    threads = isinstance(executor, ThreadPoolExecutor)
+    pids = [] if threads else (tmp_path / "log").read_text().split()
+    assert len(pids) == len(set(pids)) <= 2
+    assert threads or pids
+
+
+def test_stacks_are_left_to_the_loop() -> None:
+    with ThreadPoolExecutor(2) as pool:
+        report = fastgc.check(stacked, THETA, GRADIENTS, vectorized=True, executor=pool)
+        assert (report.ok, report.method) == (True, "loop")
+        with pytest.raises(
+            ValueError, match=r'method "stacked" evaluates .* serves loop, random, incremental'
+        ):
+            fastgc.check(
+                stacked, THETA, GRADIENTS, vectorized=True, method="stacked", executor=pool
+            )
+
+
+def test_a_random_cost_is_reseeded_on_its_worker(processes: Executor) -> None:
+    cost = Draws()
+    alone = fastgc.check(cost, THETA, GRADIENTS, reseed=cost.reseed)
+    spread = fastgc.check(cost, THETA, GRADIENTS, reseed=cost.reseed, executor=processes)
+    assert plain(alone) == plain(spread)
+    with (
+        ThreadPoolExecutor(2) as pool,
+        pytest.raises(ValueError, match=r"reseed= seeds .* Pass a ProcessPoolExecutor"),
+    ):
+        fastgc.check(cost, THETA, GRADIENTS, reseed=cost.reseed, executor=pool)
+
+
+@pytest.mark.parametrize("wrong", [4, "threads", ThreadPoolExecutor, multiprocessing])
+def test_what_is_no_executor_is_refused(wrong: Any) -> None:
+    for call in (
+        partial(fastgc.check, smooth, THETA, GRADIENTS),
+        partial(fastgc.numerical_gradient, smooth, THETA),
+    ):
+        with pytest.raises(
+            TypeError,
+            match=rf"executor is a {type(wrong).__name__}; wanted a concurrent.futures.Executor: ",
+        ):
+            call(executor=wrong)
+
+
+def test_a_cost_that_cannot_be_sent(processes: Executor, dask: Executor) -> None:
+    scale = 2.0
+    calls = []
+
+    def local(p: Any) -> float:
+        calls.append(1)
+        return smooth(p)
+
+    for cost in (local, lambda p: smooth(p), Weighted(threading.Lock())):  # type: ignore[arg-type]
+        with pytest.raises(
+            TypeError, match=r"the cost cannot be sent to another process: .* at the top level of"
+        ):
+            fastgc.check(cost, THETA, GRADIENTS, executor=processes)
+    assert not calls
+    report = fastgc.check(lambda p: scale * smooth(p) / 2, THETA, GRADIENTS, executor=dask)
+    assert report.ok
+
+
+def test_a_cost_that_workers_cannot_import() -> None:
+    script = """
+import multiprocessing, numpy as np, fastgc
+from concurrent.futures import ProcessPoolExecutor
+with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+    exec("def cost(w): return float(w @ w)")
+    fastgc.check(cost, np.ones(3), 2 * np.ones(3), executor=pool)
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert re.search(
+        r"TypeError: the cost cannot be loaded by a worker of the executor: AttributeError: "
+        r".*attribute 'cost'.*\. Define it",
+        run.stderr,
+    ), run.stderr
+
+
+def test_a_killed_worker_loses_nothing_that_is_done(tmp_path: Path, processes: Executor) -> None:
+    cost = Deadly(tmp_path, last=90)
+    with pytest.warns(RuntimeWarning, match="the executor has lost a worker") as caught:
+        report = fastgc.check(cost, THETA, GRADIENTS, executor=processes)
+    assert len(caught) == 1
+    told = re.search(
+        r"\(BrokenProcessPool: .*\): (\d+) of 132 evaluations are done, and the others run in this "
+        "process",
+        str(caught[0].message),
+    )
+    assert told
+    here = (tmp_path / "calls").read_text().split().count(str(os.getpid()))
+    assert int(told[1]) > 0
+    assert here == report.evaluations - int(told[1])
+    assert plain(report) == plain(fastgc.check(smooth, THETA, GRADIENTS))
+
+
+def test_a_broken_executor_is_done_without() -> None:
+    with ProcessPoolExecutor(1) as pool:
+        with pytest.raises(Exception, match="terminated abruptly"):
+            pool.submit(os._exit, 1).result()
+        with pytest.warns(RuntimeWarning, match="0 of 132 evaluations are done") as caught:
+            report = fastgc.check(smooth, THETA, WRONG, executor=pool)
+    assert len(caught) == 1  # later looks know
+    assert plain(report) == plain(fastgc.check(smooth, THETA, WRONG))
+
+
+def test_dask_survives_a_killed_worker(tmp_path: Path, dask: Executor) -> None:
+    cost = Deadly(tmp_path, last=90)
+    report = fastgc.check(cost, THETA, GRADIENTS, executor=dask)
+    assert (tmp_path / "died").exists()
+    assert plain(report) == plain(fastgc.check(smooth, THETA, GRADIENTS))
+
+
+class Elsewhere(Executor):
+    """A machine of its own: no file of ours is there, and what it gets has been pickled."""
+
+    def __init__(self) -> None:
+        self.parcels: list[Any] = []
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        parcel, *others = pickle.loads(pickle.dumps(args))
+        self.parcels.append(parcel)
+        if isinstance(parcel, Filed):
+            parcel = dataclasses.replace(parcel, path="nowhere")
+        future: Future[Any] = Future()
+        future.set_result(fn(parcel, *others, **kwargs))
+        return future
+
+
+def test_a_worker_on_another_machine_gets_the_bytes_once(tmp_path: Path) -> None:
+    executor = Elsewhere()
+    cost = Weighted(Data(tmp_path / "log"))
+    alone = fastgc.check(cost, THETA, WRONG)
+    assert plain(fastgc.check(cost, THETA, WRONG, executor=executor)) == plain(alone)
+    assert sum(isinstance(parcel, Packed) for parcel in executor.parcels) == 1
+    assert len((tmp_path / "log").read_text().split()) == 1
+
+
+class Losing(ThreadPoolExecutor):
+    """Loses a task in three, in a way of its own."""
+
+    submitted = 0
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        self.submitted += 1
+        if self.submitted % 3:
+            return super().submit(fn, *args, **kwargs)
+        future: Future[Any] = Future()
+        future.set_exception(OSError("the line is dead.\nTraceback …"))
+        return future
+
+
+def test_what_other_workers_finish_is_kept() -> None:
+    with Losing(2) as executor:
+        with pytest.warns(
+            RuntimeWarning, match=r"\(OSError: the line is dead\): \d+ of 132 ev"
+        ) as all_:
+            report = fastgc.check(smooth, THETA, WRONG, executor=executor)
+        assert len(all_) == 1
+    assert plain(report) == plain(fastgc.check(smooth, THETA, WRONG))
+
+
+@pytest.mark.parametrize(
+    "parameters", [THETA, [*THETA.values()], (1.0, THETA["W"]), THETA["W"], 3.0]
+)
+def test_a_problem_is_posed_again_from_its_pickle(parameters: Any) -> None:
+    problem = pose(Total(), parameters)
+    again = pickle.loads(pickle.dumps(problem))
+    assert again.evaluate(again.theta) == problem.evaluate(problem.theta)
+    assert again.layout.names == problem.layout.names
+    with pytest.raises(TypeError, match="this problem has no recipe"):
+        pickle.dumps(dataclasses.replace(problem, recipe=None))
+
+
+def test_the_callers_handler_of_floating_point_errors_is_called() -> None:
+    seen: list[str] = []
+    theta = np.array([1e-320])
+    with ThreadPoolExecutor(1) as pool, np.errstate(under="call", call=lambda *_: seen.append("")):
+        fastgc.numerical_gradient(underflows, theta, epsilon=1e-321, executor=pool)
+    assert seen
+
+
+def test_no_file_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: Executor
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    seen = []
+    filed = crew.Crew._filed
+
+    def watched(self: Any, packed: Packed) -> Filed:
+        found = filed(self, packed)
+        seen.append(Path(found.path).stat().st_mode & 0o777)
+        return found
+
+    monkeypatch.setattr(crew.Crew, "_filed", watched)
+    assert fastgc.check(smooth, THETA, GRADIENTS, executor=processes).ok
+    with pytest.raises(Refusal):
+        fastgc.check(Raises(partial(Refusal, "no")), THETA, GRADIENTS, executor=processes)
+    assert len(seen) == 2
+    assert not list(tmp_path.iterdir())
+
+
+def test_blocks_are_as_long_as_they_should_be() -> None:
+    done = np.zeros(1000, dtype=np.bool_)
+    done[100:900] = True
+    todo = blocks._Todo(done, most=50)
+    sizes = []
+    for block in todo:
+        assert not done[slice(*block)].any()
+        done[slice(*block)] = True
+        sizes.append(block[1] - block[0])
+        todo.took(block, 1e-3 * sizes[-1])
+    assert done.all()
+    assert sizes == [1, 8, 50, 41, 50, 50]
+    todo.took((0, 10), 1.0)
+    assert todo._size == 2
+    todo.give_back((3, 5))
+    assert next(todo) == (3, 5)
+
+
+def test_workers_are_counted() -> None:
+    for executor, wanted in ((ThreadPoolExecutor(3), 3), (Elsewhere(), crew.UNKNOWN)):
+        assert crew.Crew(executor).workers == wanted
+    assert not crew.in_threads(Elsewhere())
+
+
+SCRIPT = """
+import multiprocessing, os, signal, sys, time, numpy as np, fastgc
+from concurrent.futures import {pool}
+signal.signal(signal.SIGINT, signal.default_int_handler)
+def cost(w):
+    if w[50] != 1.0:
+        print("begun", flush=True)
+        time.sleep({last})
+    time.sleep({pause})
+    return float(w.sum())
+with {pool}(2) as pool:
+    try:
+        report = fastgc.check(cost, np.ones(100), np.ones(100), executor=pool)
+        print("done", report.verdict)
+    except KeyboardInterrupt:
+        print("left", flush=True)
+        for child in multiprocessing.active_children():
+            child.kill()
+        raise
+"""
+
+
+def _lives(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not hasattr(os, "killpg"), reason="needs process groups")
+def test_ctrl_c_does_not_wait_for_workers(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT.format(pool="ProcessPoolExecutor", pause=0.01, last=600)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )  # fmt: skip
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line == "begun\n":  # a worker is at an evaluation of ten minutes
+            break
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=60)
+    assert "left\n" in output
+    assert errors.rstrip().endswith("KeyboardInterrupt")
+    assert not list(tmp_path.glob("fastgc-*"))
+    deadline = time.monotonic() + 30
+    while _lives(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not _lives(process.pid)
+
+
+def test_the_bar_counts_what_workers_do() -> None:
+    pytest.importorskip("pty", reason="needs a POSIX terminal")
+    from tests.test_progress import in_terminal
+
+    status, output = in_terminal(SCRIPT.format(pool="ProcessPoolExecutor", pause=0.02, last=0))
+    assert status == 0
+    assert re.search(r"\d+/200", output)
+    assert re.search(r"evaluations, \d+/s, left", output)
+    assert output.rstrip().endswith("done correct")
+
+
+def test_what_an_executor_says_of_a_loss_is_one_line() -> None:
+    assert blocks._described(OSError("gone.\nTraceback …")) == "OSError: gone"
+    assert blocks._described(OSError()) == "OSError"
