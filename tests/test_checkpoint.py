@@ -73,7 +73,7 @@ def test_it_goes_on_where_it_broke_off(
     assert [entry.name for entry in tmp_path.iterdir()] == ["run"]
 
 
-@pytest.mark.parametrize("method", ["loop", "stacked", "incremental", "node"])
+@pytest.mark.parametrize("method", ["loop", "stacked", "random", "incremental", "node"])
 def test_every_method_has_the_same_bits(tmp_path: Path, method: str) -> None:
     net, parameters = CASE.build()
     X = net.X.copy()
@@ -217,6 +217,32 @@ def test_the_file_of_another_problem_is_refused(
     ):
         fastgc.numerical_gradient(cost, theta, checkpoint=path, **options)
     assert path.read_bytes() == before
+
+
+def test_other_directions_are_another_problem(tmp_path: Path) -> None:
+    check = partial(
+        fastgc.check, Counted(), THETA, WRONG, method="random", checkpoint=tmp_path / "run"
+    )
+    first = check()
+    assert plain(check()) == plain(first)
+    others: tuple[dict[str, Any], ...] = ({"seed": 1}, {"directions": 9}, {"method": "loop"})
+    for options in others:
+        with pytest.raises(ValueError, match="by another check, which differs in the method"):
+            check(**options)
+
+
+def test_parts_share_a_file(tmp_path: Path) -> None:
+    check = partial(fastgc.check, Counted(), THETA, WRONG, checkpoint=tmp_path / "run")
+    every: tuple[dict[str, Any], ...] = (
+        {},
+        {"sample": 3},
+        {"sample": 3, "seed": 1},
+        {"only": "p*"},
+    )
+    for options in every:
+        without = fastgc.check(Counted(), THETA, WRONG, **options)
+        for _ in range(2):
+            assert plain(check(**options)) == plain(without)
 
 
 def test_the_data_of_a_network_belong_to_its_problem(tmp_path: Path) -> None:

@@ -215,7 +215,7 @@ def test_a_function_gets_the_same_bits(executor: Executor) -> None:
         assert np.array_equal(found[name], value)
 
 
-@pytest.mark.parametrize("method", ["loop", "incremental", "node"])
+@pytest.mark.parametrize("method", ["loop", "random", "incremental", "node"])
 def test_a_network_gets_the_same_bits(executor: Executor, method: str) -> None:
     widths = (6, 12, 10, 1) if method == "loop" else (6, 300, 10, 1)
     drawn, parameters = NetworkCase("spread", widths, 16).build()
@@ -228,6 +228,20 @@ def test_a_network_gets_the_same_bits(executor: Executor, method: str) -> None:
         alone = fastgc.check(net, parameters, gradients, method=method)
         spread = fastgc.check(net, parameters, gradients, method=method, executor=executor)
         assert plain(spread) == plain(alone)
+
+
+def test_parts_and_directions_of_a_function_get_the_same_bits(executor: Executor) -> None:
+    wrong = {"W": GRADIENTS["W"].copy(), "b": GRADIENTS["b"]}
+    wrong["W"][3, 4] += 0.1
+    options: tuple[dict[str, Any], ...] = (
+        {"method": "random"}, {"method": "random", "per_tensor": False}, {"only": ["b"]},
+        {"sample": 5, "seed": 2}, {"method": "random", "epsilon": "auto", "only": "W"},
+    )  # fmt: skip
+    for chosen in options:
+        for gradients in (GRADIENTS, wrong):
+            alone = fastgc.check(smooth, THETA, gradients, **chosen)
+            spread = fastgc.check(smooth, THETA, gradients, executor=executor, **chosen)
+            assert plain(spread) == plain(alone)
 
 
 def test_the_callers_settings_hold_on_workers(executor: Executor) -> None:
