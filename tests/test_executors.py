@@ -563,3 +563,19 @@ def test_the_bar_counts_what_workers_do() -> None:
 def test_what_an_executor_says_of_a_loss_is_one_line() -> None:
     assert blocks._described(OSError("gone.\nTraceback …")) == "OSError: gone"
     assert blocks._described(OSError()) == "OSError"
+
+
+def test_the_readmes_lines_for_dask(dask: Executor) -> None:
+    client: Any = dask
+    block = re.search(r"```py\n(from dask.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert block
+    names: dict[str, Any] = {
+        "fastgc": fastgc,
+        "address": client._client.scheduler.address,
+        "cost": smooth,
+        "theta": THETA,
+        "gradients": GRADIENTS,
+    }
+    exec(block[1], names)
+    assert names["report"].ok
+    assert len(block[1].strip().splitlines()) <= 5
