@@ -11,15 +11,15 @@ from fastgc.claim import Claim
 from fastgc.diagnosis import kinds
 from fastgc.diagnosis.evidence import Diagnosis, Evidence
 from fastgc.diagnosis.origin import origin
-from fastgc.disputes import LOOKS, SHORTER, Findings, settle
+from fastgc.disputes import Findings, settle
 from fastgc.estimate import Estimate, estimate_of
 from fastgc.layout import FloatArray, entry_name, index_of
-from fastgc.localise import FEW, MEASURED, Search, describe, example, locate, look_at
-from fastgc.methods import METHODS, Approximation, Base, Method, Resources
+from fastgc.localise import Search, describe, example, locate, look_at
+from fastgc.methods import Approximation, Base, Method, Resources
 from fastgc.methods.interface import Entries, Step
-from fastgc.methods.random import EPSILON, Directions, along
-from fastgc.noise import uncertainty_of_differences
+from fastgc.methods.random import Directions, along
 from fastgc.parts import Part
+from fastgc.probe import Probe
 from fastgc.problem import Problem
 from fastgc.report import Entry, Outcome, TensorReport
 from fastgc.rounding import rounding_of_gradients
@@ -36,7 +36,6 @@ from fastgc.verdict import (
 
 TOGETHER = "all parameters"  # the name of what directions through all tensors are about
 TRIES = 8  # directions through all parameters, searched for a corner at θ
-ENOUGH = 8  # directions through a tensor at fault, where too few tell, before it is searched
 
 
 def check_along(
@@ -44,7 +43,7 @@ def check_along(
     part: Part,
     claim: Claim,
     base: Base,
-    epsilon: Step | str,
+    epsilon: float | str,
     directions: int,
     seed: int,
     engine: Method,
@@ -86,7 +85,7 @@ class _Check:
     """The steps of `check_along`, which share what they know."""
 
     def __init__(
-        self, problem: Problem, part: Part, claim: Claim, base: Base, epsilon: Step | str,
+        self, problem: Problem, part: Part, claim: Claim, base: Base, epsilon: float | str,
         count: int, seed: int, engine: Method, resources: Resources,
     ) -> None:  # fmt: skip
         self.problem, self.part, self.claim, self.base = problem, part, claim, base
@@ -100,11 +99,14 @@ class _Check:
         if names == (TOGETHER,):
             tensors = (slice(None) if part.entries is None else part.entries,)
         draw = partial(Directions, problem.theta, tensors, count, seed, keep=resources.memory // 2)
-        self.measured = isinstance(epsilon, str)
+        single = None if isinstance(epsilon, str) else epsilon
+        self.probe = Probe(problem, base, single, resources)
+        self.epsilon: Step
         if isinstance(epsilon, str):
-            epsilon, self.spent = balanced_steps(along(problem, draw(None), names), base)
-        self.epsilon: Step = epsilon
-        self.directions: Directions = draw(epsilon)
+            self.epsilon, self.spent = balanced_steps(along(problem, draw(None), names), base)
+        else:
+            self.epsilon = epsilon
+        self.directions: Directions = draw(self.epsilon)
         self.posed = along(problem, self.directions, names)
         self.grad = np.zeros(problem.theta.size)  # all of it, for directions to be taken along
         self.grad[slice(None) if part.entries is None else part.entries] = claim.grad
@@ -112,8 +114,7 @@ class _Check:
         if problem.inside is not None:  # what a right backward pass may lose
             bounds = np.abs(rounding_of_gradients(problem.inside))
             self.rounding = self.directions.along(bounds, sizes=True)
-        self.rng = np.random.default_rng([seed, 6])
-        self.steps: Step | None = None  # for single entries
+        self.rng = np.random.default_rng([seed, 6])  # for what is drawn in a search
 
     def run(self) -> Outcome:
         layout = self.posed.layout
@@ -148,7 +149,7 @@ class _Check:
             tensors=tensors,
             difference=_ratio(_norm(errors), _norm(norms) + _norm(sizes)),
             epsilon=float(np.max(self.epsilon)),
-            evaluations=self.spent + findings.evaluations,
+            evaluations=self.spent + findings.evaluations + self.probe.evaluations,
             origin=origin(layout.names, wrong, said),
             scope=_scope(tensors, self.count),
             estimate=estimate,
@@ -194,72 +195,58 @@ class _Check:
     def _explained(
         self, t: int, report: TensorReport, findings: Findings, residuals: FloatArray
     ) -> TensorReport:
-        """With what the error looks like, and the entries that are wrong."""
-        part, shape = self.directions.tensors[t], report.shape
-        assert isinstance(part, slice)
-        grad = self.grad[part]
+        """With what the error looks like, and entries that are wrong."""
+        search = self._search(t, report, findings, residuals)
+        bad = np.flatnonzero(~np.isfinite(search.grad))
 
         def address(k: int) -> str:
-            return entry_name(report.name, index_of(shape, k))
+            return entry_name(report.name, index_of(report.shape, k))
 
-        here = slice(t * self.count, (t + 1) * self.count)
-        step = self.directions.step(here.start)
-        finite = np.isfinite(grad)
-        clear = np.flatnonzero(findings.codes[here] != KINK)  # the others hide what they are off by
-        search = Search(
-            part=part, grad=grad, directions=self.directions,
-            numbers=(here.start + clear).tolist(), residuals=residuals[clear],
-            doubts=findings.uncertainty[here][clear], tolerance=report.tolerance,
-            typical=_rms(findings.gradapprox[here]) / math.sqrt(grad.size),
-            differences=self._differences, slope=partial(self._slope, step), rng=self.rng,
-        )  # fmt: skip
         said: Diagnosis | None
-        if not finite.all():
-            bad = np.flatnonzero(~finite)
+        if bad.size:
             k = int(bad[0])
             what = "1 entry is" if bad.size == 1 else f"{bad.size} entries are"
-            said = Diagnosis("nonfinite", f"{what} not finite: {address(k)} is {grad[k]}")
+            said = Diagnosis("nonfinite", f"{what} not finite: {address(k)} is {search.grad[k]}")
             found = look_at(search, k)
         elif not np.isfinite(residuals).all():
-            return replace(
-                report, diagnosis=Diagnosis("cost", "the cost is not finite a step away")
-            )
+            said = Diagnosis("cost", "the cost is not finite a step away")
+            return replace(report, diagnosis=said)
         else:
             said = kinds.first(kinds.LINEAR, self._evidence(t, report, findings), self._around())
             if said is not None:
                 found = example(search)
             else:
-                found = locate(self._measured(search, step))
-                said = describe(found, address, grad.size) or kinds.UNKNOWN
-        self.spent += found.evaluations
-        located = [
+                found = locate(search)
+                said = describe(found, address, search.grad.size)
+        located = tuple(
             Entry(
-                address(k), index_of(shape, k), *found.entries[k],
-                "disagree" if np.isfinite(found.entries[k][:2]).all() else "nonfinite",
+                address(k), index_of(report.shape, k), *found.entries[k],
+                "disagree" if math.isfinite(found.error(k)) else "nonfinite",
             )
             for k in found.worst_first()
-        ]  # fmt: skip
-        return replace(
-            report, diagnosis=said, located=tuple(located),
-            worst=located[0] if located else report.worst,
         )  # fmt: skip
+        worst = located[0] if located else report.worst
+        return replace(report, diagnosis=said, located=located, worst=worst)
 
-    def _measured(self, search: Search, step: float) -> Search:
-        """With residuals along enough directions to tell one entry from another."""
-        if len(search.numbers) >= MEASURED or search.grad.size <= FEW:
-            return search
-        more = Directions(
-            self.problem.theta, (search.part,), ENOUGH, int(self.rng.integers(2**31)),
-            step, self.resources.memory // 2,
-        )  # fmt: skip
-        residuals, doubts = np.empty((2, ENOUGH))
-        for d in range(ENOUGH):
-            v = np.zeros_like(self.problem.theta)
-            v[search.part] = more.vector(d)
-            slope, doubts[d] = search.slope(v, search.tolerance * _norm(search.grad))
-            residuals[d] = v[search.part] @ search.grad - slope
-        return replace(
-            search, directions=more, numbers=list(range(ENOUGH)), residuals=residuals, doubts=doubts
+    def _search(
+        self, t: int, report: TensorReport, findings: Findings, residuals: FloatArray
+    ) -> Search:
+        part, first = self.directions.tensors[t], t * self.count
+        assert isinstance(part, slice)
+        here = slice(first, first + self.count)
+        clear = np.flatnonzero(findings.codes[here] != KINK)  # the others hide what they are off by
+        return Search(
+            part=part,
+            grad=self.grad[part],
+            directions=self.directions,
+            step=self.directions.step(first),
+            numbers=(first + clear).tolist(),
+            residuals=residuals[clear],
+            doubts=findings.uncertainty[here][clear],
+            tolerance=report.tolerance,
+            typical=_rms(findings.gradapprox[here]) / math.sqrt(self.grad[part].size),
+            probe=self.probe,
+            rng=self.rng,
         )
 
     def _evidence(self, t: int, report: TensorReport, findings: Findings) -> Evidence:
@@ -286,37 +273,6 @@ class _Check:
             weight_decay=0.0 if inside is None else inside.net.weight_decay,
             tensors={},
         )
-
-    def _differences(self, entries: Entries) -> tuple[FloatArray, FloatArray]:
-        if self.steps is None:
-            self.steps = EPSILON
-            if self.measured:
-                self.steps, spent = balanced_steps(self.problem, self.base)
-                self.spent += spent
-            elif not isinstance(self.epsilon, np.ndarray):
-                self.steps = self.epsilon
-        # a few at a time, each chosen by what the last showed: no work for an executor
-        here = replace(self.resources, division=None)
-        found = METHODS["loop"].approximate(self.problem, entries, self.base, self.steps, here)
-        return found.gradapprox, found.uncertainty
-
-    def _slope(self, step: float, v: FloatArray, allowed: float) -> tuple[float, float]:
-        """The slope along v, with shorter steps where the first crosses a corner."""
-        theta, cost = self.problem.theta, self.base.cost
-        found: list[float] = []
-        while True:
-            plus, minus = (self.problem.evaluate(theta + t * v) for t in (step, -step))
-            self.spent += 2
-            found.append((plus - minus) / (2 * step))
-            both = np.array([2 * step])
-            doubt = float(uncertainty_of_differences(cost, self.base.noise, both)[0])
-            bend = abs(plus - 2 * cost + minus) / step
-            settled = bend <= allowed or (
-                len(found) > 1 and abs(found[-1] - found[-2]) <= allowed + 2 * doubt
-            )
-            if settled or len(found) > LOOKS or not math.isfinite(bend):
-                return found[-1], doubt
-            step /= SHORTER
 
 
 def _as_one(part: Part, claim: Claim) -> tuple[Part, Claim]:

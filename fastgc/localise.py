@@ -7,8 +7,9 @@ directions are taken through one half: what they leave belongs to the other. Eve
 named is confirmed by a central difference of its own.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from fastgc.diagnosis.evidence import Diagnosis
 from fastgc.layout import FloatArray
 from fastgc.methods.interface import Entries
 from fastgc.methods.random import Directions
+from fastgc.probe import Probe
 
 FEW = 32  # entries of a tensor that are all looked at by themselves
 PROBES = 12  # entries drawn at random, to see whether the error is widespread
@@ -23,12 +25,10 @@ MEASURED = 4  # directions through half of a part; so many tell one column from 
 EXAMPLES = 4  # entries that are looked at for an example of a mistake that is all over
 MOST = 8  # wrong entries that are located in one tensor
 MOST_SPLITS = 20  # of one tensor; each takes 8 evaluations, or more where corners are crossed
+ENOUGH = 8  # directions through a tensor, where too few of them tell, before it is searched
 ALIKE = 0.05  # of the residuals, that the column of a candidate may leave unexplained
 
-#: Central differences of entries of the flat vector: -> gradapprox and uncertainty, (n,) each.
-Differences = Callable[[Entries], tuple[FloatArray, FloatArray]]
-#: The slope of the cost along a vector (P,), good to about so much, with its uncertainty.
-Slope = Callable[[FloatArray, float], tuple[float, float]]
+NONE_FOUND = Diagnosis("unknown", "no known kind of mistake fits, and no single entry stands out")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -39,26 +39,26 @@ class Search:
         part: its slice of the flat vector.
         grad: its gradient, (n,).
         directions: the random directions, of which `numbers` go through it.
+        step: of these.
         numbers: of those whose residuals are known.
         residuals: v·grad − FD_v for each of them.
         doubts: how far rounding may have moved each.
         tolerance: relative.
         typical: the root mean square of gradapprox over the tensor, about.
-        differences: to look at single entries.
-        slope: to look along a vector.
+        probe: to look at more of the cost.
         rng: for what is drawn.
     """
 
     part: slice
     grad: FloatArray
     directions: Directions
+    step: float
     numbers: list[int]
     residuals: FloatArray
     doubts: FloatArray
     tolerance: float
     typical: float
-    differences: Differences
-    slope: Slope
+    probe: Probe
     rng: np.random.Generator
 
 
@@ -70,14 +70,12 @@ class Located:
         entries: those that were looked at, by their places in the tensor: analytic, numerical, and
             the uncertainty of that.
         wrong: of these, the ones that disagree.
-        evaluations: spent on single entries.
         explored: the share of the tensor in which every wrong entry is known.
         drawn: of entries looked at because they were drawn: how many were, and how many are wrong.
     """
 
     entries: dict[int, tuple[float, float, float]] = field(default_factory=dict)
     wrong: list[int] = field(default_factory=list)
-    evaluations: int = 0
     explored: float = 0.0
     drawn: tuple[int, int] | None = None
 
@@ -120,6 +118,8 @@ def locate(search: Search) -> Located:
         _confirm(search, found, np.arange(n))
         found.explored = 1.0
         return found
+    if len(search.numbers) < MEASURED:
+        search = _measured(search)
     allowed = _allowed(search, search.grad, search.doubts)
     residuals = _explain(search, found, None, search.residuals, allowed, search.numbers)
     if (np.abs(residuals) <= allowed).all():
@@ -134,6 +134,29 @@ def locate(search: Search) -> Located:
             residuals = residuals - found.error(k) * _column(search, k, search.numbers)
         _split(search, found, residuals[:MEASURED], allowed[:MEASURED])
     return found
+
+
+def _measured(search: Search) -> Search:
+    """With residuals along enough directions to tell one entry from another."""
+    known, seed = search.directions, int(search.rng.integers(2**31))
+    drawn = Directions(known.theta, (search.part,), ENOUGH, seed, search.step, known.keep)
+    residuals, doubts = _residuals(replace(search, directions=drawn), range(ENOUGH), slice(None))
+    return replace(
+        search, directions=drawn, numbers=list(range(ENOUGH)), residuals=residuals, doubts=doubts
+    )
+
+
+def _residuals(search: Search, numbers: Sequence[int], some: Any) -> tuple[FloatArray, FloatArray]:
+    """v·grad − FD_v along directions through some entries of the tensor alone, and their doubts."""
+    residuals, doubts = np.empty((2, len(numbers)))
+    limit = search.tolerance * float(np.linalg.norm(search.grad[some]))
+    for i, d in enumerate(numbers):
+        v = search.directions.vector(d)[some]
+        along = np.zeros_like(search.directions.theta)
+        along[search.part][some] = v
+        slope, doubts[i] = search.probe.slope(along, search.step, limit)
+        residuals[i] = v @ search.grad[some] - slope
+    return residuals, doubts
 
 
 def _split(search: Search, found: Located, residuals: FloatArray, allowed: FloatArray) -> None:
@@ -157,16 +180,9 @@ def _split(search: Search, found: Located, residuals: FloatArray, allowed: Float
         splits += 1
         middle = (first + end) // 2
         half = order[first:middle]
-        left, doubts = np.empty((2, len(numbers)))
-        limit = search.tolerance * float(np.linalg.norm(search.grad[half]))
-        for i, d in enumerate(numbers):
-            v = search.directions.vector(d)[half]
-            along = np.zeros_like(search.directions.theta)
-            along[search.part][half] = v
-            slope, doubts[i] = search.slope(along, limit)
-            left[i] = v @ search.grad[half] - slope
-        for k in set(found.wrong) & set(half.tolist()):
-            left -= found.error(k) * _column(search, k, numbers)
+        left, doubts = _residuals(search, numbers, half)
+        for k in np.intersect1d(found.wrong, half).tolist():
+            left -= found.error(int(k)) * _column(search, int(k), numbers)
         least = _allowed(search, search.grad[half], doubts)
         todo.append((middle, end, residuals - left, allowed + least))
         todo.append((first, middle, left, least))
@@ -227,8 +243,7 @@ def _confirm(search: Search, found: Located, places: Entries) -> list[int]:
     places = np.array([k for k in places.tolist() if k not in found.entries], dtype=np.intp)
     if places.size == 0:
         return []
-    numerical, uncertainty = search.differences(search.part.start + places)
-    found.evaluations += 2 * places.size
+    numerical, uncertainty = search.probe.entries(search.part.start + places)
     wrong = []
     for k, g, value, doubt in zip(
         places.tolist(), search.grad[places].tolist(), numerical.tolist(), uncertainty.tolist(),
@@ -242,10 +257,10 @@ def _confirm(search: Search, found: Located, places: Entries) -> list[int]:
     return wrong
 
 
-def describe(found: Located, name_of: Callable[[int], str], n: int) -> Diagnosis | None:
+def describe(found: Located, name_of: Callable[[int], str], n: int) -> Diagnosis:
     """What was found, in words."""
     if not found.wrong:
-        return None
+        return NONE_FOUND
     worst = found.worst_first()[0]
     analytic, numerical, _ = found.entries[worst]
     what = f"{name_of(worst)} is {analytic:.6g}, numerically {numerical:.6g}"

@@ -17,8 +17,6 @@ from fastgc.layout import FloatArray, Layout
 from fastgc.methods.interface import Entries, Step
 from fastgc.problem import Problem
 
-EPSILON = 1e-7
-
 # v is rounded so that θ ± εv is exact, for steps down to ε/8⁴ where θ leaves room for it; else the
 # rounding of θ ± εv moves a difference by u·|θ|/ε, a tenth of the tolerance at θ = 100.
 ROOM = 8.0**4
