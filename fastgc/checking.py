@@ -153,9 +153,9 @@ def check(
         cost, parameters, method=method, epsilon=epsilon, vectorized=vectorized, reseed=reseed,
         memory=memory, announce=progress, executor=executor, checkpoint=checkpoint,
     )  # fmt: skip
-    problem, engine, along = prepared.problem, prepared.engine, prepared.method == RANDOM
+    problem, engine, is_random = prepared.problem, prepared.engine, prepared.method == RANDOM
     part = part_of(problem.layout, only, sample, seed)
-    if along and part.layout.places is not None:
+    if is_random and part.layout.places is not None:
         raise ValueError(
             'sample= draws single entries, and method "random" looks along directions through all '
             "of a tensor; leave one of them out"
@@ -168,17 +168,19 @@ def check(
         gradients = gradients(problem.layout.build(problem.layout.views(problem.theta.copy())))
     claim = claim_of(problem.layout, gradients, tolerance, part)
     lines = directions * (len(part.layout.names) if per_tensor else 1)
-    total = 2 * lines if along else _perturbations(problem, engine, part)
+    total = 2 * lines if is_random else _perturbations(problem, engine, part)
     with AtWork(prepared, total, memory, threads, progress) as resources:
         base, spent = _base(problem, measured=not engine.exact, memory=memory)
         if prepared.division is not None:
-            looks = (directions, seed, per_tensor, part.entries) if along else ()
+            looks: tuple[object, ...] = ()
+            if is_random:
+                looks = (directions, seed, per_tensor, part.entries, prepared.epsilon)
             prepared.division.identify(prepared.method, problem, base, *looks)
         apart = None
         if own is not None:
             apart, evaluations = require_likeness(problem, own, memory)
             spent += evaluations
-        if along:
+        if is_random:
             found = check_along(
                 problem, part, claim, base, prepared.epsilon, directions, seed, engine, resources,
                 per_tensor=per_tensor,

@@ -52,6 +52,14 @@ class Claim:
     dtypes: tuple[str, ...]
     in_double: bool
 
+    def about(self, t: int) -> "Claim":
+        """What is claimed of tensor t alone, without its gradient."""
+        one = slice(t, t + 1)
+        return Claim(
+            self.grad[:0], self.tolerances[one], self.units[one], self.least[one],
+            self.dtypes[one], in_double=self.in_double or self.dtypes[t] not in NARROW,
+        )  # fmt: skip
+
     def doubt(
         self, uncertainty: FloatArray, tensors: NDArray[np.intp], *, exact: bool
     ) -> FloatArray:

@@ -1,4 +1,4 @@
-"""A check along random directions: verdicts and estimates by tensor; then, what is wrong."""
+"""A check along random directions: the verdict on each tensor, and how large its error is."""
 
 import math
 from collections.abc import Mapping
@@ -8,16 +8,14 @@ from functools import partial
 import numpy as np
 
 from fastgc.claim import Claim
-from fastgc.diagnosis import kinds
-from fastgc.diagnosis.evidence import Diagnosis, Evidence
+from fastgc.diagnosis.directions import Case, explained
 from fastgc.diagnosis.origin import origin
 from fastgc.disputes import Findings, settle
-from fastgc.estimate import Estimate, estimate_of
-from fastgc.layout import FloatArray, entry_name, index_of
-from fastgc.localise import Search, describe, example, locate, look_at
+from fastgc.estimate import Estimate, caught_by, estimate_of
+from fastgc.layout import FloatArray
 from fastgc.methods import Approximation, Base, Method, Resources
 from fastgc.methods.interface import Entries, Step
-from fastgc.methods.random import Directions, along
+from fastgc.methods.random import Directions, posed_along
 from fastgc.parts import Part
 from fastgc.probe import Probe
 from fastgc.problem import Problem
@@ -28,14 +26,15 @@ from fastgc.verdict import (
     AGREE,
     DISAGREE,
     ENTRY_VERDICTS,
-    KINK,
-    UNRESOLVED,
+    NONFINITE,
     entry_scale,
+    root_mean_square,
     verdict_of,
 )
 
-TOGETHER = "all parameters"  # the name of what directions through all tensors are about
+TOGETHER = "all parameters"  # what directions through all tensors are about
 TRIES = 8  # directions through all parameters, searched for a corner at θ
+DEVIATIONS = 4.0  # standard deviations of the rounding of a right backward pass, along a direction
 
 
 def check_along(
@@ -66,106 +65,133 @@ def check_along(
         per_tensor: whether each direction goes through one tensor; else through all of them, and
             tensors are told apart only where these disagree.
     """
-
-    def run(part: Part, claim: Claim) -> Outcome:
-        return _Check(
-            problem, part, claim, base, epsilon, directions, seed, engine, resources
-        ).run()
-
+    lines = partial(
+        _Lines, problem, part, claim, base, epsilon, directions, seed, engine, resources
+    )
     if per_tensor or len(part.layout.names) == 1:
-        return run(part, claim)
-    together = run(*_as_one(part, claim))
+        return lines(together=False).outcome()
+    together = lines(together=True).outcome()
     if all(tensor.ok for tensor in together.tensors.values()):
         return together
-    apart = run(part, claim)
+    apart = lines(together=False).outcome()
     return replace(apart, evaluations=apart.evaluations + together.evaluations)
 
 
-class _Check:
-    """The steps of `check_along`, which share what they know."""
+class _Lines:
+    """Directions through the parts of θ, and the gradient along them."""
 
     def __init__(
         self, problem: Problem, part: Part, claim: Claim, base: Base, epsilon: float | str,
-        count: int, seed: int, engine: Method, resources: Resources,
+        count: int, seed: int, engine: Method, resources: Resources, *, together: bool,
     ) -> None:  # fmt: skip
-        self.problem, self.part, self.claim, self.base = problem, part, claim, base
-        self.count, self.engine, self.resources = count, engine, resources
-        self.spent = 0
-        names = part.layout.names
+        theta = problem.theta
+        whole = slice(None) if part.entries is None else part.entries
         every = [here for _, here in problem.layout.tensors()]
-        tensors: tuple[slice | Entries, ...] = tuple(
-            every if part.tensors is None else (every[t] for t in part.tensors)
+        tensors = every if part.tensors is None else [every[t] for t in part.tensors]
+        self.asked = claim
+        self.grad = np.zeros(theta.size)  # all of it, for directions to be taken along
+        self.grad[whole] = claim.grad
+        lost = _lost_by_rounding(problem, claim, tensors)
+        self.parts: list[slice | Entries] = [whole] if together else [*tensors]
+        self.norms = np.array([_norm(self.grad[here]) for here in self.parts])
+        self.names: tuple[str, ...] = part.layout.names
+        self.shapes: tuple[tuple[int, ...], ...] = part.layout.shapes
+        if together:
+            budget = _norm(claim.tolerances * [_norm(self.grad[here]) for here in tensors])
+            claim = _of_one(claim, _ratio(budget, float(self.norms[0])))
+            self.names, self.shapes = (TOGETHER,), ((part.layout.size,),)
+        draw = partial(
+            Directions, theta, tuple(self.parts), count, seed, keep=resources.memory // 2
         )
-        if names == (TOGETHER,):
-            tensors = (slice(None) if part.entries is None else part.entries,)
-        draw = partial(Directions, problem.theta, tensors, count, seed, keep=resources.memory // 2)
-        single = None if isinstance(epsilon, str) else epsilon
-        self.probe = Probe(problem, base, single, resources)
+        self.spent = 0
         self.epsilon: Step
         if isinstance(epsilon, str):
-            self.epsilon, self.spent = balanced_steps(along(problem, draw(None), names), base)
+            scale = np.repeat([root_mean_square(theta[here]) or 1.0 for here in self.parts], count)
+            loose = posed_along(problem, draw(None), self.names)
+            self.epsilon, self.spent = balanced_steps(loose, base, scale)
         else:
             self.epsilon = epsilon
-        self.directions: Directions = draw(self.epsilon)
-        self.posed = along(problem, self.directions, names)
-        self.grad = np.zeros(problem.theta.size)  # all of it, for directions to be taken along
-        self.grad[slice(None) if part.entries is None else part.entries] = claim.grad
-        self.rounding = np.zeros(self.directions.size)
-        if problem.inside is not None:  # what a right backward pass may lose
-            bounds = np.abs(rounding_of_gradients(problem.inside))
-            self.rounding = self.directions.along(bounds, sizes=True)
-        self.rng = np.random.default_rng([seed, 6])  # for what is drawn in a search
-
-    def run(self) -> Outcome:
-        layout = self.posed.layout
+        self.directions = draw(self.epsilon)
+        self.posed = posed_along(problem, self.directions, self.names)
+        # the smallest numbers of a narrow dtype are counted with what is lost by rounding
         with np.errstate(all="ignore"):
-            claim = replace(self.claim, grad=self.directions.along(self.grad))
-        first = self.look(None, self.epsilon)
-        findings = settle(
-            self.posed, self.base, self.look, self.epsilon, claim, first,
-            exact=False, part=Part(layout), tries=TRIES,
-        )  # fmt: skip
-        # a row for each tensor
-        residuals, doubts = (found.reshape(-1, self.count) for found in _residuals(findings))
-        slopes = findings.gradapprox.reshape(residuals.shape)
-        sizes, errors = (np.array([_rms(row) for row in rows]) for rows in (slopes, residuals))
-        norms = np.array([_norm(self.grad[part]) for part in self.directions.tensors])
-        scale = entry_scale(claim.grad.reshape(slopes.shape), slopes, sizes[:, np.newaxis])
-        allowed = claim.tolerances[:, np.newaxis] * scale + doubts
-        tensors = {}
-        for t, name in enumerate(layout.names):
-            estimate = estimate_of(residuals[t], doubts[t], allowed[t], float(norms[t]))
-            difference = _ratio(float(errors[t]), float(norms[t] + sizes[t]))
-            report = self._tensor(t, name, findings, estimate, difference)
-            if report.verdict == "wrong" and name != TOGETHER:
-                report = self._explained(t, report, findings, residuals[t])
-            tensors[name] = report
-        # summed over the tensors they are residuals along directions through all of them; an error
-        # shows least where it is all in one tensor
-        estimate = estimate_of(residuals.sum(axis=0), doubts.sum(axis=0), allowed, _norm(norms))
-        said = {name: t.diagnosis for name, t in tensors.items() if t.diagnosis is not None}
-        wrong = [name for name, tensor in tensors.items() if tensor.verdict == "wrong"]
-        return Outcome(
-            tensors=tensors,
-            difference=_ratio(_norm(errors), _norm(norms) + _norm(sizes)),
-            epsilon=float(np.max(self.epsilon)),
-            evaluations=self.spent + findings.evaluations + self.probe.evaluations,
-            origin=origin(layout.names, wrong, said),
-            scope=_scope(tensors, self.count),
-            estimate=estimate,
-        )
+            grad = self.directions.along(self.grad)
+        self.claim = replace(claim, grad=grad, least=np.zeros(len(self.parts)))
+        self.rounding = np.repeat([DEVIATIONS * _norm(lost[here]) for here in self.parts], count)
+        self.problem, self.base, self.engine, self.resources = problem, base, engine, resources
+        self.probe = Probe(problem, base, epsilon, resources)
+        self.rng = np.random.default_rng([seed, 6])  # for what is drawn in a search
+        self.count, self.together = count, together
 
     def look(self, entries: Entries | None, step: Step) -> Approximation:
+        """The slopes along all directions, or some."""
         found = self.engine.approximate(self.posed, entries, self.base, step, self.resources)
         some = range(self.directions.size) if entries is None else entries.tolist()
         lost = np.array([self.directions.lost(d) for d in some])
         rounding = self.rounding if entries is None else self.rounding[entries]
         return replace(found, uncertainty=np.where(lost, np.inf, found.uncertainty + rounding))
 
+    def outcome(self) -> Outcome:
+        """What the directions tell."""
+        findings = settle(
+            self.posed, self.base, self.look, self.epsilon, self.claim,
+            self.look(None, self.epsilon), exact=False, part=Part(self.posed.layout),
+            directions=True, tries=TRIES,
+        )  # fmt: skip
+        # a row for each tensor
+        rows = (-1, self.count)
+        grad, slopes = findings.grad.reshape(rows), findings.gradapprox.reshape(rows)
+        codes, doubts = findings.codes.reshape(rows), findings.uncertainty.reshape(rows)
+        slack = _slack(findings).reshape(rows)
+        with np.errstate(all="ignore"):
+            residuals = grad - slopes
+        error = np.where(codes == NONFINITE, 0.0, np.abs(residuals))
+        least = np.where(codes == DISAGREE, np.maximum(error - doubts, 0.0), 0.0)
+        most = np.where(codes == NONFINITE, np.inf, error + slack)
+        sizes, errors = (np.array([_rms(row) for row in table]) for table in (slopes, residuals))
+        scale = entry_scale(grad, slopes, sizes[:, np.newaxis])
+        allowed = self.claim.tolerances[:, np.newaxis] * scale + slack
+        caught = [caught_by(row) for row in allowed]
+
+        tensors = {}
+        case = Case(
+            self.problem, self.asked, self.grad, self.directions, findings, residuals, self.probe,
+            self.rng,
+        )  # fmt: skip
+        for t, name in enumerate(self.names):
+            norm = float(self.norms[t])
+            estimate = estimate_of(residuals[t], least[t], most[t], caught[t], norm)
+            difference = _ratio(float(errors[t]), norm + float(sizes[t]))
+            report = self._tensor(t, findings, estimate, difference)
+            if report.verdict == "wrong" and not self.together:
+                report = explained(case, t, report)
+            tensors[name] = report
+        # summed over the tensors they are residuals along directions through all of them; an error
+        # of the length of all that would have been caught is as long as that in one tensor at least
+        overall = np.abs(residuals.sum(axis=0))
+        fog = np.where(codes == DISAGREE, doubts, most).sum(axis=0)
+        with np.errstate(all="ignore"):
+            low = np.fmax(overall - fog, 0.0)
+        high = np.where(np.isfinite(overall), overall, 0.0) + (most - error).sum(axis=0)
+        estimate = estimate_of(
+            residuals.sum(axis=0), low, high, _norm(np.array(caught)), _norm(self.norms)
+        )
+        said = {name: t.diagnosis for name, t in tensors.items() if t.diagnosis is not None}
+        wrong = [name for name, tensor in tensors.items() if tensor.verdict == "wrong"]
+        return Outcome(
+            tensors=tensors,
+            difference=_ratio(_norm(errors), _norm(self.norms) + _norm(sizes)),
+            epsilon=float(np.max(self.epsilon)),
+            evaluations=self.spent + findings.evaluations + self.probe.evaluations,
+            origin=origin(self.names, wrong, said),
+            scope=_scope(tensors, self.count, together=self.together),
+            estimate=estimate,
+        )
+
     def _tensor(
-        self, t: int, name: str, findings: Findings, estimate: Estimate, difference: float
+        self, t: int, findings: Findings, estimate: Estimate, difference: float
     ) -> TensorReport:
-        found, d = findings.tally, findings.tally.place[t]
+        found, d, name = findings.tally, findings.tally.place[t], self.names[t]
         low, high = findings.slopes
         at = int(np.searchsorted(findings.disputed, d))
         looked_at = at < findings.disputed.size and findings.disputed[at] == d
@@ -180,7 +206,7 @@ class _Check:
         )
         return TensorReport(
             name=name,
-            shape=self.part.layout.shapes[t],
+            shape=self.shapes[t],
             verdict=verdict_of(found.worst[t]),
             difference=difference,
             worst=worst,
@@ -192,130 +218,55 @@ class _Check:
             estimate=estimate,
         )
 
-    def _explained(
-        self, t: int, report: TensorReport, findings: Findings, residuals: FloatArray
-    ) -> TensorReport:
-        """With what the error looks like, and entries that are wrong."""
-        search = self._search(t, report, findings, residuals)
-        bad = np.flatnonzero(~np.isfinite(search.grad))
 
-        def address(k: int) -> str:
-            return entry_name(report.name, index_of(report.shape, k))
-
-        said: Diagnosis | None
-        if bad.size:
-            k = int(bad[0])
-            what = "1 entry is" if bad.size == 1 else f"{bad.size} entries are"
-            said = Diagnosis("nonfinite", f"{what} not finite: {address(k)} is {search.grad[k]}")
-            found = look_at(search, k)
-        elif not np.isfinite(residuals).all():
-            said = Diagnosis("cost", "the cost is not finite a step away")
-            return replace(report, diagnosis=said)
-        else:
-            said = kinds.first(kinds.LINEAR, self._evidence(t, report, findings), self._around())
-            if said is not None:
-                found = example(search)
-            else:
-                found = locate(search)
-                said = describe(found, address, search.grad.size)
-        located = tuple(
-            Entry(
-                address(k), index_of(report.shape, k), *found.entries[k],
-                "disagree" if math.isfinite(found.error(k)) else "nonfinite",
-            )
-            for k in found.worst_first()
-        )  # fmt: skip
-        worst = located[0] if located else report.worst
-        return replace(report, diagnosis=said, located=located, worst=worst)
-
-    def _search(
-        self, t: int, report: TensorReport, findings: Findings, residuals: FloatArray
-    ) -> Search:
-        part, first = self.directions.tensors[t], t * self.count
-        assert isinstance(part, slice)
-        here = slice(first, first + self.count)
-        clear = np.flatnonzero(findings.codes[here] != KINK)  # the others hide what they are off by
-        return Search(
-            part=part,
-            grad=self.grad[part],
-            directions=self.directions,
-            step=self.directions.step(first),
-            numbers=(first + clear).tolist(),
-            residuals=residuals[clear],
-            doubts=findings.uncertainty[here][clear],
-            tolerance=report.tolerance,
-            typical=_rms(findings.gradapprox[here]) / math.sqrt(self.grad[part].size),
-            probe=self.probe,
-            rng=self.rng,
-        )
-
-    def _evidence(self, t: int, report: TensorReport, findings: Findings) -> Evidence:
-        here = slice(t * self.count, (t + 1) * self.count)
-        codes = findings.codes[here]
-        theta, fixed = self.problem.theta, np.zeros(self.count)
-        part = self.directions.tensors[t]
-        numbers = range(here.start, here.stop)
-        moved = np.array([theta[part] @ self.directions.vector(d) for d in numbers])
-        inside = self.problem.inside
-        if inside is not None and any(part == layer.W for layer in inside.layers):
-            fixed = inside.net.weight_decay / inside.net.m * moved
-        return Evidence(
-            name=report.name, shape=(self.count,), g=findings.grad[here],
-            found=findings.gradapprox[here], slack=findings.uncertainty[here],
-            wrong=codes >= DISAGREE, known=(codes != KINK) & (codes != UNRESOLVED),
-            theta=moved, fixed=fixed, tolerance=report.tolerance,
-        )  # fmt: skip
-
-    def _around(self) -> kinds.Surroundings:
-        inside = self.problem.inside
-        return kinds.Surroundings(
-            m=None if inside is None else inside.net.m,
-            weight_decay=0.0 if inside is None else inside.net.weight_decay,
-            tensors={},
-        )
+def _lost_by_rounding(problem: Problem, claim: Claim, tensors: list[slice]) -> FloatArray:
+    """What a right backward pass may lose of each entry, (P,)."""
+    lost = np.zeros(problem.theta.size)
+    if problem.inside is not None:
+        lost = rounding_of_gradients(problem.inside)
+    for here, unit, least in zip(tensors, claim.units, claim.least, strict=True):
+        lost[here] = lost[here] * unit + least
+    return lost
 
 
-def _as_one(part: Part, claim: Claim) -> tuple[Part, Claim]:
-    """All tensors of a part as one, and the claim about it: no more than its narrowest allows."""
-    size = part.layout.size
-    layout = replace(
-        part.layout, names=(TOGETHER,), shapes=((size,),), offsets=(0, size), places=None
-    )
+def _of_one(claim: Claim, tolerance: float) -> Claim:
+    """A claim about all tensors as one."""
     loosest = int(np.argmax(claim.tolerances))
-    one = replace(
+    return replace(
         claim,
-        tolerances=claim.tolerances[[loosest]],
+        tolerances=np.array([tolerance]),
         units=claim.units[[loosest]],
-        least=claim.least[[loosest]],
         dtypes=(claim.dtypes[loosest],),
     )
-    return Part(layout, part.entries), one
 
 
-def _residuals(findings: Findings) -> tuple[FloatArray, FloatArray]:
-    """v·grad − FD_v along each direction, and how far it may be off."""
-    with np.errstate(all="ignore"):
-        residuals = findings.grad - findings.gradapprox
-    doubts = findings.uncertainty.copy()
-    doubts[(findings.grad == 0) & (findings.gradapprox == 0) & (findings.codes == AGREE)] = 0.0
-    # at a kink, any slope between those on both sides may be right
-    kinks = findings.codes[findings.disputed] == KINK
-    places = findings.disputed[kinks]
-    low, high = (slopes[kinks] for slopes in findings.slopes)
-    residuals[places] = 0.0
-    doubts[places] += np.maximum(findings.grad[places] - low, high - findings.grad[places])
-    return residuals, doubts
+def _slack(findings: Findings) -> FloatArray:
+    """How much larger than its residual v·e may be, along each direction."""
+    slack = findings.uncertainty.copy()
+    codes, places = findings.codes, findings.disputed
+    slack[(findings.grad == 0) & (findings.gradapprox == 0) & (codes == AGREE)] = 0.0
+    low, high = findings.slopes
+    open_ = codes[places] < DISAGREE  # at a corner, perhaps: any slope between these may be right
+    slack[places[open_]] += (high - low)[open_]
+    return slack
 
 
-def _scope(tensors: Mapping[str, TensorReport], count: int) -> str:
-    caught = [tensor.estimate.caught for tensor in tensors.values() if tensor.estimate]
-    least = max(filter(math.isfinite, caught), default=math.inf)
-    where = "all parameters" if TOGETHER in tensors else "each tensor"
-    shown = f"an error of {least:.1g} of its gradient or more would have shown"
-    return (
-        f"{count} random directions through {where}"
-        + f": {shown}, with a probability of 99.9 %" * math.isfinite(least)
-    )
+def _scope(tensors: Mapping[str, TensorReport], count: int, *, together: bool) -> str:
+    caught = {name: tensor.estimate.caught for name, tensor in tensors.items() if tensor.estimate}
+    shown = [value for value in caught.values() if value < 1]
+    text = f"{count} random direction{'s' * (count != 1)} through "
+    text += "all parameters" if together else "each tensor"
+    if shown:
+        least = max(shown)
+        unit = 10.0 ** (math.floor(math.log10(least)) - 1) if least else 1.0
+        least = math.ceil(least / unit) * unit
+        text += f": an error of {least:.2g} of its gradient or more would have shown"
+        text += ", with a probability of 99.9 %"
+    if len(shown) < len(caught):
+        blind = [name for name, value in caught.items() if not value < 1]
+        names = ", ".join(blind[:6]) + (f" and {len(blind) - 6} more" if len(blind) > 6 else "")
+        text += f"; an error as large as the gradient may not show in {names}"
+    return text
 
 
 def _norm(values: FloatArray) -> float:

@@ -27,6 +27,7 @@ from fastgc.verdict import (
     DISAGREE,
     KINK,
     NONFINITE,
+    RESOLUTION,
     UNRESOLVED,
     entry_scale,
     entry_verdicts,
@@ -34,6 +35,7 @@ from fastgc.verdict import (
 
 SHORTER = 8.0  # times, at each look; the rounding noise grows as much
 LOOKS = 3
+FAR = 8.0  # times as far as the slopes along a direction are apart
 
 #: A method at work on a problem: (entries, step) -> Approximation.
 Look: TypeAlias = Callable[[Entries | None, Step], Approximation]
@@ -75,6 +77,7 @@ class _Docket:
     claim: Claim
     means: FloatArray
     exact: bool
+    directions: bool
     exact_zeros: bool
     gradapprox: FloatArray
     uncertainty: FloatArray
@@ -96,9 +99,22 @@ class _Docket:
 
     def allowed(self, entries: Entries, approx: FloatArray) -> FloatArray:
         """T of some entries, against these values of gradapprox."""
-        tensors = self.layout.tensor_of(entries)
-        scale = entry_scale(self.claim.grad[entries], approx, self.means[tensors])
-        return self.claim.tolerances[tensors] * scale
+        tolerances = self.claim.tolerances[self.layout.tensor_of(entries)]
+        return tolerances * self.scale(entries, approx)
+
+    def scale(self, entries: Entries, approx: FloatArray) -> FloatArray:
+        """What the errors of some entries are relative to."""
+        means = self.means[self.layout.tensor_of(entries)]
+        return entry_scale(self.claim.grad[entries], approx, means)
+
+    def far_outside(
+        self, entries: Entries, low: FloatArray, high: FloatArray, slack: FloatArray
+    ) -> NDArray[np.bool_]:
+        """Whether g lies so far outside these slopes that no choice at a corner explains it."""
+        if not self.directions:
+            return np.zeros(entries.size, dtype=np.bool_)
+        g = self.claim.grad[entries]
+        return np.maximum(low - g, g - high) > FAR * (high - low) + slack
 
     def doubt(self, entries: Entries, uncertainty: FloatArray) -> FloatArray:
         """The uncertainty of a method as one of the claim, which may be of narrow floats."""
@@ -115,6 +131,7 @@ def settle(
     *,
     exact: bool,
     part: Part,
+    directions: bool = False,
     tries: int = DIRECTIONS,
 ) -> Findings:
     """The verdict on every entry of a part, after other looks at those that disagree.
@@ -126,6 +143,10 @@ def settle(
         first: the approximation of every entry; it stays as it is.
         exact: whether the method's differences are free of cancellation.
         part: the entries that are checked; all others here are numbered among these.
+        directions: whether the entries are steps along random directions. Where one of these
+            crosses corners, a wrong gradient may lie between the slopes as well as a right one: it
+            is accepted only where they are close together, and called wrong only where it lies far
+            outside.
         tries: how many directions are searched for a corner of a cost that is not seen into.
     """
     layout, grad = part.layout, claim.grad
@@ -134,7 +155,7 @@ def settle(
         every = np.repeat(np.arange(len(layout.names)), layout.lengths)
         uncertainty = claim.doubt(uncertainty, every, exact=exact)
     docket = _Docket(
-        part, claim, tensor_means(layout, first.gradapprox), exact, not base.coarse,
+        part, claim, tensor_means(layout, first.gradapprox), exact, directions, not base.coarse,
         first.gradapprox, uncertainty, np.zeros(layout.size, dtype=np.uint8), first.evaluations,
     )  # fmt: skip
     counted = tally(
@@ -157,6 +178,8 @@ def settle(
             if not exact:
                 _small_jumps(docket, look, epsilon, disputed, slopes, first.uncertainty[disputed])
                 slopes = _corners(problem, base, docket, epsilon, disputed, slopes, tries)
+            if directions:
+                _wide_kinks(docket, disputed, slopes)
         counted = tally(
             layout, claim, docket.gradapprox, docket.uncertainty, docket.means, docket.codes
         )
@@ -209,6 +232,7 @@ def _look_again(
             gap, slack = new_high - new_low, allowed + 4 * doubt + (high - low) / 4
             corner = (gap > 4 * doubt) & (gap > (high - low) / 4)
             corner &= (new_low >= low - slack) & (new_high <= high + slack)
+            corner &= ~docket.far_outside(disputed, new_low, new_high, allowed + 4 * doubt)
             kink = corner & _within(new_low, g, new_high, allowed + 2 * doubt)
             bracketed &= _within(new_low, g, new_high, allowed + doubt)
             # the noise of the shorter step hides whatever made the longer one disagree
@@ -262,6 +286,7 @@ def _small_jumps(
     far_low, far_high = longer.slopes()
     stays = far_high - far_low < 0.5 * SHORTER * (high - low)
     allowed = docket.allowed(entries, 0.5 * (low + high))
+    stays &= ~docket.far_outside(entries, low, high, allowed + 4 * doubt)
     inside = _within(low, docket.claim.grad[entries], high, allowed + 2 * doubt)
     codes[entries[stays]] = UNRESOLVED
     codes[entries[stays & inside]] = KINK
@@ -288,13 +313,13 @@ def _corners(
             cornered, spent = at_corner(problem, base, steps, tries)
             docket.evaluations += spent
             if cornered:
-                jumps, spent = jumps_close_by(
+                jumps, around, spent = jumps_close_by(
                     problem, docket.part.whole(entries), base, steps, docket.layout.size
                 )
                 docket.evaluations += spent
-                codes[entries[jumps > docket.allowed(entries, docket.gradapprox[entries])]] = (
-                    UNRESOLVED
-                )
+                allowed = docket.allowed(entries, docket.gradapprox[entries])
+                doubtful = (jumps > allowed) & ~docket.far_outside(entries, *around, allowed)
+                codes[entries[doubtful]] = UNRESOLVED
         return low, high
     undecided = (codes[disputed] == DISAGREE) | (codes[disputed] == UNRESOLVED)
     entries = disputed[undecided]
@@ -309,6 +334,14 @@ def _corners(
     low[undecided] = np.fmin(low[undecided], found.low)
     high[undecided] = np.fmax(high[undecided], found.high)
     return low, high
+
+
+def _wide_kinks(docket: _Docket, disputed: Entries, slopes: tuple[FloatArray, FloatArray]) -> None:
+    """Nothing is proven by a gradient that lies between slopes so far apart."""
+    kinks = docket.codes[disputed] == KINK
+    entries, low, high = disputed[kinks], slopes[0][kinks], slopes[1][kinks]
+    scale = docket.scale(entries, docket.gradapprox[entries])
+    docket.codes[entries[high - low > RESOLUTION * scale]] = UNRESOLVED
 
 
 def _within(

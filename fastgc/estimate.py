@@ -21,8 +21,9 @@ class Estimate:
     Attributes:
         directions: how many it rests on.
         error: √(mean r²) / ‖grad‖, with the residuals r.
-        low: the lower end of a 95 % confidence interval of ‖e‖ / ‖grad‖. The interval allows for
-            the rounding noise of each residual: it begins at 0 where noise may be all there is.
+        low: the lower end of a 95 % confidence interval of ‖e‖ / ‖grad‖. What a right gradient may
+            leave of a residual, by rounding, by the length of the step or at a corner, does not
+            count: it begins at 0 where that may be all there is.
         high: its upper end.
         caught: the smallest ‖e‖ / ‖grad‖ with which these directions would not have agreed, with a
             probability of 99.9 %.
@@ -36,32 +37,41 @@ class Estimate:
 
 
 def estimate_of(
-    residuals: FloatArray, doubts: FloatArray, allowed: FloatArray, norm: float
+    residuals: FloatArray, least: FloatArray, most: FloatArray, caught: float, norm: float
 ) -> Estimate:
     """What residuals along D directions tell.
 
     Args:
         residuals: r = v·grad − FD_v, (D,).
-        doubts: how far rounding may have moved each, (D,).
-        allowed: the largest |r| that agrees, of every direction that has to, (…, D).
+        least: as small as |v·e| may be, (D,).
+        most: as large as it may be, (D,).
+        caught: the smallest ‖e‖ that would have shown.
         norm: ‖grad‖.
     """
-    from scipy.special import gammaincinv, ndtri
+    from scipy.special import gammaincinv
 
     D = residuals.size
     with np.errstate(all="ignore"):
-        size = np.abs(residuals)
-        below, above = np.maximum(size - doubts, 0.0), size + doubts
-        error = math.sqrt(float(np.mean(np.square(size)))) if np.isfinite(size).all() else math.nan
+        finite = np.isfinite(residuals).all()
+        error = math.sqrt(float(np.mean(np.square(residuals)))) if finite else math.nan
         # the quantiles of χ² with D degrees of freedom
         tail = (1 - CONFIDENCE) / 2
-        most, least = (2 * float(gammaincinv(D / 2, p)) for p in (1 - tail, tail))
-        low = math.sqrt(float(np.sum(np.square(below))) / most)
-        high = math.sqrt(float(np.sum(np.square(above))) / least)
-    # all |r| ≤ a ‖e‖ has the probability (2Φ(a) − 1)^D
-    reach = float(ndtri(0.5 * (1 + (1 - SURE) ** (1 / D))))
-    caught = float(np.max(allowed)) / reach
+        upper, lower = (2 * float(gammaincinv(D / 2, p)) for p in (1 - tail, tail))
+        low = math.sqrt(float(np.sum(np.square(least))) / upper)
+        high = math.sqrt(float(np.sum(np.square(most))) / lower)
     return Estimate(D, *(_relative(value, norm) for value in (error, low, high, caught)))
+
+
+def caught_by(allowed: FloatArray) -> float:
+    """The smallest ‖e‖ that D directions show with a probability of 99.9 %.
+
+    Args:
+        allowed: the largest |r| along each that agrees, (D,).
+    """
+    from scipy.special import ndtri
+
+    # all |r| ≤ a ‖e‖ has the probability (2Φ(a) − 1)^D
+    return float(np.max(allowed)) / float(ndtri(0.5 * (1 + (1 - SURE) ** (1 / allowed.size))))
 
 
 def _relative(value: float, norm: float) -> float:

@@ -122,8 +122,8 @@ def at_corner(problem: Problem, base: Base, epsilon: FloatArray, tries: int) -> 
 
 def jumps_close_by(
     problem: Problem, entries: Entries, base: Base, epsilon: FloatArray, checked: int
-) -> tuple[FloatArray, int]:
-    """How far the slopes of J jump around θ, (n,), and the evaluations spent.
+) -> tuple[FloatArray, tuple[FloatArray, FloatArray], int]:
+    """How far the slopes of J jump around θ, (n,), from where to where, and the evaluations spent.
 
     The slopes of each entry are taken at points around θ, and at points four times as close. At a
     corner they spread as far there; where J only bends, a quarter as far, which counts as none.
@@ -154,4 +154,4 @@ def jumps_close_by(
     far, near_by = high - low
     noise = 4 * uncertainty_of_differences(base.cost, base.noise, 2.0 * step[entries])
     jumps = np.where((near_by > 0.5 * far) & (near_by > noise), near_by, 0.0)
-    return jumps, 4 * points * entries.size
+    return jumps, (low[1], high[1]), 4 * points * entries.size

@@ -13,11 +13,14 @@ from typing import Any
 
 import numpy as np
 
+from fastgc.claim import Claim
 from fastgc.diagnosis.evidence import Diagnosis
-from fastgc.layout import FloatArray
+from fastgc.layout import FloatArray, Layout
 from fastgc.methods.interface import Entries
 from fastgc.methods.random import Directions
+from fastgc.parts import Part
 from fastgc.probe import Probe
+from fastgc.verdict import DISAGREE
 
 FEW = 32  # entries of a tensor that are all looked at by themselves
 PROBES = 12  # entries drawn at random, to see whether the error is widespread
@@ -36,6 +39,8 @@ class Search:
     """What is known of one tensor, and the ways to learn more.
 
     Attributes:
+        name: of the tensor.
+        shape: of the tensor.
         part: its slice of the flat vector.
         grad: its gradient, (n,).
         directions: the random directions, of which `numbers` go through it.
@@ -43,12 +48,13 @@ class Search:
         numbers: of those whose residuals are known.
         residuals: v·grad − FD_v for each of them.
         doubts: how far rounding may have moved each.
-        tolerance: relative.
-        typical: the root mean square of gradapprox over the tensor, about.
+        claim: about the tensor, for the entries that are looked at.
         probe: to look at more of the cost.
         rng: for what is drawn.
     """
 
+    name: str
+    shape: tuple[int, ...]
     part: slice
     grad: FloatArray
     directions: Directions
@@ -56,8 +62,7 @@ class Search:
     numbers: list[int]
     residuals: FloatArray
     doubts: FloatArray
-    tolerance: float
-    typical: float
+    claim: Claim
     probe: Probe
     rng: np.random.Generator
 
@@ -149,7 +154,7 @@ def _measured(search: Search) -> Search:
 def _residuals(search: Search, numbers: Sequence[int], some: Any) -> tuple[FloatArray, FloatArray]:
     """v·grad − FD_v along directions through some entries of the tensor alone, and their doubts."""
     residuals, doubts = np.empty((2, len(numbers)))
-    limit = search.tolerance * float(np.linalg.norm(search.grad[some]))
+    limit = search.claim.tolerances[0] * float(np.linalg.norm(search.grad[some]))
     for i, d in enumerate(numbers):
         v = search.directions.vector(d)[some]
         along = np.zeros_like(search.directions.theta)
@@ -235,7 +240,7 @@ def _column(search: Search, k: int, numbers: list[int]) -> FloatArray:
 
 def _allowed(search: Search, grad: FloatArray, doubts: FloatArray) -> FloatArray:
     """The largest residuals that right entries leave."""
-    return 3 * search.tolerance * float(np.linalg.norm(grad)) + doubts
+    return 3 * float(search.claim.tolerances[0]) * float(np.linalg.norm(grad)) + doubts
 
 
 def _confirm(search: Search, found: Located, places: Entries) -> list[int]:
@@ -243,16 +248,17 @@ def _confirm(search: Search, found: Located, places: Entries) -> list[int]:
     places = np.array([k for k in places.tolist() if k not in found.entries], dtype=np.intp)
     if places.size == 0:
         return []
-    numerical, uncertainty = search.probe.entries(search.part.start + places)
-    wrong = []
+    layout = Layout(
+        "sequence", (search.name,), (search.shape,), (0, places.size), list, places=(places,)
+    )
+    claim = replace(search.claim, grad=search.grad[places])
+    looked = search.probe.entries(Part(layout, search.part.start + places), claim)
     for k, g, value, doubt in zip(
-        places.tolist(), search.grad[places].tolist(), numerical.tolist(), uncertainty.tolist(),
-        strict=True,
+        places.tolist(), claim.grad.tolist(), looked.gradapprox.tolist(),
+        looked.uncertainty.tolist(), strict=True,
     ):  # fmt: skip
         found.entries[k] = (g, value, doubt)
-        scale = max(abs(g), abs(value), search.typical)
-        if not abs(g - value) <= search.tolerance * scale + doubt:
-            wrong.append(k)
+    wrong: list[int] = places[looked.codes >= DISAGREE].tolist()
     found.wrong += wrong
     return wrong
 

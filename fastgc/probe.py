@@ -5,11 +5,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from fastgc.disputes import LOOKS, SHORTER
+from fastgc.claim import Claim
+from fastgc.disputes import LOOKS, SHORTER, Findings, settle
 from fastgc.layout import FloatArray
-from fastgc.methods import METHODS, Base, Resources
+from fastgc.methods import METHODS, Approximation, Base, Resources
 from fastgc.methods.interface import Entries, Step
 from fastgc.noise import uncertainty_of_differences
+from fastgc.parts import Part
 from fastgc.problem import Problem
 from fastgc.steps import balanced_steps
 
@@ -18,29 +20,37 @@ class Probe:
     """Looks at a cost, and counts its evaluations.
 
     Attributes:
-        step: of single entries; None for the one that `balanced_steps` finds when it is needed.
         evaluations: spent so far.
     """
 
     def __init__(
-        self, problem: Problem, base: Base, step: float | None, resources: Resources
+        self, problem: Problem, base: Base, epsilon: float | str, resources: Resources
     ) -> None:
-        self.step: Step | None = step
         self.evaluations = 0
         self._problem, self._base = problem, base
+        self._step: Step | None = None if isinstance(epsilon, str) else epsilon
         # a few at a time: no work for an executor
         self._resources = replace(resources, division=None)
 
-    def entries(self, entries: Entries) -> tuple[FloatArray, FloatArray]:
-        """gradapprox of some entries of the flat vector, and its uncertainty, (n,) each."""
-        if self.step is None:
-            self.step, spent = balanced_steps(self._problem, self._base)
+    def entries(self, part: Part, claim: Claim) -> Findings:
+        """The verdicts on some entries, each by itself."""
+        if self._step is None:
+            self._step, spent = balanced_steps(self._problem, self._base)
             self.evaluations += spent
-        found = METHODS["loop"].approximate(
-            self._problem, entries, self._base, self.step, self._resources
-        )
+
+        def look(entries: Entries | None, step: Step) -> Approximation:
+            places = part.entries if entries is None else part.whole(entries)
+            return METHODS["loop"].approximate(
+                self._problem, places, self._base, step, self._resources
+            )
+
+        first = look(None, self._step)
+        found = settle(
+            self._problem, self._base, look, self._step, claim, first,
+            exact=False, part=part, tries=0,
+        )  # fmt: skip
         self.evaluations += found.evaluations
-        return found.gradapprox, found.uncertainty
+        return found
 
     def slope(self, v: FloatArray, step: float, allowed: float) -> tuple[float, float]:
         """The slope of the cost along v (P,), and its uncertainty.

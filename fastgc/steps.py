@@ -14,13 +14,16 @@ LONGEST, SHORTEST = 0.1, 2.0**-26  # of the scale of an entry
 RETREATS = 4  # to shorter steps, where the cost cannot be had
 
 
-def balanced_steps(problem: Problem, base: Base) -> tuple[FloatArray, int]:
+def balanced_steps(
+    problem: Problem, base: Base, scale: FloatArray | None = None
+) -> tuple[FloatArray, int]:
     """A step for each entry, (P,), and the evaluations spent: 4 for each of 3 entries a tensor.
 
     A central difference is off by ε²|J‴|/6 by truncation and by σ_J/ε by noise; their sum is least
     at ε = (3 σ_J / |J‴|)^⅓. J‴ is measured at a few entries of each tensor, by a difference of its
     own, and the least ε found serves the whole tensor, in proportion to the scale of its entries:
-    |θ_k|, or the root mean square of the tensor where that is larger, or 1 where all are zero.
+    |θ_k|, or the root mean square of the tensor where that is larger, or 1 where all are zero;
+    unless `scale` (P,) is given.
 
     Source: Moré & Wild, *Estimating Derivatives of Noisy Simulations*, ACM TOMS 2012, for the
     balance; central instead of forward differences.
@@ -31,17 +34,22 @@ def balanced_steps(problem: Problem, base: Base) -> tuple[FloatArray, int]:
     steps = np.empty(theta.size)
     evaluations = 0
     for _, part in layout.tensors():
-        values = np.abs(theta[part])
-        typical = float(np.sqrt(np.mean(np.square(values / max(values.max(), 1.0)))))
-        typical = typical * max(float(values.max()), 1.0) or 1.0
-        scale = np.maximum(values, typical)
+        sizes = scale_of(theta[part]) if scale is None else scale[part]
         shares = []
-        for k in rng.choice(values.size, min(TRIED, values.size), replace=False):
-            share, spent = _share(problem, part.start + int(k), float(scale[k]), base, noise)
+        for k in rng.choice(sizes.size, min(TRIED, sizes.size), replace=False):
+            share, spent = _share(problem, part.start + int(k), float(sizes[k]), base, noise)
             shares.append(share)
             evaluations += spent
-        steps[part] = min(shares) * scale
+        steps[part] = min(shares) * sizes
     return steps, evaluations
+
+
+def scale_of(theta: FloatArray) -> FloatArray:
+    """The scale of each parameter of a tensor, (n,)."""
+    values = np.abs(theta)
+    largest = max(float(values.max()), 1.0)
+    typical = float(np.sqrt(np.mean(np.square(values / largest)))) * largest or 1.0
+    return np.maximum(values, typical)
 
 
 def _share(problem: Problem, k: int, scale: float, base: Base, noise: float) -> tuple[float, int]:

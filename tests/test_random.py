@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastgc
-from fastgc.estimate import estimate_of
+from fastgc.estimate import caught_by, estimate_of
 from fastgc.methods.random import Directions
 from tests.bugs import MISTAKES, Mistake, Pass
 from tests.cases import (
@@ -147,7 +147,8 @@ def test_the_quantiles() -> None:
     from scipy import stats
 
     residuals = np.array([3.0, -4.0, 1.0])
-    found = estimate_of(residuals, np.zeros(3), np.full(3, 0.1), norm=2.0)
+    size = np.abs(residuals)
+    found = estimate_of(residuals, size, size, caught_by(np.full(3, 0.1)), norm=2.0)
     total = float(residuals @ residuals)
     assert found.directions == 3
     assert found.error == pytest.approx(math.sqrt(total / 3) / 2)
@@ -155,9 +156,11 @@ def test_the_quantiles() -> None:
     assert found.high == pytest.approx(math.sqrt(total / stats.chi2.ppf(0.025, 3)) / 2)
     passes = (2 * stats.norm.cdf(0.1 / (found.caught * 2)) - 1) ** 3
     assert passes == pytest.approx(0.001)
-    nothing = estimate_of(np.zeros(2), np.zeros(2), np.zeros(2), norm=0.0)
+    widened = estimate_of(residuals, size - 0.5, size + 0.5, 1.0, norm=2.0)
+    assert widened.low < found.low < found.high < widened.high
+    nothing = estimate_of(np.zeros(2), np.zeros(2), np.zeros(2), 0.0, norm=0.0)
     assert (nothing.error, nothing.low, nothing.high, nothing.caught) == (0, 0, 0, 0)
-    lost = estimate_of(np.array([np.nan]), np.ones(1), np.ones(1), norm=1.0)
+    lost = estimate_of(np.array([np.nan]), np.ones(1), np.ones(1), 1.0, norm=1.0)
     assert math.isnan(lost.error)
 
 

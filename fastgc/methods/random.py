@@ -92,10 +92,13 @@ class Directions:
         """Whether the step of direction d is lost to the rounding of θ, in some entry."""
         return self.step(d) < 2 * float(np.spacing(np.abs(self.theta[self.part(d)]).max()))
 
-    def along(self, gradient: FloatArray, *, sizes: bool = False) -> FloatArray:
-        """v·gradient for each direction, of a gradient (P,); of `sizes`, |v|·gradient."""
-        vectors = ((d, self.vector(d)) for d in range(self.size))
-        return np.array([gradient[self.part(d)] @ (abs(v) if sizes else v) for d, v in vectors])
+    def numbers(self, t: int) -> slice:
+        """Those of the directions through tensor t."""
+        return slice(t * self.count, (t + 1) * self.count)
+
+    def along(self, gradient: FloatArray) -> FloatArray:
+        """v·gradient for each direction, of a gradient (P,)."""
+        return np.array([gradient[self.part(d)] @ self.vector(d) for d in range(self.size)])
 
     def point(self, steps: FloatArray) -> FloatArray:
         """θ + Σ t_d v_d, (P,)."""
@@ -111,7 +114,7 @@ class Directions:
         return Layout("sequence", tuple(names), shapes, tuple(offsets), list)
 
 
-def along(problem: Problem, directions: Directions, names: tuple[str, ...]) -> Problem:
+def posed_along(problem: Problem, directions: Directions, names: tuple[str, ...]) -> Problem:
     """The problem of the steps along `directions`, at 0."""
     whole = problem.evaluate_stack if problem.inside is None else None
 
@@ -128,5 +131,5 @@ def along(problem: Problem, directions: Directions, names: tuple[str, ...]) -> P
         row_bytes=problem.row_bytes + 2 * 8 * directions.theta.size,
         reseeded=problem.reseeded,
         compiled=problem.compiled,
-        recipe=partial(along, problem, directions, names),
+        recipe=partial(posed_along, problem, directions, names),
     )

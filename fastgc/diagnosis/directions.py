@@ -1,0 +1,134 @@
+"""What is wrong with a tensor through which random directions disagree, and where."""
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from fastgc.claim import Claim
+from fastgc.diagnosis import kinds
+from fastgc.diagnosis.evidence import Diagnosis, Evidence
+from fastgc.disputes import Findings
+from fastgc.layout import FloatArray, entry_name, index_of
+from fastgc.localise import Search, describe, example, locate, look_at
+from fastgc.methods.random import Directions
+from fastgc.probe import Probe
+from fastgc.problem import Problem
+from fastgc.report import Entry, TensorReport
+from fastgc.verdict import DISAGREE, KINK, UNRESOLVED
+
+MOST = 1000  # evaluations after which no more tensors are searched
+
+NOT_SEARCHED = Diagnosis(
+    "unknown", "no known kind of mistake fits; not searched, as so many tensors are wrong"
+)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Case:
+    """All that is known after a check along random directions.
+
+    Attributes:
+        problem: the cost at θ.
+        claim: about its gradient, of all the tensors that are checked.
+        grad: the same gradient, (P,).
+        directions: that were taken.
+        findings: along them.
+        residuals: v·grad less what was found, a row for each tensor, (T, D).
+        probe: to look at more of the cost.
+        rng: for what is drawn.
+    """
+
+    problem: Problem
+    claim: Claim
+    grad: FloatArray
+    directions: Directions
+    findings: Findings
+    residuals: FloatArray
+    probe: Probe
+    rng: np.random.Generator
+
+
+def explained(case: Case, t: int, report: TensorReport) -> TensorReport:
+    """The report of tensor t, with what its error looks like and entries that are wrong."""
+    search = _search(case, t, report)
+    bad = np.flatnonzero(~np.isfinite(search.grad))
+
+    def address(k: int) -> str:
+        return entry_name(report.name, index_of(report.shape, k))
+
+    said: Diagnosis | None
+    if bad.size:
+        k = int(bad[0])
+        what = "1 entry is" if bad.size == 1 else f"{bad.size} entries are"
+        said = Diagnosis("nonfinite", f"{what} not finite: {address(k)} is {search.grad[k]}")
+        found = look_at(search, k)
+    elif not np.isfinite(case.residuals[t]).all():
+        said = Diagnosis("cost", "the cost is not finite a step away")
+        return replace(report, diagnosis=said)
+    else:
+        said = kinds.first(kinds.LINEAR, _evidence(case, t, report), _surroundings(case.problem))
+        if said is not None:
+            found = example(search)
+        elif case.probe.evaluations > MOST:
+            return replace(report, diagnosis=NOT_SEARCHED)
+        else:
+            found = locate(search)
+            said = describe(found, address, search.grad.size)
+    located = tuple(
+        Entry(
+            address(k), index_of(report.shape, k), *found.entries[k],
+            "disagree" if math.isfinite(found.error(k)) else "nonfinite",
+        )
+        for k in found.worst_first()
+    )  # fmt: skip
+    worst = located[0] if located else report.worst
+    return replace(report, diagnosis=said, located=located, worst=worst)
+
+
+def _search(case: Case, t: int, report: TensorReport) -> Search:
+    directions, findings = case.directions, case.findings
+    part, here = directions.tensors[t], directions.numbers(t)
+    assert isinstance(part, slice)
+    clear = findings.codes[here] == DISAGREE  # the others hide what they are off by, or are not
+    clear |= findings.codes[here] < KINK
+    return Search(
+        name=report.name,
+        shape=report.shape,
+        part=part,
+        grad=case.grad[part],
+        directions=directions,
+        step=directions.step(here.start),
+        numbers=(here.start + np.flatnonzero(clear)).tolist(),
+        residuals=case.residuals[t][clear],
+        doubts=findings.uncertainty[here][clear],
+        claim=case.claim.about(t),
+        probe=case.probe,
+        rng=case.rng,
+    )
+
+
+def _evidence(case: Case, t: int, report: TensorReport) -> Evidence:
+    findings, here = case.findings, case.directions.numbers(t)
+    part, inside = case.directions.tensors[t], case.problem.inside
+    theta = case.problem.theta[part]
+    moved = np.array([theta @ case.directions.vector(d) for d in range(here.start, here.stop)])
+    fixed = np.zeros(moved.size)
+    if inside is not None and any(part == layer.W for layer in inside.layers):
+        fixed = inside.net.weight_decay / inside.net.m * moved
+    codes = findings.codes[here]
+    return Evidence(
+        name=report.name, shape=moved.shape, g=findings.grad[here],
+        found=findings.gradapprox[here], slack=findings.uncertainty[here],
+        wrong=codes >= DISAGREE, known=(codes != KINK) & (codes != UNRESOLVED),
+        theta=moved, fixed=fixed, tolerance=report.tolerance,
+    )  # fmt: skip
+
+
+def _surroundings(problem: Problem) -> kinds.Surroundings:
+    net = None if problem.inside is None else problem.inside.net
+    return kinds.Surroundings(
+        m=None if net is None else net.m,
+        weight_decay=0.0 if net is None else net.weight_decay,
+        tensors={},
+    )
