@@ -320,4 +320,4 @@ def _base(problem: Problem, *, measured: bool, memory: int) -> tuple[Base, int]:
     if not measured:
         return Base(cost, noise=0.0), spent
     noise = noise_of_cost(problem, cost, memory)
-    return Base(cost, noise.sigma, noise.coarse), spent + noise.evaluations
+    return Base(cost, noise.sigma, noise.coarse, noise.seen), spent + noise.evaluations

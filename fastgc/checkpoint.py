@@ -4,9 +4,9 @@ import contextlib
 import hashlib
 import json
 import os
+import tempfile
 import time
 import warnings
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -101,17 +101,19 @@ class Checkpoint:
         held |= {"format": np.array(FORMAT), "identity": np.array(json.dumps(self._identity))}
         for name, (done, out) in self._passes.items():
             held |= {f"{name}.done": done, f"{name}.out": out}
-        new = _beside(self._path)
+        new = None
         try:
-            with new.open("wb") as file:
+            descriptor, new = _beside(self._path)
+            with os.fdopen(descriptor, "wb") as file:
                 np.savez(file, allow_pickle=False, **held)
                 file.flush()
                 os.fsync(file.fileno())
-            new.replace(self._path)
+            Path(new).replace(self._path)
             self._changed = False
         except OSError as error:  # a full disk, say; hours of work are worth more than this file
-            with contextlib.suppress(OSError):
-                new.unlink()
+            if new is not None:
+                with contextlib.suppress(OSError):
+                    Path(new).unlink()
             if not self._told:
                 self._told = True
                 warnings.warn(
@@ -133,7 +135,7 @@ def identity_of(
         "the method": (method, *others),
         "the parameters' names and shapes": (layout.kind, *layout.names, *layout.shapes),
         "the parameters' values": (problem.theta,),
-        "the cost": (base.cost, base.noise),
+        "the cost": (base.cost, base.noise, *base.seen),
     }
     if inside is not None:
         net = inside.net
@@ -166,20 +168,21 @@ def _as_path(path: object) -> Path:
     return Path(name)
 
 
-def _beside(path: Path) -> Path:
-    """Where the next version of the file is written, in the same folder."""
-    return path.with_name(f"{path.name}.tmp")
+def _beside(path: Path) -> tuple[int, str]:
+    """A new file, opened, for the next version of the file; in the same folder."""
+    return tempfile.mkstemp(prefix=f"{path.name[:100]}.", suffix=".tmp", dir=path.parent)
 
 
 def _read(path: Path) -> dict[str, NDArray[Any]]:
+    stored: dict[str, NDArray[Any]] = {}
+    why = ""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             stored = {name: file[name] for name in file.files}
-    except (OSError, EOFError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-        stored, why = {}, f": {error}"
-    else:
-        why = ""
-    if "format" not in stored or str(stored["format"]) != FORMAT:
+        json.loads(str(stored["identity"]))
+    except Exception as error:  # of any kind: zipfile raises a dozen for a damaged file
+        why = f": {error}"
+    if why or str(stored.get("format")) != FORMAT:
         raise ValueError(
             f'checkpoint="{path}" is there already and holds no checkpoint that this fastgc can '
             f"read{why}. Name another file, or remove this one"
@@ -191,8 +194,11 @@ def _require_writable(path: Path) -> None:
     try:
         if path.is_dir():
             raise IsADirectoryError("it is a folder")
-        _beside(path).open("wb").close()
-        _beside(path).unlink()
+        if len(path.name) > 250:
+            raise OSError("its name is too long")
+        descriptor, name = _beside(path)
+        os.close(descriptor)
+        Path(name).unlink()
     except (OSError, ValueError) as error:
         raise ValueError(
             f'checkpoint="{path}" cannot be written: {error}. Name a file in a folder that exists '

@@ -55,12 +55,18 @@ class Crew:
 
         Raises:
             TypeError: for a subject that cannot be pickled.
+            ValueError: for an executor that is shut down.
         """
         parcel = self._packed(subject) if whole else self._parcel(subject)
-        if self._client is not None:
-            options: Any = {"pure": False}
+        options: Any = {} if self._client is None else {"pure": False}
+        try:
             return self._executor.submit(run, parcel, work, items, **options)
-        return self._executor.submit(run, parcel, work, items)
+        except futures.BrokenExecutor:
+            raise
+        except RuntimeError as error:  # it has been shut down
+            raise ValueError(
+                f"executor= takes no work: {str(error).rstrip('.')}. Check within its with block"
+            ) from error
 
     def prepare(self, subject: Any) -> None:
         """Raises TypeError for a subject that cannot be sent."""

@@ -7,7 +7,7 @@ rounding errors do not.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -49,6 +49,7 @@ class Noise:
         evaluations: of the cost, spent on this.
         flat: whether no step moved J at all.
         single: whether all of its values were numbers of single precision.
+        seen: its values, in order of size.
     """
 
     sigma: float
@@ -56,6 +57,7 @@ class Noise:
     evaluations: int
     flat: bool = False
     single: bool = False
+    seen: tuple[float, ...] = ()
 
 
 def noise_of_cost(problem: Problem, cost: float, memory: int) -> Noise:
@@ -77,9 +79,10 @@ def noise_of_cost(problem: Problem, cost: float, memory: int) -> Noise:
         # a cost that rounds its parameters, as to single precision, moves with these alone
         direction *= largest
         longer = _noise_along(problem, direction, cost, memory)
-        noise = Noise(
-            longer.sigma, longer.coarse or not longer.flat, noise.evaluations + longer.evaluations
-        )
+        noise = replace(
+            longer, coarse=longer.coarse or not longer.flat, flat=False, single=False,
+            evaluations=noise.evaluations + longer.evaluations,
+        )  # fmt: skip
     if noise.sigma <= SUSPICIOUS * UNIT_ROUNDOFF * abs(cost):
         return noise
     # randomness that two calls happened not to show; a low precision; or a kink on the way: that
@@ -88,8 +91,9 @@ def noise_of_cost(problem: Problem, cost: float, memory: int) -> Noise:
     other = _noise_along(problem, -direction, cost, memory)
     evaluations = noise.evaluations + other.evaluations + calls
     if other.flat and noise.single:  # it did not move that way, and shows nothing
-        return Noise(noise.sigma, noise.coarse, evaluations)
-    return Noise(min(noise.sigma, other.sigma), noise.coarse and other.coarse, evaluations)
+        return replace(noise, evaluations=evaluations)
+    sigma, coarse = min(noise.sigma, other.sigma), noise.coarse and other.coarse
+    return replace(noise, sigma=sigma, coarse=coarse, evaluations=evaluations)
 
 
 def _noise_along(problem: Problem, direction: FloatArray, cost: float, memory: int) -> Noise:
@@ -129,7 +133,8 @@ def _noise_along(problem: Problem, direction: FloatArray, cost: float, memory: i
     coarse = (single or stuck) and not problem.pure
     if coarse:  # by chance a few of its values may lie on a line: it is rounded all the same
         sigma = max(sigma, GRAINY * (max(grain, spacing) if single else grain))
-    return Noise(sigma, coarse, evaluations, flat=len(seen) == 1, single=single)
+    values = tuple(sorted(seen))
+    return Noise(sigma, coarse, evaluations, flat=len(seen) == 1, single=single, seen=values)
 
 
 def _is_single(value: float) -> bool:

@@ -60,10 +60,11 @@ def part_of(layout: Layout, only: object, sample: object, seed: int) -> Part:
             places = tuple(
                 np.sort(rng.choice(size, min(most, size), replace=False)) for size in sizes
             )
+            share = 1 - (1 - CONFIDENCE) ** (1 / most)
             said.append(
-                f"{most} entries of each larger tensor were drawn at random: where all of them "
-                f"agree, fewer than {1 - (1 - CONFIDENCE) ** (1 / most):.2g} of the tensor's are "
-                f"wrong, with 95 % confidence"
+                f"{most} entr{'y' if most == 1 else 'ies'} of each larger tensor drawn at random: "
+                f"where all of these agree, fewer than {share:.2g} of the tensor's are wrong, with "
+                "95 % confidence"
             )
             sizes = [where.size for where in places]
     if not said:
@@ -87,14 +88,16 @@ def _matching(layout: Layout, only: object) -> tuple[int, ...]:
     patterns: Sequence[object] = [only] if isinstance(only, str) else only  # type: ignore[assignment]
     if not isinstance(patterns, list | tuple) or not all(isinstance(p, str) for p in patterns):
         raise TypeError(
-            f'only is {only!r}; wanted names of tensors, or patterns of names, as ["W1", "b*"]'
+            f'only is {only!r}; wanted a list of names, or of patterns of names, as ["W1", "b*"]'
         )
     chosen = set()
     for pattern in patterns:
+        # in names such as parameters[0] brackets stand for themselves
+        forms = str(pattern), str(pattern).replace("[", "[[]")
         found = {
             t
             for t, name in enumerate(layout.names)
-            if name == pattern or fnmatch.fnmatchcase(name, str(pattern))
+            if name == pattern or any(fnmatch.fnmatchcase(name, form) for form in forms)
         }
         if not found:
             raise ValueError(

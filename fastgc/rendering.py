@@ -217,7 +217,8 @@ def _reach(report: Report) -> str:
 def _way_out(report: Report) -> str:
     """What to try where the verdict is "cannot tell"."""
     if _resolution(report) <= RESOLUTION:
-        return "move the parameters a little, and check again"
+        advice = "move the parameters a little, and check again"
+        return f'{advice}; or check entries, with method="loop"' if report.estimate else advice
     if report.epsilon <= SHORT:
         return 'try epsilon="auto"; is the cost computed in float64?'
     return "compute the cost in float64; that of a fastgc.Network has no rounding noise to speak of"
@@ -247,7 +248,8 @@ def figures(report: Report) -> list[str]:
     if len(held) == 1:
         ((tolerance, dtype),) = held
         why = f", as {dtype} allows" if dtype else ""
-        lines.append(f"tolerance {tolerance:g} for each entry{why}")
+        each = "direction" if report.estimate else "entry"
+        lines.append(f"tolerance {tolerance:g} for each {each}{why}")
     else:
         parts = [
             f"{tolerance:g} for {_list(names)}" + (f", as {dtype} allows" if dtype else "")

@@ -1,6 +1,7 @@
 """checkpoint=: a check that was killed goes on where it was, and ends with the same result."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -324,3 +325,53 @@ def test_contents_are_told_apart() -> None:
     assert digest(np.zeros((1, 2))) != digest(np.zeros((2, 1)))
     assert digest("a", "b") != digest("ab")
     assert digest("\ud800") != digest("\ud801")
+
+
+def weighed(weights: Any, theta: Any) -> float:
+    return float(weights @ theta)
+
+
+@pytest.mark.parametrize("method", ["loop", "random"])
+def test_another_cost_of_the_same_value_is_another_problem(tmp_path: Path, method: str) -> None:
+    theta, one, other = np.arange(1.0, 5.0), np.arange(1.0, 5.0), np.array([4.0, 3.0, 4.0, 2.0])
+    assert one @ theta == other @ theta
+    check = partial(fastgc.check, method=method, checkpoint=tmp_path / "run")
+    assert check(partial(weighed, one), theta, one).ok
+    with pytest.raises(ValueError, match="differs in the cost"):
+        check(partial(weighed, other), theta, one)
+
+
+def test_another_step_along_directions_is_another_problem(tmp_path: Path) -> None:
+    check = partial(fastgc.check, Counted(), THETA, WRONG, method="random")
+    check(epsilon=8e-7, checkpoint=tmp_path / "run")
+    with pytest.raises(ValueError, match="differs in the method"):
+        check(epsilon=1e-7, checkpoint=tmp_path / "run")
+
+
+def test_a_damaged_file_is_refused_however_it_is_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    fastgc.check(Counted(), THETA, GRADIENTS, checkpoint=path)
+    whole = path.read_bytes()
+    wanted = plain(fastgc.check(Counted(), THETA, GRADIENTS))
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        damaged = bytearray(whole)
+        if rng.random() < 0.3:
+            damaged = damaged[: rng.integers(len(whole))]
+        else:
+            damaged[rng.integers(len(whole))] ^= 1 << int(rng.integers(8))
+        path.write_bytes(damaged)
+        refusal = ""
+        try:
+            assert plain(fastgc.check(Counted(), THETA, GRADIENTS, checkpoint=path)) == wanted
+        except ValueError as error:
+            refusal = str(error)
+        assert not refusal or re.search("holds no checkpoint|written by another check", refusal)
+
+
+def test_nothing_else_in_the_folder_is_touched(tmp_path: Path) -> None:
+    mine = tmp_path / "run.npz.tmp"
+    mine.write_text("mine")
+    fastgc.check(Counted(), THETA, GRADIENTS, checkpoint=tmp_path / "run.npz")
+    assert mine.read_text() == "mine"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["run.npz", "run.npz.tmp"]

@@ -579,3 +579,11 @@ def test_the_readmes_lines_for_dask(dask: Executor) -> None:
     exec(block[1], names)
     assert names["report"].ok
     assert len(block[1].strip().splitlines()) <= 5
+
+
+@pytest.mark.parametrize("kind", [ThreadPoolExecutor, ProcessPoolExecutor])
+def test_an_executor_that_is_shut_down(kind: type[Executor]) -> None:
+    pool = kind()
+    pool.shutdown()
+    with pytest.raises(ValueError, match="executor= takes no work: cannot schedule new futures"):
+        fastgc.check(smooth, THETA, GRADIENTS, executor=pool)

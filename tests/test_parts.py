@@ -92,7 +92,7 @@ def test_what_a_sample_proves_is_true() -> None:
     """Where a share s of the entries is wrong, no more than 5 % of the samples may all agree."""
     report = fastgc.check(lambda w: w @ w, np.ones(1000), np.full(1000, 2.0), sample=30)
     assert report.scope == (
-        "30 entries of each larger tensor were drawn at random: where all of them agree, fewer "
+        "30 entries of each larger tensor drawn at random: where all of these agree, fewer "
         "than 0.095 of the tensor's are wrong, with 95 % confidence"
     )
     assert report.scope in str(report)
@@ -116,6 +116,9 @@ def test_a_part_of_a_function_and_of_a_sequence() -> None:
     assert list(report.tensors) == ["parameters[0]", "parameters[2]"]
     assert report.evaluations == 2 + 9 + 12
     assert fastgc.check(cost, theta, gradients, only="parameters[1]").evaluations == 2 + 9 + 2
+    assert list(fastgc.check(cost, theta, gradients, only="parameters[*]").tensors) == [
+        f"parameters[{i}]" for i in range(3)
+    ]
     gradients[1] = 7.0
     assert fastgc.check(cost, theta, gradients, only="parameters[[][02]]").ok
 
@@ -141,7 +144,7 @@ def test_sample_and_only_together() -> None:
         "W3": 2,
     }
     assert "not looked at: b1, b2, b3" in str(report)
-    assert "2 entries of each larger tensor were drawn at random" in str(report)
+    assert "2 entries of each larger tensor drawn at random: where all of these" in str(report)
     data = fastgc.Report.from_dict(report.to_dict())
     assert data == report
     large = fastgc.check(net, parameters, backward(net, parameters), sample=10**9)
@@ -179,8 +182,8 @@ def test_kinks_and_corners_of_a_part(method: str) -> None:
     [
         ({"only": ["W9"]}, ValueError, r'only holds "W9", which is no tensor\'s name and matches none; the parameters have: W1, b1'),
         ({"only": []}, ValueError, r"only is empty; wanted one name or more"),
-        ({"only": [1]}, TypeError, r"only is \[1\]; wanted names of tensors, or patterns"),
-        ({"only": 3}, TypeError, r"only is 3; wanted names of tensors, or patterns"),
+        ({"only": [1]}, TypeError, r"only is \[1\]; wanted a list of names, or of patterns"),
+        ({"only": 3}, TypeError, r"only is 3; wanted a list of names, or of patterns"),
         ({"sample": 0}, ValueError, r"sample is 0; wanted a number of entries of each tensor, 1 or more"),
         ({"sample": "5"}, TypeError, r"sample is '5'; wanted a number of entries of each tensor"),
     ],

@@ -31,11 +31,13 @@ class Base:
         cost: J(θ).
         noise: σ_J, the standard deviation of its rounding errors.
         coarse: whether it has too few digits for a short step to move it.
+        seen: J at the points where its noise was measured, in order of size.
     """
 
     cost: float
     noise: float
     coarse: bool = False
+    seen: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, eq=False, repr=False)
