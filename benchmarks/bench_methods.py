@@ -34,6 +34,7 @@ LAB = "lab, 4-5-3-1, m = 3"
 CASES = (LAB, *(case.name for case in TIMED_NETWORKS))
 PLAIN = "the lab's loop, plainly"
 PASS = "one forward + backward pass, NumPy"
+ALONG = 'check, method="random"'
 
 # Multiplications and additions that are still run whole; beyond, a sample of the entries.
 WHOLE = 1e11
@@ -103,6 +104,13 @@ def contenders(name: str) -> dict[str, Contender]:
         assert fastgc.check(net, parameters, gradients)
         return flat(gradients)
 
+    def along_directions() -> Array:
+        report = fastgc.check(net, parameters, gradients, method="random")
+        assert report
+        assert report.estimate is not None
+        assert report.estimate.high < 1e-4
+        return flat(gradients)
+
     def by_pass() -> Array:
         net(parameters)
         return flat(backward(net, parameters))
@@ -112,6 +120,7 @@ def contenders(name: str) -> dict[str, Contender]:
         **{f"method {method}": (partial(by_method, method), sample(method)) for method in METHODS},
         "numerical_gradient": (lambda: flat(fastgc.numerical_gradient(net, parameters)), None),
         "check": (by_check, None),
+        ALONG: (along_directions, None),
         PASS: (by_pass, None),
     }
     if sample("loop") is None and widths[-1] == 1:
@@ -149,4 +158,6 @@ def bench_gradient(benchmark: BenchmarkFixture, case: str, contender: str) -> No
         share=1.0 if entries is None else len(entries) / right.size,
         operations={name: operations(name, widths, net.m) for name in METHODS},
     )
+    if contender == ALONG:
+        benchmark.extra_info["checks"] = "8 directions per tensor"
     benchmark(run)

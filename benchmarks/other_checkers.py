@@ -21,6 +21,12 @@ from tests.cases import Array, Tensors, plain_loop
 #: (network, parameters, gradients) -> whether the checker accepts the gradients.
 Checker: TypeAlias = Callable[[fastgc.Network, Tensors, Tensors], bool]
 
+#: Makes a cost that also counts its calls, or does anything else beside what it did.
+Watch: TypeAlias = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+#: A check with all made ready that is no part of it: whether the gradients are accepted.
+Run: TypeAlias = Callable[[], bool]
+
 
 @dataclass(frozen=True)
 class Framework:
@@ -135,6 +141,10 @@ def in_order(tensors: Tensors) -> list[Array]:
     return [tensors[f"{kind}{l}"] for l in range(1, len(tensors) // 2 + 1) for kind in "Wb"]
 
 
+def unwatched(cost: Callable[..., Any]) -> Callable[..., Any]:
+    return cost
+
+
 def accepts(check: Callable[[], object], complaint: type[Exception]) -> bool:
     """Whether `check` returns, instead of raising what it says of a wrong gradient.
 
@@ -177,15 +187,22 @@ def torch_cost(net: fastgc.Network, planted: Sequence[Array]) -> Callable[..., A
 
 
 def torch_gradcheck(
-    net: fastgc.Network, parameters: Tensors, gradients: Tensors, *, fast: bool
-) -> bool:
+    net: fastgc.Network,
+    parameters: Tensors,
+    gradients: Tensors,
+    *,
+    fast: bool,
+    watch: Watch = unwatched,
+) -> Run:
     """Entry by entry; or, `fast`, one direction for each tensor, the same in every run."""
     torch = importlib.import_module("torch")
     # `torch.autograd.gradcheck` is the function; the module of that name has its exception
     complaint = importlib.import_module("torch.autograd.gradcheck").GradcheckError
-    cost = torch_cost(net, in_order(gradients))
+    cost = watch(torch_cost(net, in_order(gradients)))
     values = [torch.tensor(value, requires_grad=True) for value in in_order(parameters)]
-    return accepts(lambda: torch.autograd.gradcheck(cost, values, fast_mode=fast), complaint)
+    return lambda: accepts(
+        lambda: torch.autograd.gradcheck(cost, values, fast_mode=fast), complaint
+    )
 
 
 @lru_cache(maxsize=1)  # a study plants many bugs in one network: compile it for the first
@@ -210,12 +227,16 @@ def jax_cost(net: fastgc.Network, planted: Sequence[Array]) -> Callable[..., Any
     return planted_cost
 
 
-def jax_check_grads(net: fastgc.Network, parameters: Tensors, gradients: Tensors) -> bool:
+def jax_check_grads(
+    net: fastgc.Network, parameters: Tensors, gradients: Tensors, watch: Watch = unwatched
+) -> Run:
     """One direction through all parameters, from a RandomState(0) of JAX's own in every run."""
     check_grads = importlib.import_module("jax.test_util").check_grads
-    cost = jax_cost(net, in_order(gradients))
+    cost = watch(jax_cost(net, in_order(gradients)))
     values = in_order(parameters)
-    return accepts(lambda: check_grads(cost, values, order=1, modes=["rev"]), AssertionError)
+    return lambda: accepts(
+        lambda: check_grads(cost, values, order=1, modes=["rev"]), AssertionError
+    )
 
 
 def autograd_cost(net: fastgc.Network, planted: Sequence[Array]) -> Callable[..., Any]:
@@ -237,19 +258,30 @@ def numpy_seed(seed: int) -> Iterator[None]:
         np.random.set_state(before)
 
 
-def autograd_check_grads(net: fastgc.Network, parameters: Tensors, gradients: Tensors) -> bool:
+def autograd_check_grads(
+    net: fastgc.Network,
+    parameters: Tensors,
+    gradients: Tensors,
+    watch: Watch = unwatched,
+    seed: int = 0,
+) -> Run:
     """One direction through all parameters, from NumPy's global generator."""
     check_grads = importlib.import_module("autograd.test_util").check_grads
-    cost = autograd_cost(net, in_order(gradients))
+    cost = watch(autograd_cost(net, in_order(gradients)))
     check = check_grads(cost, modes=["rev"], order=1)
-    with numpy_seed(0):  # so that a run can be repeated
-        return accepts(lambda: check(in_order(parameters)), AssertionError)
+    values = in_order(parameters)
+
+    def run() -> bool:
+        with numpy_seed(seed):  # so that a run can be repeated
+            return accepts(lambda: check(values), AssertionError)
+
+    return run
 
 
 CHECKERS: dict[str, tuple[str, Checker]] = {
     "the lab's rule": ("numpy", lab_rule),
-    "torch gradcheck": ("torch", lambda n, p, g: torch_gradcheck(n, p, g, fast=False)),
-    "torch gradcheck, fast_mode": ("torch", lambda n, p, g: torch_gradcheck(n, p, g, fast=True)),
-    "jax check_grads": ("jax", jax_check_grads),
-    "HIPS autograd check_grads": ("autograd", autograd_check_grads),
+    "torch gradcheck": ("torch", lambda n, p, g: torch_gradcheck(n, p, g, fast=False)()),
+    "torch gradcheck, fast_mode": ("torch", lambda n, p, g: torch_gradcheck(n, p, g, fast=True)()),
+    "jax check_grads": ("jax", lambda n, p, g: jax_check_grads(n, p, g)()),
+    "HIPS autograd check_grads": ("autograd", lambda n, p, g: autograd_check_grads(n, p, g)()),
 }

@@ -6,6 +6,7 @@ from pathlib import Path
 METHODS = {
     "method node": ("node", "#0b6e4f"),
     "check": ("check(), whole", "#6a4c93"),
+    'check, method="random"': ("check(), 8 random directions per tensor", "#d98e04"),
     "method incremental": ("incremental", "#1f77b4"),
     "method stacked": ("stacked", "#8a8a8a"),
 }

@@ -1,8 +1,8 @@
 """Runs the benchmarks and writes them up: ``python -m benchmarks.report``.
 
 Timings go into docs/benchmarks.md, the picture and three numbers into the README, and the ratios
-that `benchmarks.regression` holds to into recorded.json; then the study of detection into
-docs/detection.md.
+that `benchmarks.regression` holds to into recorded.json; then what spreads over workers into
+docs/scale.md, and the study of detection into docs/detection.md.
 """
 
 import json
@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 
 import fastgc
-from benchmarks import detection_report, fresh, plot, regression
+from benchmarks import detection_report, directions, fresh, plot, regression, scale_report
 from benchmarks.bench_methods import CASES, LAB, PASS, PLAIN, network_case
+from benchmarks.tables import time_of
 from fastgc.methods import METHODS
 from fastgc.threads import available_cores, one_blas_thread
 
@@ -107,7 +108,7 @@ class Table:
                 )
             checks = info.get("checks", "nothing" if name == PASS else "all entries")
             lines.append(
-                f"| {name} | {_time(seconds)} | {_ratio(self.speed(case, name))} | {checks} | "
+                f"| {name} | {time_of(seconds)} | {_ratio(self.speed(case, name))} | {checks} | "
                 f"{'; '.join(notes)} |"
             )
         return [*lines, ""]
@@ -122,7 +123,7 @@ def forecasts(table: Table) -> list[str]:
         for name in METHODS:
             predicted = plan.forecasts[name].seconds
             off = predicted / table.seconds[case, f"method {name}"]
-            cells.append(f"{_time(predicted)} ({off:.2g})")
+            cells.append(f"{time_of(predicted)} ({off:.2g})")
         lines.append(f"| {case} | " + " | ".join(cells) + " |")
     return lines
 
@@ -155,13 +156,14 @@ def write_up(table: Table) -> str:
         "method go below it.",
         "",
         *(line for case in CASES for line in table.lines(case, together)),
+        *directions.section(),
         "## First use, in fresh processes",
         "",
         "| | |",
         "|---|---|",
-        f"| import numpy | {_time(numpy_time)} |",
-        f"| import fastgc (ratio {ratio:.2f}) | {_time(fastgc_time)} |",
-        *(f"| {name} | {_time(seconds)} |" for name, seconds in first.items()),
+        f"| import numpy | {time_of(numpy_time)} |",
+        f"| import fastgc (ratio {ratio:.2f}) | {time_of(fastgc_time)} |",
+        *(f"| {name} | {time_of(seconds)} |" for name, seconds in first.items()),
         "",
         "## Memory, in fresh processes",
         "",
@@ -194,8 +196,8 @@ def three_numbers(table: Table) -> str:
     return "\n".join(
         [
             f"- **{_ratio(table.speed(LARGE, 'method node'))} as fast as the lab's loop** on a "
-            f"784-512-256-1 with {table.sizes[LARGE]:,} parameters: {_time(fast)} instead of "
-            f"{_time(table.seconds[LARGE, PLAIN])}.",
+            f"784-512-256-1 with {table.sizes[LARGE]:,} parameters: {time_of(fast)} instead of "
+            f"{time_of(table.seconds[LARGE, PLAIN])}.",
             f"- **{fast / table.seconds[LARGE, PASS]:.1f} forward + backward passes** of NumPy is "
             "what that takes; the whole `check`, with its verdict on every entry, "
             f"{table.seconds[LARGE, 'check'] / table.seconds[LARGE, PASS]:.1f}.",
@@ -223,19 +225,13 @@ def main() -> None:
     plot.draw(docs / "benchmarks.svg", speeds, peers)
     detection_report.into_readme("speeds", three_numbers(table))
     regression.record()
+    scale_report.write()
     detection_report.write()
     print(text)
 
 
 def _ratio(value: float) -> str:
     return f"{value:,.0f}×" if value >= 10 else f"{value:.2g}×"
-
-
-def _time(seconds: float) -> str:
-    for size, unit in ((3600.0, "h"), (60.0, "min"), (1.0, "s"), (1e-3, "ms")):
-        if seconds >= size:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds * 1e6:.3g} µs"
 
 
 if __name__ == "__main__":

@@ -1,0 +1,285 @@
+"""Random directions beside those of other checkers: ``python -m benchmarks.directions``.
+
+On the same costs, each in its framework's own operations: how many evaluations, how long, and which
+mistakes are caught at equal evaluations. fastgc gets a plain function, which it cannot see into.
+"""
+
+import importlib
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from statistics import fmean
+from typing import TypeAlias
+
+import numpy as np
+
+from benchmarks.detection import (
+    RIGHT,
+    Examination,
+    drawn,
+    planted,
+    sizes_of,
+    small_networks,
+)
+from benchmarks.direction_checkers import (
+    AT_EQUAL,
+    FIRST,
+    IN_TIME,
+    SAME_EVERY_RUN,
+    require_same_places,
+)
+from benchmarks.tables import share, time_of
+from fastgc.problem import pose
+from fastgc.threads import one_blas_thread
+from tests.bugs import MISTAKES
+from tests.cases import (
+    NETWORKS,
+    TIMED_NETWORKS,
+    NetworkCase,
+    Tensors,
+    backward,
+    other_backward,
+)
+
+COMMAND = "python -m benchmarks.directions"
+SEEDS = 20
+OF_KINDS = 4  # mistakes of tests/bugs.py in each network
+TIMED: tuple[NetworkCase, ...] = (NETWORKS[0], *TIMED_NETWORKS[:2])
+PLANTED = "a mistake in the pass"
+
+
+def least_time(run: Callable[[], object], seconds: float = 1.0) -> float:
+    """The least of at least seven runs, after one that compiles and warms."""
+    run()
+    times: list[float] = []
+    while len(times) < 7 or sum(times) < seconds:
+        began = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - began)
+    return min(times)
+
+
+def tables_of_times() -> list[str]:
+    """A table for each network that is timed, with right gradients."""
+    importlib.import_module("torch").set_num_threads(1)
+    with one_blas_thread():
+        return [line for case in TIMED for line in _times_on(case)]
+
+
+def _times_on(case: NetworkCase) -> list[str]:
+    net, parameters = case.build()
+    gradients, T = backward(net, parameters), len(parameters)
+    require_same_places(net, parameters, gradients)
+    size = sum(value.size for value in parameters.values())
+    lines = [
+        f"### {case.name} (P = {size:,}, {T} tensors)",
+        "",
+        "| | evaluations | along directions | time | accepts these right gradients |",
+        "|---|---|---|---|---|",
+    ]
+    for checker in IN_TIME:
+        run = checker.run(net, parameters, gradients)
+        run.verdict()
+        evaluations = run.watched.calls
+        seconds = least_time(run.verdict)
+        seeds = 1 if checker in SAME_EVERY_RUN else SEEDS
+        said = Counter(
+            checker.run(net, parameters, gradients, seed).verdict() for seed in range(seeds)
+        )
+        accepts = ("yes" if said["correct"] else "no") + ", in every run"
+        if seeds > 1:
+            accepts = f"with {said['correct']} of {seeds} seeds"
+        open_ = f", {said['unresolved']} cannot tell" * bool(said["unresolved"])
+        lines.append(
+            f"| {checker.name} | {evaluations:,} | {checker.along(T)} | {time_of(seconds)} | "
+            f"{accepts}{open_} |"
+        )
+    return [*lines, ""]
+
+
+Plant: TypeAlias = Callable[[Tensors, np.random.Generator], Tensors]
+
+
+def _tensor_off(by: float) -> Plant:
+    def plant(right: Tensors, rng: np.random.Generator) -> Tensors:
+        name = str(rng.choice([name for name, g in right.items() if g.any()]))
+        return {**right, name: (1 + by) * right[name]}
+
+    return plant
+
+
+def _entry_off(by: float) -> Plant:
+    def plant(right: Tensors, rng: np.random.Generator) -> Tensors:
+        name = str(rng.choice([name for name, g in right.items() if g.any()]))
+        wrong = right[name].copy()
+        k = rng.choice(np.flatnonzero(np.abs(wrong) > 1e-2 * np.abs(wrong).max()))
+        wrong.flat[k] *= 1 + by
+        return {**right, name: wrong}
+
+    return plant
+
+
+GRADED: dict[str, Plant] = {
+    "a tensor 1 %": _tensor_off(1e-2),
+    "a tensor 0.1 %": _tensor_off(1e-3),
+    "a tensor 10⁻⁴": _tensor_off(1e-4),
+    "a tensor 10⁻⁵": _tensor_off(1e-5),
+    "an entry 10 %": _entry_off(1e-1),
+    "an entry 1 %": _entry_off(1e-2),
+    "an entry 0.1 %": _entry_off(1e-3),
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a checker said of one case.
+
+    Attributes:
+        checker: its name.
+        mistake: one of `GRADED`, `PLANTED`, or `RIGHT`.
+        verdict: ``correct``, ``wrong`` or ``unresolved``.
+        along: evaluations along directions, of a right gradient.
+        evaluations: in all.
+    """
+
+    checker: str
+    mistake: str
+    verdict: str
+    along: int
+    evaluations: int
+
+
+def study_network(job: tuple[int, tuple[str, ...]]) -> list[Outcome]:
+    """Every checker on one drawn network: right gradients, and visible mistakes."""
+    importlib.import_module("torch").set_num_threads(1)  # one of two processes
+    seed, names = job
+    net, parameters = drawn(seed)
+    right = backward(net, parameters)
+    wrongs = planted(net, parameters, seed)
+    rng = np.random.default_rng([seed, 1])
+    cases = [(PLANTED, wrongs[name][1]) for name in names]
+    if any(g.any() for g in right.values()):
+        cases += [(name, plant(right, rng)) for name, plant in GRADED.items()]
+    under = Examination(pose(net, parameters), "incremental")
+    with np.errstate(all="ignore"):
+        cases = [
+            (name, wrong) for name, wrong in cases
+            if sizes_of(under, under.examine(wrong)[0], right)[0] == "visible"
+        ]  # fmt: skip
+    cases += [(RIGHT, right), (RIGHT, other_backward(net, parameters))]
+    outcomes = []
+    for checker in AT_EQUAL:
+        for name, gradients in cases:
+            run = checker.run(net, parameters, gradients)
+            outcomes.append(
+                Outcome(
+                    checker.name, name, run.verdict(), checker.along(len(parameters)),
+                    run.watched.calls,
+                )
+            )  # fmt: skip
+    return outcomes
+
+
+def jobs(networks: int) -> Iterator[tuple[int, tuple[str, ...]]]:
+    """Networks, and the mistakes in each: the kinds that were planted least so far."""
+    used: Counter[str] = Counter()
+    for seed in small_networks()[:networks]:
+        possible = planted(*drawn(seed), seed)
+        kinds = [mistake.name for mistake in MISTAKES if mistake.name in possible]
+        chosen = tuple(sorted(kinds, key=used.__getitem__)[:OF_KINDS])
+        used.update(chosen)
+        yield seed, chosen
+
+
+def study(networks: int = 100, processes: int = 2) -> list[Outcome]:
+    outcomes: list[Outcome] = []
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        for found in pool.map(study_network, list(jobs(networks))):
+            outcomes += found
+    return outcomes
+
+
+def table_of_mistakes(outcomes: Sequence[Outcome]) -> list[str]:
+    """A line for each checker, with equal ones beside each other."""
+    groups = (PLANTED, *GRADED)
+    lines = [
+        "| | along directions | in all, right | wrong | "
+        + " | ".join(groups)
+        + " | cannot tell | right rejected | cannot tell |",
+        "|---|" + "---|" * (len(groups) + 6),
+    ]
+    for checker in AT_EQUAL:
+        mine = [o for o in outcomes if o.checker == checker.name]
+        right = [o for o in mine if o.mistake == RIGHT]
+        wrong = [o for o in mine if o.mistake != RIGHT]
+        cells = [
+            f"{fmean(o.along for o in right):.0f}",
+            f"{fmean(o.evaluations for o in right):.0f}",
+            f"{fmean(o.evaluations for o in wrong):.0f}",
+        ]
+        for group in groups:
+            of_group = [o.verdict for o in wrong if o.mistake == group]
+            cells.append(share(sum(v != "correct" for v in of_group), len(of_group)))
+        cells.append(str(sum(o.verdict == "unresolved" for o in wrong)))
+        cells.append(share(sum(o.verdict == "wrong" for o in right), len(right)))
+        cells.append(str(sum(o.verdict == "unresolved" for o in right)))
+        lines.append(f"| {checker.name} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def section(networks: int = 100) -> list[str]:
+    """What docs/benchmarks.md says of random directions."""
+    times = tables_of_times()
+    began = time.perf_counter()
+    outcomes = study(networks)
+    seconds = time.perf_counter() - began
+    return [
+        "## Random directions",
+        "",
+        f"`{COMMAND}` measures this section alone. The same cost for each checker, in its own",
+        "framework's operations; it is told the gradients, so no time is that of a backward pass.",
+        "fastgc gets a plain function that it cannot see into. Evaluations are counted as calls of",
+        "the function that the checker is given, with JAX outside what is compiled; for fastgc",
+        f"they are also what the report says. {FIRST} of them come before its first direction: two",
+        "of the cost itself, nine for its noise. Times are the least of seven or more, compiled",
+        "and warm, with right gradients, NumPy and torch on one thread.",
+        "",
+        *times,
+        "torch and JAX look at the same points in every run, which the program verifies: running",
+        "them again finds nothing more. HIPS autograd draws from NumPy's global generator, fastgc",
+        "from one of its own.",
+        "",
+        "### Mistakes at equal evaluations",
+        "",
+        f"{networks} drawn networks of at most 500 parameters, those of",
+        f"[detection.md](detection.md): in each, {OF_KINDS} of its {len(MISTAKES)} kinds of",
+        "mistake, the kinds planted least so far; a tensor, and an entry, off by a little; right",
+        "gradients of two backward passes. One in ten lies at corners, others are saturated. What",
+        "is off by no more than rounding, as that study has it, is left out.",
+        f"{len(outcomes) // len(AT_EQUAL):,} cases for each checker, {seconds:.0f} s on two cores.",
+        "Caught is what is not called correct; of these, *cannot tell* is how many fastgc left",
+        "open. Evaluations are means over the cases; of wrong gradients fastgc spends more to make",
+        "sure and to find the entries, torch to run its slow mode for its message.",
+        "",
+        *table_of_mistakes(outcomes),
+        "",
+        "Equal in all: the default and HIPS autograd repeated; *as torch spends* (one direction at",
+        "least, so up to five tensors it spends more) and torch; `directions=1` through all and",
+        "three runs of HIPS autograd. Equal along directions: `directions=1` and torch;",
+        "`directions=1` through all, JAX and one run of HIPS autograd; and `directions=2` through",
+        "all are the four evaluations that these spend in all.",
+        "",
+    ]
+
+
+def main() -> None:
+    from benchmarks import directions  # by name, as other processes import it
+
+    print("\n".join(directions.section()))
+
+
+if __name__ == "__main__":
+    main()
