@@ -168,7 +168,7 @@ def _dask() -> Iterator[Executor]:
         # how long it waits for a worker that was killed: half a minute otherwise
         config.set({"distributed.comm.timeouts.connect": "3s"}),
         distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, dashboard_address=None
+            n_workers=2, threads_per_worker=1, dashboard_address=":0"
         ) as cluster,
         distributed.Client(cluster) as client,
     ):
