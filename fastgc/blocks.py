@@ -25,6 +25,11 @@ GROWTH = 8  # times as many items as the last block, at most
 AHEAD = 4  # blocks for each worker that are submitted and not yet done
 TICK = 0.5  # seconds between looks for Ctrl-C where waiting cannot be interrupted
 
+NEVER_STARTED = (
+    "Did its workers never start? A script that starts processes does what it does under if "
+    '__name__ == "__main__"'
+)
+
 Advance: TypeAlias = Callable[[int], object]  # takes the number of evaluations done
 Block: TypeAlias = tuple[int, int]  # first item, and the one after the last
 
@@ -52,11 +57,16 @@ class Division:
         """How many of `count` threads a block may run: a worker is one of many."""
         return count if self.crew is None else 1
 
-    def close(self) -> None:
-        """Saves what is done, and removes what was made for the workers."""
+    def close(self, error: BaseException | None = None) -> None:
+        """Saves what is done, and removes what was made for the workers.
+
+        An interrupt is told where to go on.
+        """
         try:
             if self.checkpoint is not None:
                 self.checkpoint.save()
+                if isinstance(error, KeyboardInterrupt):
+                    error.add_note(f"fastgc: the same call goes on from {self.checkpoint.path}")
         finally:
             if self.crew is not None:
                 self.crew.close()
@@ -140,9 +150,10 @@ def perform(
         lost = _on_workers(crew, work, subject, items, todo, finish)
         if lost is not None:
             there = told * perturbations // count
+            started = "" if there else ". " + NEVER_STARTED
             warnings.warn(
                 f"the executor has lost a worker ({lost}): {there:,} of {perturbations:,} "
-                "evaluations are done, and the others run in this process",
+                f"evaluations are done, and the others run in this process{started}",
                 RuntimeWarning,
                 stacklevel=2,
             )

@@ -63,7 +63,7 @@ def check(
     against: Callable[..., Any] | None = None,
     only: Sequence[str] | None = None,
     sample: int | None = None,
-    directions: int = 8,
+    directions: int | None = None,
     per_tensor: bool = True,
     seed: int = 0,
     memory: int = DEFAULT_MEMORY,
@@ -102,7 +102,7 @@ def check(
         only: names of the tensors to check, or patterns of names, as ``["W1", "b*"]``; None for
             all. The gradients of the others may be left out of a mapping.
         sample: so many entries of each tensor, drawn at random, are checked; None for all.
-        directions: how many random directions ``random`` takes through each tensor.
+        directions: how many random directions ``random`` takes through each tensor; None for 8.
         per_tensor: whether each of these goes through one tensor. False takes each through all of
             them: 2 `directions` evaluations in all, and as many again for each tensor only where
             something is wrong.
@@ -147,13 +147,18 @@ def check(
     began = time.perf_counter()
     tolerance = require_number(tolerance, "tolerance")
     memory, threads = require_resources(memory, threads, progress)
-    directions, seed = require_directions(directions), require_seed(seed)
+    count, seed = require_directions(directions), require_seed(seed)
     require_flag(per_tensor, "per_tensor")
     prepared = prepare(
         cost, parameters, method=method, epsilon=epsilon, vectorized=vectorized, reseed=reseed,
         memory=memory, announce=progress, executor=executor, checkpoint=checkpoint,
     )  # fmt: skip
     problem, engine, is_random = prepared.problem, prepared.engine, prepared.method == RANDOM
+    if not is_random and (directions is not None or not per_tensor):
+        raise ValueError(
+            "directions= and per_tensor= are about random directions, and the method here is "
+            f'"{prepared.method}"; pass method="random" as well'
+        )
     part = part_of(problem.layout, only, sample, seed)
     if is_random and part.layout.places is not None:
         raise ValueError(
@@ -167,14 +172,14 @@ def check(
             reseed()
         gradients = gradients(problem.layout.build(problem.layout.views(problem.theta.copy())))
     claim = claim_of(problem.layout, gradients, tolerance, part)
-    lines = directions * (len(part.layout.names) if per_tensor else 1)
+    lines = count * (len(part.layout.names) if per_tensor else 1)
     total = 2 * lines if is_random else _perturbations(problem, engine, part)
     with AtWork(prepared, total, memory, threads, progress) as resources:
         base, spent = _base(problem, measured=not engine.exact, memory=memory)
         if prepared.division is not None:
             looks: tuple[object, ...] = ()
             if is_random:
-                looks = (directions, seed, per_tensor, part.entries, prepared.epsilon)
+                looks = (count, seed, per_tensor, part.entries, prepared.epsilon)
             prepared.division.identify(prepared.method, problem, base, *looks)
         apart = None
         if own is not None:
@@ -182,7 +187,7 @@ def check(
             spent += evaluations
         if is_random:
             found = check_along(
-                problem, part, claim, base, prepared.epsilon, directions, seed, engine, resources,
+                problem, part, claim, base, prepared.epsilon, count, seed, engine, resources,
                 per_tensor=per_tensor,
             )  # fmt: skip
         else:

@@ -38,16 +38,16 @@ class Checkpoint:
     """
 
     def __init__(self, path: object) -> None:
-        self._path = _as_path(path)
+        self.path = _as_path(path)
         self._stored: dict[str, NDArray[Any]] = {}  # what the file held
         self._passes: dict[str, tuple[NDArray[np.bool_], FloatArray]] = {}
         self._identity: dict[str, str] = {}
         self._changed = False
         self._due = time.monotonic() + INTERVAL
         self._told = False
-        _require_writable(self._path)
-        if self._path.exists():
-            self._stored = _read(self._path)
+        _require_writable(self.path)
+        if self.path.exists():
+            self._stored = _read(self.path)
 
     def identify(self, identity: Mapping[str, tuple[object, ...]]) -> None:
         """Says what is checked: name of a part -> its contents.
@@ -63,7 +63,7 @@ class Checkpoint:
         differ = [name for name in names if earlier.get(name) != self._identity.get(name)]
         if differ:
             raise ValueError(
-                f'checkpoint="{self._path}" was written by another check, which differs in '
+                f'checkpoint="{self.path}" was written by another check, which differs in '
                 f"{' and '.join(differ)}. Name another file, or remove this one"
             )
 
@@ -103,12 +103,12 @@ class Checkpoint:
             held |= {f"{name}.done": done, f"{name}.out": out}
         new = None
         try:
-            descriptor, new = _beside(self._path)
+            descriptor, new = _beside(self.path)
             with os.fdopen(descriptor, "wb") as file:
                 np.savez(file, allow_pickle=False, **held)
                 file.flush()
                 os.fsync(file.fileno())
-            Path(new).replace(self._path)
+            Path(new).replace(self.path)
             self._changed = False
         except OSError as error:  # a full disk, say; hours of work are worth more than this file
             if new is not None:
@@ -117,7 +117,7 @@ class Checkpoint:
             if not self._told:
                 self._told = True
                 warnings.warn(
-                    f'checkpoint="{self._path}" could not be saved: {error}. The check goes on',
+                    f'checkpoint="{self.path}" could not be saved: {error}. The check goes on',
                     RuntimeWarning,
                     stacklevel=2,
                 )
@@ -180,8 +180,10 @@ def _read(path: Path) -> dict[str, NDArray[Any]]:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             stored = {name: file[name] for name in file.files}
         json.loads(str(stored["identity"]))
-    except Exception as error:  # of any kind: zipfile raises a dozen for a damaged file
-        why = f": {error}"
+    except OSError as error:
+        why = f": {error.strerror or error}"
+    except Exception:  # of any kind: zipfile raises a dozen for a damaged file
+        stored = {}
     if why or str(stored.get("format")) != FORMAT:
         raise ValueError(
             f'checkpoint="{path}" is there already and holds no checkpoint that this fastgc can '
@@ -200,7 +202,8 @@ def _require_writable(path: Path) -> None:
         os.close(descriptor)
         Path(name).unlink()
     except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
         raise ValueError(
-            f'checkpoint="{path}" cannot be written: {error}. Name a file in a folder that exists '
+            f'checkpoint="{path}" cannot be written: {why}. Name a file in a folder that exists '
             "and that you may write to"
         ) from error

@@ -115,8 +115,9 @@ def check(
         int | None, typer.Option(help="So many entries of each tensor, drawn at random.")
     ] = None,
     directions: Annotated[
-        int, typer.Option(help="Random directions through each tensor, for --method random.")
-    ] = 8,
+        int | None,
+        typer.Option(help="Random directions through each tensor, for --method random: 8, or so."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:

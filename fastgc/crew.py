@@ -15,6 +15,7 @@ import numpy as np
 from fastgc.workers import Filed, Held, Outcome, Packed, Work, run
 
 UNKNOWN = 64  # workers of an executor that does not tell
+PATIENCE = 60.0  # seconds for the result of a task that is done to arrive
 ALIGNED = 64  # bytes, as NumPy's own allocations at best
 
 ADVICE = (
@@ -58,15 +59,39 @@ class Crew:
             ValueError: for an executor that is shut down.
         """
         parcel = self._packed(subject) if whole else self._parcel(subject)
-        options: Any = {} if self._client is None else {"pure": False}
         try:
-            return self._executor.submit(run, parcel, work, items, **options)
+            if self._client is not None:
+                return self._on_dask(parcel, work, items)
+            return self._executor.submit(run, parcel, work, items)
         except futures.BrokenExecutor:
             raise
         except RuntimeError as error:  # it has been shut down
             raise ValueError(
                 f"executor= takes no work: {str(error).rstrip('.')}. Check within its with block"
             ) from error
+
+    def _on_dask(self, parcel: Any, work: Work, items: tuple[Any, ...]) -> "Future[Outcome]":
+        """What the executor's own submit does; but that future never ends where Dask forgets it.
+
+        As it does with a task that has killed its worker.
+        """
+        if self._executor._shutdown:  # type: ignore[attr-defined]  # of Dask's class
+            raise RuntimeError("cannot schedule new futures after shutdown")
+        options = {**getattr(self._executor, "_kwargs", {}), "pure": False}
+        distant = self._client.submit(run, parcel, work, items, **options)
+        here: Future[Outcome] = Future()
+
+        def finish(_: Any) -> None:
+            if not here.set_running_or_notify_cancel():
+                return
+            try:
+                here.set_result(distant.result(timeout=PATIENCE))
+            except BaseException as error:  # whatever Dask raises for a task that is lost
+                here.set_exception(error)
+
+        distant.add_done_callback(finish)
+        here.add_done_callback(lambda future: distant.cancel() if future.cancelled() else None)
+        return here
 
     def prepare(self, subject: Any) -> None:
         """Raises TypeError for a subject that cannot be sent."""

@@ -11,6 +11,7 @@ from fastgc.claim import Claim
 from fastgc.diagnosis.directions import Case, explained
 from fastgc.diagnosis.origin import origin
 from fastgc.disputes import Findings, settle
+from fastgc.drawing import generator
 from fastgc.estimate import Estimate, caught_by, estimate_of
 from fastgc.layout import FloatArray
 from fastgc.methods import Approximation, Base, Method, Resources
@@ -26,7 +27,9 @@ from fastgc.verdict import (
     AGREE,
     DISAGREE,
     ENTRY_VERDICTS,
+    KINK,
     NONFINITE,
+    UNRESOLVED,
     entry_scale,
     root_mean_square,
     verdict_of,
@@ -120,7 +123,7 @@ class _Lines:
         self.rounding = np.repeat([DEVIATIONS * _norm(lost[here]) for here in self.parts], count)
         self.problem, self.base, self.engine, self.resources = problem, base, engine, resources
         self.probe = Probe(problem, base, epsilon, resources)
-        self.rng = np.random.default_rng([seed, 6])  # for what is drawn in a search
+        self.rng = generator(6, seed)  # for what is drawn in a search
         self.count, self.together = count, together
 
     def look(self, entries: Entries | None, step: Step) -> Approximation:
@@ -155,8 +158,8 @@ class _Lines:
 
         tensors = {}
         case = Case(
-            self.problem, self.asked, self.grad, self.directions, findings, residuals, self.probe,
-            self.rng,
+            self.problem, self.names, self.shapes, self.asked, self.grad, self.directions,
+            findings, residuals, self.probe, self.rng,
         )  # fmt: skip
         for t, name in enumerate(self.names):
             norm = float(self.norms[t])
@@ -246,8 +249,9 @@ def _slack(findings: Findings) -> FloatArray:
     codes, places = findings.codes, findings.disputed
     slack[(findings.grad == 0) & (findings.gradapprox == 0) & (codes == AGREE)] = 0.0
     low, high = findings.slopes
-    open_ = codes[places] < DISAGREE  # at a corner, perhaps: any slope between these may be right
-    slack[places[open_]] += (high - low)[open_]
+    # at a corner any slope between these may be right
+    cornered = (codes[places] == KINK) | (codes[places] == UNRESOLVED)
+    slack[places[cornered]] += (high - low)[cornered]
     return slack
 
 

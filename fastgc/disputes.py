@@ -234,6 +234,10 @@ def _look_again(
             corner &= (new_low >= low - slack) & (new_high <= high + slack)
             corner &= ~docket.far_outside(disputed, new_low, new_high, allowed + 4 * doubt)
             kink = corner & _within(new_low, g, new_high, allowed + 2 * doubt)
+            if docket.directions and number < LOOKS:
+                # a shorter step along the same direction may stay on this side of the corner
+                wide = corner & (gap > RESOLUTION * docket.scale(disputed, new))
+                moved, kink, corner = moved | wide, kink & ~wide, corner & ~wide
             bracketed &= _within(new_low, g, new_high, allowed + doubt)
             # the noise of the shorter step hides whatever made the longer one disagree
             hidden = np.abs(g - new) <= allowed + doubt

@@ -71,12 +71,22 @@ def caught_by(allowed: FloatArray) -> float:
     """
     from scipy.special import ndtri
 
-    # all |r| ≤ a ‖e‖ has the probability (2Φ(a) − 1)^D
-    reach = float(ndtri(0.5 * (1 + (1 - SURE) ** (1 / allowed.size))))
-    return NOISY * float(np.max(allowed)) / reach
+    # all |r| ≤ a ‖e‖ has the probability (2Φ(a) − 1)^D; the best few may tell more than all do
+    counts = np.arange(1, allowed.size + 1)
+    reach = ndtri(0.5 * (1 + (1 - SURE) ** (1 / counts)))
+    return NOISY * float(np.min(np.sort(allowed) / reach))
 
 
 def _relative(value: float, norm: float) -> float:
     if value == 0:
         return 0.0
     return value / norm if norm else math.inf
+
+
+def share_interval(drawn: int, wrong: int) -> tuple[float, float]:
+    """Clopper and Pearson's 95 % confidence interval of a share."""
+    from scipy.special import betaincinv
+
+    low = float(betaincinv(wrong, drawn - wrong + 1, 0.025)) if wrong else 0.0
+    high = float(betaincinv(wrong + 1, drawn - wrong, 0.975)) if wrong < drawn else 1.0
+    return low, high

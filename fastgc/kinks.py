@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fastgc.drawing import generator
 from fastgc.inside import Inside
 from fastgc.layout import FloatArray
 from fastgc.methods import Base
@@ -103,7 +104,7 @@ def at_corner(problem: Problem, base: Base, epsilon: FloatArray, tries: int) -> 
     In a random direction the jumps of many corners do not cancel. J_plus − 2J + J_minus falls with
     the step at a corner, with its square elsewhere.
     """
-    rng = np.random.default_rng(1)
+    rng = generator(1)
     floor = 8.0 * max(10.0 * base.noise, 2.0 * LEAST_NOISE * abs(base.cost))
     for tried in range(1, tries + 1):
         direction = epsilon * rng.standard_normal(epsilon.size)
@@ -129,7 +130,7 @@ def jumps_close_by(
     corner they spread as far there; where J only bends, a quarter as far, which counts as none.
     `checked` is how many entries the check itself is about, which limits what is spent.
     """
-    rng = np.random.default_rng(2)
+    rng = generator(2)
     step = np.minimum(epsilon, SHORT * np.maximum(np.abs(problem.theta), 1.0))
     low, high = np.full((2, 2, entries.size), np.inf)
     high = -high

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from fastgc.drawing import generator
 from fastgc.noise import noise_of_cost
 from fastgc.problem import Problem, base_cost
 
@@ -35,7 +36,7 @@ def require_likeness(problem: Problem, own: Problem, memory: int) -> tuple[float
     assert problem.inside is not None
     theta, samples = problem.theta, problem.inside.net.m
     cost, spent = base_cost(own)
-    rng = np.random.default_rng(4)
+    rng = generator(4)
     size = np.empty(theta.size)
     for _, part in problem.layout.tensors():
         size[part] = math.sqrt(float(np.mean(np.square(theta[part])))) or 1.0

@@ -7,6 +7,7 @@ directions are taken through one half: what they leave belongs to the other. Eve
 named is confirmed by a central difference of its own.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,7 +16,8 @@ import numpy as np
 
 from fastgc.claim import Claim
 from fastgc.diagnosis.evidence import Diagnosis
-from fastgc.layout import FloatArray, Layout
+from fastgc.estimate import share_interval
+from fastgc.layout import FloatArray, Layout, index_of
 from fastgc.methods.interface import Entries
 from fastgc.methods.random import Directions
 from fastgc.parts import Part
@@ -263,16 +265,16 @@ def _confirm(search: Search, found: Located, places: Entries) -> list[int]:
     return wrong
 
 
-def describe(found: Located, name_of: Callable[[int], str], n: int) -> Diagnosis:
+def describe(found: Located, name_of: Callable[[int], str], shape: tuple[int, ...]) -> Diagnosis:
     """What was found, in words."""
     if not found.wrong:
         return NONE_FOUND
-    worst = found.worst_first()[0]
+    n, worst = math.prod(shape), found.worst_first()[0]
     analytic, numerical, _ = found.entries[worst]
     what = f"{name_of(worst)} is {analytic:.6g}, numerically {numerical:.6g}"
     count = len(found.wrong)
     if found.drawn is not None:
-        low, high = _share(*found.drawn)
+        low, high = share_interval(*found.drawn)
         drawn, wrong = found.drawn
         return Diagnosis(
             "widespread",
@@ -281,6 +283,7 @@ def describe(found: Located, name_of: Callable[[int], str], n: int) -> Diagnosis
             wrong / drawn,
         )
     entries = "one entry" if count == 1 else f"{count} entries"
+    what += _in_line(found.wrong, shape)
     if found.explored == 1:
         worst_of = what if count == 1 else f"the worst, {what}"
         rest = "the others agree" if n <= FEW else "that explains all that the directions show"
@@ -290,16 +293,18 @@ def describe(found: Located, name_of: Callable[[int], str], n: int) -> Diagnosis
     about = float(f"{count / found.explored:.1g}")
     return Diagnosis(
         "widespread",
-        f"{entries} found in {found.explored:.2g} of the tensor, so some {about:,.0f} of its {n:,} "
-        f"are wrong; the worst of them, {what}",
+        f"{entries} found where {found.explored:.2g} of the tensor has been searched, so some "
+        f"{about:,.0f} of its {n:,} are wrong; the worst of them, {what}",
         count / found.explored / n,
     )
 
 
-def _share(drawn: int, wrong: int) -> tuple[float, float]:
-    """Clopper and Pearson's 95 % confidence interval of a share."""
-    from scipy.special import betaincinv
-
-    low = float(betaincinv(wrong, drawn - wrong + 1, 0.025)) if wrong else 0.0
-    high = float(betaincinv(wrong + 1, drawn - wrong, 0.975)) if wrong < drawn else 1.0
-    return low, high
+def _in_line(wrong: list[int], shape: tuple[int, ...]) -> str:
+    """What several entries have in common, if that is their row or their column."""
+    if len(wrong) < 3 or len(shape) != 2:
+        return ""
+    indices = np.array([index_of(shape, k) for k in wrong])
+    for axis, line in enumerate(("row", "column")):
+        if shape[1 - axis] > 1 and (indices[:, axis] == indices[0, axis]).all():
+            return f"; all of these lie in {line} {indices[0, axis]}"
+    return ""

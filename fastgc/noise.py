@@ -12,6 +12,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from fastgc.drawing import generator
 from fastgc.inside import UNIT_ROUNDOFF
 from fastgc.layout import FloatArray
 from fastgc.problem import Problem, random_cost, require_same_cost
@@ -71,7 +72,7 @@ def noise_of_cost(problem: Problem, cost: float, memory: int) -> Noise:
     Raises:
         ValueError: for a vectorized cost whose rows depend on each other, or a random one.
     """
-    direction = np.random.default_rng(0).standard_normal(problem.theta.size)
+    direction = generator(0).standard_normal(problem.theta.size)
     direction /= math.sqrt(direction @ direction)
     noise = _noise_along(problem, direction, cost, memory)
     largest = float(np.abs(problem.theta).max())

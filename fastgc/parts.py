@@ -8,6 +8,7 @@ from itertools import accumulate
 
 import numpy as np
 
+from fastgc.drawing import generator
 from fastgc.layout import Layout
 from fastgc.methods.interface import Entries
 from fastgc.requirements import require_count
@@ -56,7 +57,7 @@ def part_of(layout: Layout, only: object, sample: object, seed: int) -> Part:
     if sample is not None:
         most = require_count(sample, "sample", "a number of entries of each tensor")
         if most < max(sizes):
-            rng = np.random.default_rng([seed, 5])
+            rng = generator(5, seed)
             places = tuple(
                 np.sort(rng.choice(size, min(most, size), replace=False)) for size in sizes
             )

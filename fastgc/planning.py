@@ -19,7 +19,7 @@ from fastgc.network import Network
 from fastgc.operations import forward_operations, operations
 from fastgc.point import point_of
 from fastgc.problem import Problem, pose
-from fastgc.requirements import require_resources
+from fastgc.requirements import DIRECTIONS, require_resources
 from fastgc.response import WORTH_SHARING, all_tasks, block_width, kernels, work_space
 from fastgc.selection import RANDOM, method_for
 from fastgc.threads import available_cores, one_blas_thread
@@ -27,8 +27,6 @@ from fastgc.threads import available_cores, one_blas_thread
 # Vectors of P numbers that a check holds: parameters, gradients, gradapprox, uncertainty; the
 # parameters' sums of `incremental` are three, J_plus, J_minus and steps of the others four.
 VECTORS = {"loop": 8, "stacked": 10, "incremental": 6, "node": 5, RANDOM: 5}
-
-DIRECTIONS = 8  # of `random` through each tensor, which `check` takes by default
 
 SAMPLE = 48  # blocks of the kernel that are timed
 

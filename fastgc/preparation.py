@@ -140,7 +140,7 @@ class AtWork:
         try:
             self.bar.__exit__(*error)
             if self.resources.division is not None:
-                self.resources.division.close()
+                self.resources.division.close(error[1])
         finally:
             self.signals.__exit__(*error)
             self.blas.__exit__(*error)

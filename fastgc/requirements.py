@@ -3,7 +3,7 @@
 import math
 import numbers
 
-MOST_DIRECTIONS = 10_000
+DIRECTIONS, MOST_DIRECTIONS = 8, 10_000
 MOST = 2**62  # of bytes or threads: as good as no limit
 
 
@@ -41,6 +41,8 @@ def require_count(value: object, name: str, wanted: str) -> int:
 
 def require_directions(value: object) -> int:
     """How many random directions to take."""
+    if value is None:
+        return DIRECTIONS
     count = require_count(value, "directions", "a number of directions for each tensor")
     if count > MOST_DIRECTIONS:
         raise ValueError(

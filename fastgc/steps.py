@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from fastgc.drawing import generator
 from fastgc.layout import FloatArray
 from fastgc.methods import Base
 from fastgc.noise import LEAST_NOISE
@@ -30,7 +31,7 @@ def balanced_steps(
     """
     theta, layout = problem.theta, problem.layout
     noise = max(base.noise, LEAST_NOISE * abs(base.cost), np.finfo(np.float64).tiny)
-    rng = np.random.default_rng(3)
+    rng = generator(3)
     steps = np.empty(theta.size)
     evaluations = 0
     for _, part in layout.tensors():

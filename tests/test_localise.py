@@ -166,3 +166,40 @@ def test_an_error_that_only_directions_show_names_no_entry() -> None:
     assert report.verdict in ("wrong", "unresolved")
     for entry in report.tensors["parameters"].located:
         assert entry.analytic != entry.numerical
+
+
+def test_wrong_entries_of_one_row_are_said_to_be() -> None:
+    theta = np.random.default_rng(0).standard_normal((60, 50))
+    for place in ((7, slice(None)), (slice(None), 7)):
+        gradients = 2 * theta
+        gradients[place] *= 1.5
+        report = fastgc.check(
+            lambda w: float((w * w).sum()), theta, gradients, method="random", seed=3
+        )
+        said = str(report.tensors["parameters"].diagnosis)
+        line = "row" if place[0] == 7 else "column"
+        assert said.endswith(f"; all of these lie in {line} 7") or "of 12 entries drawn" in said
+
+
+def test_transposed_and_exchanged_gradients_are_named_without_more_evaluations() -> None:
+    rng = np.random.default_rng(0)
+    parameters = {name: rng.standard_normal((40, 40)) for name in ("V", "W")}
+    calls = 0
+
+    def cost(p: Any) -> float:
+        nonlocal calls
+        calls += 1
+        return float(np.sin(p["V"]).sum() + (p["W"] ** 2).sum())
+
+    right = {"V": np.cos(parameters["V"]), "W": 2 * parameters["W"]}
+    report = fastgc.check(cost, parameters, {**right, "V": right["V"].T}, method="random")
+    said = report.tensors["V"].diagnosis
+    assert said is not None
+    assert (said.kind, said.text) == ("transposed", "the transpose of the numerical gradient")
+    report = fastgc.check(cost, parameters, {"V": right["W"], "W": right["V"]}, method="random")
+    texts = {name: str(tensor.diagnosis) for name, tensor in report.tensors.items()}
+    assert texts == {
+        "V": "the numerical gradient is what was given for W",
+        "W": "the numerical gradient is what was given for V",
+    }
+    assert report.tensors["V"].located

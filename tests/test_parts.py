@@ -192,3 +192,13 @@ def test_bad_parts(options: dict[str, Any], error: type[Exception], message: str
     net, parameters = NETWORKS[0].build()
     with pytest.raises(error, match=message):
         fastgc.check(net, parameters, backward(net, parameters), **options)
+
+
+def test_a_sample_says_how_many_may_be_wrong() -> None:
+    theta = np.ones((100, 10))
+    gradients = 2 * theta
+    gradients[7] = 0.0
+    report = fastgc.check(lambda w: float((w * w).sum()), theta, gradients, sample=300, seed=1)
+    said = str(report.tensors["parameters"].diagnosis)
+    assert " of the 300 entries drawn, the worst parameters[7, " in said
+    assert said.endswith(" of the tensor, with 95 % confidence")

@@ -557,3 +557,38 @@ def test_any_seed_and_number_of_directions(seed: int, directions: int) -> None:
     )  # fmt: skip
     assert report.ok
     assert report.tensors["a"].size == directions
+
+
+def test_directions_are_no_ones_numbers() -> None:
+    """Parameters, and errors, are often drawn from `default_rng(0)`: directions must not be these."""
+    W = np.random.default_rng(0).standard_normal((100, 100))
+    gradients = np.cos(W) + 1e-3 * W
+    for seed in range(3):
+        report = fastgc.check(
+            lambda w: float(np.sin(w).sum()), W, gradients, method="random", seed=seed
+        )
+        assert report.estimate is not None
+        error = float(np.linalg.norm(1e-3 * W) / np.linalg.norm(gradients))
+        assert 0.3 * error < report.estimate.error < 3 * error
+        assert report.tensors["parameters"].diagnosis is not None
+        assert report.tensors["parameters"].diagnosis.kind == "decay"
+
+
+def test_options_of_directions_want_directions() -> None:
+    options: tuple[dict[str, Any], ...] = ({"directions": 8}, {"per_tensor": False})
+    for chosen in options:
+        with pytest.raises(
+            ValueError, match='random directions, and the method here is "loop"; pass'
+        ):
+            fastgc.check(lambda t: t**2, 3.0, 6.0, **chosen)
+
+
+def test_a_corner_that_one_step_crosses_costs_no_certainty() -> None:
+    theta = np.random.default_rng(1).standard_normal(2000)
+    theta[5] = 2e-9  # between a step and an eighth of it, of some directions
+    right = np.where(theta > 0, 1.0, 0.0)
+    for seed in range(10):
+        report = fastgc.check(half_at_corners, theta, right, method="random", seed=seed)
+        assert report.verdict != "wrong"
+        assert report.estimate is not None
+        assert report.verdict == "unresolved" or report.estimate.caught < 1e-3

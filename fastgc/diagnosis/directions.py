@@ -15,7 +15,7 @@ from fastgc.methods.random import Directions
 from fastgc.probe import Probe
 from fastgc.problem import Problem
 from fastgc.report import Entry, TensorReport
-from fastgc.verdict import DISAGREE, KINK, UNRESOLVED
+from fastgc.verdict import DISAGREE, KINK, UNRESOLVED, root_mean_square
 
 MOST = 1000  # evaluations after which no more tensors are searched
 
@@ -30,6 +30,8 @@ class Case:
 
     Attributes:
         problem: the cost at θ.
+        names: of the tensors.
+        shapes: of the tensors.
         claim: about its gradient, of all the tensors that are checked.
         grad: the same gradient, (P,).
         directions: that were taken.
@@ -40,6 +42,8 @@ class Case:
     """
 
     problem: Problem
+    names: tuple[str, ...]
+    shapes: tuple[tuple[int, ...], ...]
     claim: Claim
     grad: FloatArray
     directions: Directions
@@ -67,14 +71,16 @@ def explained(case: Case, t: int, report: TensorReport) -> TensorReport:
         said = Diagnosis("cost", "the cost is not finite a step away")
         return replace(report, diagnosis=said)
     else:
-        said = kinds.first(kinds.LINEAR, _evidence(case, t, report), _surroundings(case.problem))
+        evidence = _evidence(case, t, report)
+        said = kinds.first(kinds.LINEAR, evidence, _surroundings(case.problem))
+        said = said or _misplaced(case, t, report, evidence)
         if said is not None:
             found = example(search)
         elif case.probe.evaluations > MOST:
             return replace(report, diagnosis=NOT_SEARCHED)
         else:
             found = locate(search)
-            said = describe(found, address, search.grad.size)
+            said = describe(found, address, report.shape)
     located = tuple(
         Entry(
             address(k), index_of(report.shape, k), *found.entries[k],
@@ -84,6 +90,29 @@ def explained(case: Case, t: int, report: TensorReport) -> TensorReport:
     )  # fmt: skip
     worst = located[0] if located else report.worst
     return replace(report, diagnosis=said, located=located, worst=worst)
+
+
+def _misplaced(case: Case, t: int, report: TensorReport, e: Evidence) -> Diagnosis | None:
+    """A transpose, or another tensor's gradient: the slopes are those along it."""
+    shape, numbers = report.shape, case.directions.numbers(t)
+    vectors = [case.directions.vector(d) for d in range(numbers.start, numbers.stop)]
+
+    def fits(g: FloatArray) -> bool:
+        along = np.array([v @ g for v in vectors])
+        scale = np.maximum(np.abs(along), root_mean_square(e.found))
+        return bool((np.abs(along - e.found) <= e.tolerance * scale + e.slack)[e.known].all())
+
+    if not e.clear:
+        return None
+    own = case.grad[case.directions.tensors[t]]
+    if len(shape) == 2 and shape[0] == shape[1] > 1 and fits(own.reshape(shape).T.ravel()):
+        return Diagnosis("transposed", "the transpose of the numerical gradient")
+    for name, other_shape, part in zip(
+        case.names, case.shapes, case.directions.tensors, strict=True
+    ):
+        if name != report.name and other_shape == shape and fits(case.grad[part]):
+            return Diagnosis("swapped", f"the numerical gradient is what was given for {name}")
+    return None
 
 
 def _search(case: Case, t: int, report: TensorReport) -> Search:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgc.diagnosis.evidence import Diagnosis, Evidence, exactly
+from fastgc.estimate import share_interval
 
 SINGLE = 1e-4  # relative errors of a backward pass in single precision
 
@@ -275,6 +276,10 @@ def entries(e: Evidence, _: Surroundings) -> Diagnosis | None:
         return None
     k = int(wrong[np.argmax(np.abs(e.g - e.found)[wrong])])
     what = f"{e.address(k)} is {_ratio(e.g[k], e.found[k])}"
+    if e.places is not None:
+        low, high = share_interval(e.g.size, wrong.size)
+        text = f"{wrong.size} of the {e.g.size} entries drawn, the worst {what}; so {low:.2%} to "
+        return Diagnosis("entries", f"{text}{high:.2%} of the tensor, with 95 % confidence")
     others = f"{np.count_nonzero(agree)} others agree"
     if agree.sum() == e.g.size - wrong.size:
         others = f"the other {e.g.size - wrong.size} agree"

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from fastgc.drawing import generator
 from fastgc.layout import FloatArray, Layout
 from fastgc.methods.interface import Entries, Step
 from fastgc.problem import Problem
@@ -70,7 +71,7 @@ class Directions:
             return held
         part = self.part(d)
         theta = self.theta[part]
-        v = np.random.default_rng([self.seed, d]).standard_normal(theta.size)
+        v = generator(7, self.seed, d).standard_normal(theta.size)
         if self.epsilon is not None:
             step = self.step(d)
             room = self._room(part, step)
