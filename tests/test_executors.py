@@ -371,7 +371,7 @@ def test_a_broken_executor_is_done_without() -> None:
     with ProcessPoolExecutor(1) as pool:
         with pytest.raises(Exception, match="terminated abruptly"):
             pool.submit(os._exit, 1).result()
-        with pytest.warns(RuntimeWarning, match="0 of 132 evaluations are done") as caught:
+        with pytest.warns(RuntimeWarning, match="0 of 132 .* Did its workers never start") as caught:
             report = fastgc.check(smooth, THETA, WRONG, executor=pool)
     assert len(caught) == 1  # later looks know
     assert plain(report) == plain(fastgc.check(smooth, THETA, WRONG))
@@ -381,6 +381,24 @@ def test_dask_survives_a_killed_worker(tmp_path: Path, dask: Executor) -> None:
     cost = Deadly(tmp_path, last=90)
     report = fastgc.check(cost, THETA, GRADIENTS, executor=dask)
     assert (tmp_path / "died").exists()
+    assert plain(report) == plain(fastgc.check(smooth, THETA, GRADIENTS))
+
+
+@dataclasses.dataclass
+class Fatal:
+    """Ends any worker that gets to one perturbation, as a crash of compiled code does."""
+
+    home: int
+
+    def __call__(self, p: Any) -> float:
+        if p["b"][1] < THETA["b"][1] and os.getpid() != self.home:
+            os._exit(9)
+        return smooth(p)
+
+
+@pytest.mark.filterwarnings("ignore:the executor has lost a worker:RuntimeWarning")
+def test_a_quick_task_that_kills_its_dask_worker_hangs_nothing(dask: Executor) -> None:
+    report = fastgc.check(Fatal(os.getpid()), THETA, GRADIENTS, executor=dask)
     assert plain(report) == plain(fastgc.check(smooth, THETA, GRADIENTS))
 
 
