@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
@@ -141,54 +142,33 @@ class _Lines:
             self.look(None, self.epsilon), exact=False, part=Part(self.posed.layout),
             directions=True, tries=TRIES,
         )  # fmt: skip
-        # a row for each tensor
-        rows = (-1, self.count)
-        grad, slopes = findings.grad.reshape(rows), findings.gradapprox.reshape(rows)
-        codes, doubts = findings.codes.reshape(rows), findings.uncertainty.reshape(rows)
-        slack = _slack(findings).reshape(rows)
-        with np.errstate(all="ignore"):
-            residuals = grad - slopes
-        error = np.where(codes == NONFINITE, 0.0, np.abs(residuals))
-        least = np.where(codes == DISAGREE, np.maximum(error - doubts, 0.0), 0.0)
-        most = np.where(codes == NONFINITE, np.inf, error + slack)
-        sizes, errors = (np.array([_rms(row) for row in table]) for table in (slopes, residuals))
-        scale = entry_scale(grad, slopes, sizes[:, np.newaxis])
-        allowed = self.claim.tolerances[:, np.newaxis] * scale + slack
-        caught = [caught_by(row) for row in allowed]
-
-        tensors = {}
+        seen = _seen(findings, self.claim.tolerances, self.count)
         case = Case(
             self.problem, self.names, self.shapes, self.asked, self.grad, self.directions,
-            findings, residuals, self.probe, self.rng,
+            findings, seen.residuals, self.probe, self.rng,
         )  # fmt: skip
+        tensors = {}
         for t, name in enumerate(self.names):
             norm = float(self.norms[t])
-            estimate = estimate_of(residuals[t], least[t], most[t], caught[t], norm)
-            difference = _ratio(float(errors[t]), norm + float(sizes[t]))
+            estimate = estimate_of(
+                seen.residuals[t], seen.least[t], seen.most[t], float(seen.caught[t]), norm
+            )
+            difference = _ratio(_rms(seen.residuals[t]), norm + float(seen.sizes[t]))
             report = self._tensor(t, findings, estimate, difference)
             if report.verdict == "wrong" and not self.together:
                 report = explained(case, t, report)
             tensors[name] = report
-        # summed over the tensors they are residuals along directions through all of them; an error
-        # of the length of all that would have been caught is as long as that in one tensor at least
-        overall = np.abs(residuals.sum(axis=0))
-        fog = np.where(codes == DISAGREE, doubts, most).sum(axis=0)
-        with np.errstate(all="ignore"):
-            low = np.fmax(overall - fog, 0.0)
-        high = np.where(np.isfinite(overall), overall, 0.0) + (most - error).sum(axis=0)
-        estimate = estimate_of(
-            residuals.sum(axis=0), low, high, _norm(np.array(caught)), _norm(self.norms)
-        )
         said = {name: t.diagnosis for name, t in tensors.items() if t.diagnosis is not None}
         wrong = [name for name, tensor in tensors.items() if tensor.verdict == "wrong"]
+        error = _norm(seen.residuals) / math.sqrt(self.count)
         return Outcome(
             tensors=tensors,
-            difference=_ratio(_norm(errors), _norm(self.norms) + _norm(sizes)),
+            difference=_ratio(error, _norm(self.norms) + _norm(seen.sizes)),
             epsilon=float(np.max(self.epsilon)),
             evaluations=self.spent + findings.evaluations + self.probe.evaluations,
             origin=origin(self.names, wrong, said),
             scope=_scope(tensors, self.count, together=self.together),
-            estimate=estimate,
+            estimate=_of_all(seen, _norm(self.norms)),
         )
 
     def _tensor(
@@ -241,6 +221,64 @@ def _of_one(claim: Claim, tolerance: float) -> Claim:
         units=claim.units[[loosest]],
         dtypes=(claim.dtypes[loosest],),
     )
+
+
+class _Seen(NamedTuple):
+    """What directions show; a row for each tensor, (T, D), or a number, (T,).
+
+    Attributes:
+        residuals: v·grad less the slope of the cost along v.
+        least: as small as |v·e| may be, for the error e of the gradient.
+        most: as large as it may be.
+        fog: as much of |v·e| as says nothing.
+        sizes: the root mean square of the slopes, which is about ‖gradapprox‖.
+        caught: the smallest ‖e‖ that would have shown.
+    """
+
+    residuals: FloatArray
+    least: FloatArray
+    most: FloatArray
+    fog: FloatArray
+    sizes: FloatArray
+    caught: FloatArray
+
+
+def _seen(findings: Findings, tolerances: FloatArray, count: int) -> _Seen:
+    rows = (-1, count)
+    grad, slopes = findings.grad.reshape(rows), findings.gradapprox.reshape(rows)
+    codes, doubts = findings.codes.reshape(rows), findings.uncertainty.reshape(rows)
+    slack = _slack(findings).reshape(rows)
+    with np.errstate(all="ignore"):
+        residuals = grad - slopes
+        error = np.abs(residuals)
+    disagrees, nonfinite = codes == DISAGREE, codes == NONFINITE
+    most = np.where(nonfinite, np.inf, error + slack)
+    sizes = np.array([_rms(row) for row in slopes])
+    scale = entry_scale(grad, slopes, sizes[:, np.newaxis])
+    allowed = tolerances[:, np.newaxis] * scale + slack
+    return _Seen(
+        residuals,
+        least=np.where(disagrees, np.maximum(error - doubts, 0.0), 0.0),
+        most=most,
+        fog=np.where(disagrees, doubts, most),
+        sizes=sizes,
+        caught=np.array([caught_by(row) for row in allowed]),
+    )
+
+
+def _of_all(seen: _Seen, norm: float) -> Estimate:
+    """Of all tensors: summed over them, residuals are those along directions through all of them.
+
+    An error as long as all those together that would have been caught is, in one tensor at least,
+    as long as would have been there.
+    """
+    residuals = seen.residuals.sum(axis=0)
+    with np.errstate(all="ignore"):
+        size = np.abs(residuals)
+        least = np.fmax(size - seen.fog.sum(axis=0), 0.0)
+        slack = np.nan_to_num(seen.most - np.abs(seen.residuals), nan=np.inf, posinf=np.inf)
+        most = np.where(np.isfinite(size), size, 0.0) + slack.sum(axis=0)
+    return estimate_of(residuals, least, most, _norm(seen.caught), norm)
 
 
 def _slack(findings: Findings) -> FloatArray:

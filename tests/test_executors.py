@@ -371,7 +371,9 @@ def test_a_broken_executor_is_done_without() -> None:
     with ProcessPoolExecutor(1) as pool:
         with pytest.raises(Exception, match="terminated abruptly"):
             pool.submit(os._exit, 1).result()
-        with pytest.warns(RuntimeWarning, match="0 of 132 .* Did its workers never start") as caught:
+        with pytest.warns(
+            RuntimeWarning, match="0 of 132 .* Did its workers never start"
+        ) as caught:
             report = fastgc.check(smooth, THETA, WRONG, executor=pool)
     assert len(caught) == 1  # later looks know
     assert plain(report) == plain(fastgc.check(smooth, THETA, WRONG))
