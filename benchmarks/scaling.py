@@ -34,7 +34,7 @@ COMMAND = "python -m benchmarks.scaling"
 LENGTHS = (1e-3, 15e-3, 50e-3)  # seconds of CPU that one evaluation takes
 WHOLE = 5.0  # seconds in one process, about
 ROUNDS = 3
-NETWORK = NetworkCase("256-512×6-1, m = 128", (256, *[512] * 6, 1), 128, scale=1.4, seed=1)
+NETWORK = NetworkCase("256-256×6-1, m = 2048", (256, *[256] * 6, 1), 2048, scale=1.4, seed=1)
 TASKS = 1000
 LARGE = 80 * 10**6  # bytes
 SPAWN = get_context("spawn")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fastgc.workers import Work
 
 SECONDS = 0.2  # of a block: a hundred times what a task costs, and soon over
+SHORTEST = 0.1  # of the blocks before, that the last ones are cut down to so that all end together
 GROWTH = 8  # times as many items as the last block, at most
 AHEAD = 4  # blocks for each worker that are submitted and not yet done
 TICK = 0.5  # seconds between looks for Ctrl-C where waiting cannot be interrupted
@@ -134,7 +135,9 @@ def perform(
         done, held = checkpoint.resume((*key, *items), count, out.shape)
     told = int(done.sum())
     resources.skip(told * perturbations // max(count, 1))
-    todo = _Todo(done, most=count if crew is None else max(1, count // (AHEAD * crew.workers)))
+    todo = _Todo(done, SECONDS, workers=0)
+    if crew is not None:
+        todo = _Todo(done, SECONDS if crew.seconds is None else crew.seconds, crew.workers)
 
     def finish(block: Block, values: FloatArray) -> None:
         nonlocal told
@@ -167,16 +170,18 @@ def perform(
 
 
 class _Todo:
-    """Deals out the items that are not done, in blocks of about `SECONDS`.
+    """Deals out the items that are not done, in blocks of about so many `seconds`.
 
     Attributes:
         timed: whether it knows how long an item takes.
     """
 
-    def __init__(self, done: NDArray[np.bool_], most: int) -> None:
+    def __init__(self, done: NDArray[np.bool_], seconds: float, workers: int) -> None:
+        self._left = int(np.count_nonzero(~done))
+        self._seconds, self._workers = seconds, workers
+        self._most = max(1, done.size // (AHEAD * workers)) if workers else done.size
         edges = np.flatnonzero(np.diff(done, prepend=True, append=True)).tolist()
         self._ranges = deque(zip(edges[::2], edges[1::2], strict=True))
-        self._most = most
         self._size = 1
         self.timed = False
 
@@ -187,20 +192,26 @@ class _Todo:
         if not self._ranges:
             raise StopIteration
         first, stop = self._ranges.popleft()
-        end = min(stop, first + self._size)
+        size = self._size
+        if self._workers:  # towards the end, shares that leave no worker waiting for another
+            share = -(-self._left // (2 * self._workers))
+            size = min(size, max(share, int(SHORTEST * size), 1))
+        end = min(stop, first + size)
+        self._left -= end - first
         if end < stop:
             self._ranges.appendleft((end, stop))
         return first, end
 
     def give_back(self, block: Block) -> None:
         """Somebody else will have to do it."""
+        self._left += block[1] - block[0]
         self._ranges.appendleft(block)
 
     def took(self, block: Block, seconds: float) -> None:
         """Later blocks are as large as this one shows to be right."""
         self.timed = True
         count = block[1] - block[0]
-        right = int(count * SECONDS / max(seconds, 1e-9))
+        right = int(count * self._seconds / max(seconds, 1e-9))
         self._size = max(1, min(right, self._most, max(self._size, GROWTH * count)))
 
 

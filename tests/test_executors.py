@@ -496,7 +496,7 @@ def test_no_file_is_left(
 def test_blocks_are_as_long_as_they_should_be() -> None:
     done = np.zeros(1000, dtype=np.bool_)
     done[100:900] = True
-    todo = blocks._Todo(done, most=50)
+    todo = blocks._Todo(done, 0.2, workers=5)
     sizes = []
     for block in todo:
         assert not done[slice(*block)].any()
@@ -504,11 +504,15 @@ def test_blocks_are_as_long_as_they_should_be() -> None:
         sizes.append(block[1] - block[0])
         todo.took(block, 1e-3 * sizes[-1])
     assert done.all()
-    assert sizes == [1, 8, 50, 41, 50, 50]
+    # growing, no more than a share of all, then shares of what is left
+    assert sizes == [1, 8, 20, 18, 16, 14, 13, 10, 10, 9, 9, 8, 7, 6, 6, *[5] * 9]
     todo.took((0, 10), 1.0)
     assert todo._size == 2
     todo.give_back((3, 5))
-    assert next(todo) == (3, 5)
+    assert next(todo) == (3, 4)
+    alone = blocks._Todo(np.zeros(1000, dtype=np.bool_), 0.2, workers=0)
+    alone.took((0, 100), 0.02)
+    assert next(alone) == (0, 800)
 
 
 def test_workers_are_counted() -> None:
