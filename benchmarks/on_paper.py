@@ -102,7 +102,7 @@ class Row:
 
     def busy(self, caller: float) -> float:
         """Workers that are kept busy, when the caller spends so long on a task."""
-        length = max(self.task, blocks.SECONDS)
+        length = max(self.task, blocks.DASK_SECONDS)
         return min(WORKERS, self.tasks, length / caller)
 
     def seconds(self, caller: float) -> float:
@@ -152,7 +152,7 @@ def section(found: Scaling) -> list[str]:
     table = {row.method: row for row in rows(unit, task.sent, task.returned)}
     evaluation = SIZE * unit.evaluation
     saving, per_entry = found.saving
-    queue = blocks.AHEAD * max(table["loop"].task, blocks.SECONDS)
+    queue = blocks.AHEAD * max(table["loop"].task, blocks.DASK_SECONDS)
     search = SEARCH * evaluation
     day = math.sqrt(DAY * WORKERS / (2 * unit.evaluation))
     needed = WORKERS * task.caller
@@ -185,7 +185,7 @@ def section(found: Scaling) -> list[str]:
         f"  numbers, T = {TENSORS}; `stacked` as `loop`, a compiled cost on 64 cores of one",
         "  machine, as no executor shares it.",
         f"- Workers busy: min({WORKERS:,}, tasks at once, task / c), where a task lasts",
-        f"  {blocks.SECONDS} s, or one item if that is longer.",
+        f"  {blocks.DASK_SECONDS} s, or one item if that is longer.",
         f"- In the caller: {FIRST} evaluations first (`incremental` and `node` one forward pass),",
         f"  8P·(s + log₂ {WORKERS:,} / 1.25 GB/s) for sending θ down a tree, the results' bytes",
         "  times r, P verdicts; for `random` v·grad, for which it draws every direction itself;",
@@ -201,13 +201,13 @@ def section(found: Scaling) -> list[str]:
         "",
         "In about this order, as workers and parameters grow:",
         "",
-        f"1. **The rate of tasks.** Tasks of {blocks.SECONDS} s ask for",
-        f"   {WORKERS / blocks.SECONDS:,.0f} a second; one Dask client and scheduler manage",
-        f"   {1 / task.caller:,.0f} in one process, enough for {blocks.SECONDS / task.caller:,.0f}",
-        "   workers, and more with the scheduler on a machine of its own",
+        f"1. **The rate of tasks.** Tasks of {blocks.DASK_SECONDS} s ask for",
+        f"   {WORKERS / blocks.DASK_SECONDS:,.0f} a second; one Dask client and scheduler manage",
+        f"   {1 / task.caller:,.0f} in one process, enough for",
+        f"   {blocks.DASK_SECONDS / task.caller:,.0f} workers, and more with the scheduler on a machine of its own",
         f"   (a process pool of one machine: {1 / here:,.0f}, for {blocks.SECONDS / here:,.0f}).",
         f"   {WORKERS:,} workers want tasks of c·{WORKERS:,} = {time_of(needed)}: one would set",
-        "   `SECONDS` in `fastgc/blocks.py` in proportion to the workers. An item that lasts",
+        "   `DASK_SECONDS` in `fastgc/blocks.py` in proportion to the workers. An item that lasts",
         "   longer, as one of `loop` does at this size, does so by itself.",
         f"2. **The arithmetic of `loop`.** 2P evaluations grow as P²: {WORKERS:,} workers that are",
         f"   all busy do √(day·{WORKERS:,} / 2e) = {day:.2g} parameters in a day. Beyond: `random`",
@@ -236,7 +236,7 @@ def section(found: Scaling) -> list[str]:
         f"7. **The checkpoint** is written whole: {bytes_of(per_entry * SIZE)} in",
         f"   {time_of(saving * SIZE)}, at most a twentieth of the time, but the caller hears",
         f"   nobody meanwhile, and workers have {blocks.AHEAD} tasks each:",
-        f"   {blocks.AHEAD * blocks.SECONDS:.1f} s of work where tasks are short,",
+        f"   {blocks.AHEAD * blocks.DASK_SECONDS:.1f} s of work where tasks are short,",
         f"   {time_of(queue)} in this `loop`. One would append blocks, from a thread.",
         "8. **`stacked`** needs two rows of P numbers for each parameter in flight, so `memory=`",
         "   refuses it long before (256 MiB hold a pair of 8·10⁶), and `auto` takes `loop`.",

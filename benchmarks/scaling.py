@@ -222,11 +222,12 @@ class Task:
 @contextlib.contextmanager
 def blocks_of_one() -> Iterator[None]:
     """Each item a task of its own, however short."""
-    before, blocks.SECONDS = blocks.SECONDS, 0.0
+    before = blocks.SECONDS, blocks.DASK_SECONDS
+    blocks.SECONDS = blocks.DASK_SECONDS = 0.0
     try:
         yield
     finally:
-        blocks.SECONDS = before
+        blocks.SECONDS, blocks.DASK_SECONDS = before
 
 
 def task_costs(name: str, pools: Callable[[int], Any]) -> Task:

@@ -31,7 +31,7 @@ class Crew:
     Attributes:
         workers: how many there are, as far as the executor tells.
         lost: whether a worker has been lost; then nothing more is submitted.
-        seconds: that a block of work should take; None for as long as any.
+        on_dask: whether they are Dask's.
     """
 
     def __init__(self, executor: Executor) -> None:
@@ -43,9 +43,7 @@ class Crew:
         self._sent: dict[bytes, Any] = {}
         self.workers = _count(executor, self._client)
         self.lost = False
-        # a task costs Dask 6 ms, partly of the workers' own cores: blocks of 0.2 s over two workers
-        # took 2.2 s in all, of 0.4 s 1.6
-        self.seconds = None if self._client is None else 1.0
+        self.on_dask = self._client is not None
 
     def submit(
         self, subject: Any, work: Work, items: tuple[Any, ...], *, whole: bool = False
