@@ -131,12 +131,15 @@ def spent_by_default(T: int) -> int:
     return FIRST + 16 * T
 
 
-DEFAULT = of_fastgc('fastgc, `method="random"`', lambda _: 8, per_tensor=True)
-SINGLE = of_fastgc("fastgc, `directions=1`", lambda _: 1, per_tensor=True)
+def _always(count: int) -> Callable[[int], int]:
+    return lambda _: count
+
+
+DEFAULT = of_fastgc('fastgc, `method="random"`', _always(8), per_tensor=True)
+SINGLE = of_fastgc("fastgc, `directions=1`", _always(1), per_tensor=True)
 TOGETHER = "fastgc, `per_tensor=False, directions={}`"
 ONE, TWO, EIGHT = (
-    of_fastgc(TOGETHER.format(count), lambda _, count=count: count, per_tensor=False)  # type: ignore[misc]
-    for count in (1, 2, 8)
+    of_fastgc(TOGETHER.format(count), _always(count), per_tensor=False) for count in (1, 2, 8)
 )
 LIKE_TORCH = of_fastgc(
     "fastgc, through all, as torch spends in all",

@@ -1,10 +1,11 @@
 """Measured costs carried to 10⁹ parameters and 1,000 workers, by arithmetic."""
 
 import math
-import time
+import timeit
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -50,13 +51,8 @@ class Unit:
     operation: float
 
 
-def _least(run: Callable[[], object], rounds: int = 5) -> float:
-    times = []
-    for _ in range(rounds):
-        began = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - began)
-    return min(times)
+def _least(run: Callable[[], object]) -> float:
+    return min(timeit.repeat(run, number=1, repeat=5))
 
 
 def units(found: Scaling) -> Unit:
@@ -66,10 +62,10 @@ def units(found: Scaling) -> Unit:
     P = problem.layout.size
     with one_blas_thread():
         evaluation = _least(lambda: problem.evaluate(problem.theta))
-    options = {"method": "node", "threads": 1, "progress": False}
-    assert fastgc.check(net, parameters, gradients, **options)  # type: ignore[arg-type]
-    whole = _least(lambda: fastgc.check(net, parameters, gradients, **options))  # type: ignore[arg-type]
-    alone = _least(lambda: fastgc.numerical_gradient(net, parameters, **options))  # type: ignore[arg-type]
+    options: dict[str, Any] = {"method": "node", "threads": 1, "progress": False}
+    assert fastgc.check(net, parameters, gradients, **options)
+    whole = _least(lambda: fastgc.check(net, parameters, gradients, **options))
+    alone = _least(lambda: fastgc.numerical_gradient(net, parameters, **options))
     theta = np.ones(10**6)
     draw = _least(lambda: Directions(theta, (slice(None),), 1, 0, 1e-7, 0).vector(0))
     work = operations("node", NETWORK.widths, NETWORK.m)

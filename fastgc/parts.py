@@ -2,9 +2,9 @@
 
 import fnmatch
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
+from typing import Any
 
 import numpy as np
 
@@ -86,7 +86,7 @@ def part_of(layout: Layout, only: object, sample: object, seed: int) -> Part:
 
 def _matching(layout: Layout, only: object) -> tuple[int, ...]:
     """The numbers of the tensors that `only` names, or that match one of its patterns."""
-    patterns: Sequence[object] = [only] if isinstance(only, str) else only  # type: ignore[assignment]
+    patterns: Any = [only] if isinstance(only, str) else only
     if not isinstance(patterns, list | tuple) or not all(isinstance(p, str) for p in patterns):
         raise TypeError(
             f'only is {only!r}; wanted a list of names, or of patterns of names, as ["W1", "b*"]'

@@ -280,14 +280,14 @@ def test_a_place_that_cannot_be_written_is_refused_before_any_work(tmp_path: Pat
         fastgc.check(cost, THETA, GRADIENTS, checkpoint="")
     for wrong in (3, True, b"run.npz", ["run.npz"]):
         with pytest.raises(TypeError, match=r"checkpoint is a \w+; wanted a path such as"):
-            fastgc.check(cost, THETA, GRADIENTS, checkpoint=wrong)  # type: ignore[arg-type]
+            fastgc.check(cost, THETA, GRADIENTS, checkpoint=wrong)  # type: ignore[arg-type]  # the mistake under test
 
     class InBytes(os.PathLike[bytes]):
         def __fspath__(self) -> bytes:
             return b"run.npz"
 
     with pytest.raises(TypeError, match="checkpoint is a path in bytes; wanted one in text"):
-        fastgc.check(cost, THETA, GRADIENTS, checkpoint=InBytes())  # type: ignore[arg-type]
+        fastgc.check(cost, THETA, GRADIENTS, checkpoint=InBytes())  # type: ignore[arg-type]  # the mistake under test
     assert cost.calls == 0
 
 

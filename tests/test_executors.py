@@ -74,11 +74,11 @@ def underflows(p: Any) -> float:
     return float((p * 1e-3).sum())
 
 
-class Refusal(Exception):  # noqa: N818
+class Refusal(Exception):  # noqa: N818  named as what it is
     pass
 
 
-class Stubborn(Exception):  # noqa: N818
+class Stubborn(Exception):  # noqa: N818  named as what it is
     """One that cannot be unpickled."""
 
     def __init__(self, what: str, why: str) -> None:
@@ -162,8 +162,8 @@ def made() -> Iterator[dict[str, Executor]]:
 
 
 def _dask() -> Iterator[Executor]:
-    distributed = pytest.importorskip("distributed")
-    config = pytest.importorskip("dask.config")
+    distributed = pytest.importorskip("distributed", reason="needs the extra dask")
+    config = pytest.importorskip("dask.config", reason="needs the extra dask")
     with (
         # how long it waits for a worker that was killed: half a minute otherwise
         config.set({"distributed.comm.timeouts.connect": "3s"}),
@@ -322,7 +322,7 @@ def test_a_cost_that_cannot_be_sent(processes: Executor, dask: Executor) -> None
         calls.append(1)
         return smooth(p)
 
-    for cost in (local, lambda p: smooth(p), Weighted(threading.Lock())):  # type: ignore[arg-type]
+    for cost in (local, lambda p: smooth(p), Weighted(threading.Lock())):  # type: ignore[arg-type]  # of all kinds
         with pytest.raises(
             TypeError, match=r"the cost cannot be sent to another process: .* at the top level of"
         ):
