@@ -1,5 +1,6 @@
 """The workers of an executor, as one check uses them: what they are about is sent to each once."""
 
+import asyncio
 import hashlib
 import pickle
 import shutil
@@ -12,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from fastgc.workers import Filed, Held, Outcome, Packed, Work, run
+from fastgc.workers import Filed, Held, Outcome, Packed, Unread, Work, run
 
 UNKNOWN = 64  # workers of an executor that does not tell
 PATIENCE = 60.0  # seconds for the result of a task that is done to arrive
+RESENT = 3  # times that Dask gets a subject again, having lost it with its last worker
 ALIGNED = 64  # bytes, as NumPy's own allocations at best
 
 ADVICE = (
@@ -41,6 +43,7 @@ class Crew:
         self._folder: Path | None = None
         self._last: tuple[Any, Packed | None] = None, None  # the subject it is of
         self._sent: dict[bytes, Any] = {}
+        self._resent = 0
         self.workers = _count(executor, self._client)
         self.lost = False
         self.on_dask = self._client is not None
@@ -75,7 +78,8 @@ class Crew:
     def _on_dask(self, parcel: Any, work: Work, items: tuple[Any, ...]) -> "Future[Outcome]":
         """What the executor's own submit does; but that future never ends where Dask forgets it.
 
-        As it does with a task that has killed its worker.
+        As it does with a task that has killed its worker; and with those of a subject that it has
+        lost with the last worker that had it, which is Unread.
         """
         if self._executor._shutdown:  # type: ignore[attr-defined]  # of Dask's class
             raise RuntimeError("cannot schedule new futures after shutdown")
@@ -88,6 +92,11 @@ class Crew:
                 return
             try:
                 here.set_result(distant.result(timeout=PATIENCE))
+            except (futures.CancelledError, asyncio.CancelledError) as error:
+                if isinstance(parcel, Packed):
+                    here.set_exception(error)
+                else:
+                    here.set_result(Unread())
             except BaseException as error:  # whatever Dask raises for a task that is lost
                 here.set_exception(error)
 
@@ -115,6 +124,11 @@ class Crew:
         if packed.digest not in self._sent:
             send = self._filed if self._client is None else self._scattered
             self._sent[packed.digest] = send(packed)
+        elif self._client is not None and self._sent[packed.digest].cancelled():
+            if self._resent == RESENT:  # perhaps it is the task that ends the workers
+                return packed
+            self._resent += 1
+            self._sent[packed.digest] = self._scattered(packed)
         return self._sent[packed.digest]
 
     def _filed(self, packed: Packed) -> Filed:

@@ -81,7 +81,7 @@ class Raised(NamedTuple):
 
 
 class Unread(NamedTuple):
-    """There is no such file on this machine, or none any more."""
+    """There is no such file on this machine, or none any more; or Dask has lost the subject."""
 
 
 class Unloadable(NamedTuple):

@@ -161,14 +161,14 @@ def made() -> Iterator[dict[str, Executor]]:
         executor.shutdown()
 
 
-def _dask() -> Iterator[Executor]:
+def _dask(workers: int = 2) -> Iterator[Executor]:
     distributed = pytest.importorskip("distributed", reason="needs the extra dask")
     config = pytest.importorskip("dask.config", reason="needs the extra dask")
     with (
         # how long it waits for a worker that was killed: half a minute otherwise
         config.set({"distributed.comm.timeouts.connect": "3s"}),
         distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, dashboard_address=":0"
+            n_workers=workers, threads_per_worker=1, dashboard_address=":0"
         ) as cluster,
         distributed.Client(cluster) as client,
     ):
@@ -176,6 +176,11 @@ def _dask() -> Iterator[Executor]:
 
 
 dask = pytest.fixture(_dask, scope="module")
+
+
+@pytest.fixture
+def lone_dask() -> Iterator[Executor]:
+    yield from _dask(workers=1)
 
 
 @pytest.fixture(params=["threads", "fork", "spawn", "dask"])
@@ -383,6 +388,20 @@ def test_dask_survives_a_killed_worker(tmp_path: Path, dask: Executor) -> None:
     cost = Deadly(tmp_path, last=90)
     report = fastgc.check(cost, THETA, GRADIENTS, executor=dask)
     assert (tmp_path / "died").exists()
+    assert plain(report) == plain(fastgc.check(smooth, THETA, GRADIENTS))
+
+
+def test_dask_is_sent_again_what_it_lost_with_its_only_worker(
+    tmp_path: Path, lone_dask: Executor
+) -> None:
+    report = fastgc.check(Deadly(tmp_path, last=90), THETA, GRADIENTS, executor=lone_dask)
+    assert (tmp_path / "died").exists()
+    assert plain(report) == plain(fastgc.check(smooth, THETA, GRADIENTS))
+
+
+@pytest.mark.filterwarnings("ignore:the executor has lost a worker:RuntimeWarning")
+def test_a_task_that_kills_every_dask_worker_is_given_up(lone_dask: Executor) -> None:
+    report = fastgc.check(Fatal(os.getpid()), THETA, GRADIENTS, executor=lone_dask)
     assert plain(report) == plain(fastgc.check(smooth, THETA, GRADIENTS))
 
 
