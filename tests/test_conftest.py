@@ -8,34 +8,46 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-MODULES = {
-    "a test": ("import pytest\n@pytest.mark.skip(reason='no luck')\ndef test_it(): pass", "no luck"),
-    "a fixture": (
-        "import pytest\n@pytest.fixture\ndef it(): pytest.skip('no luck')\ndef test_it(it): pass",
-        "no luck",
-    ),
-    "a module": ("import pytest\npytest.importorskip('nowhere', reason='no luck')", "no luck"),
-    "for want of a GPU": ("import pytest\ndef test_it(): pytest.skip('needs a GPU')", None),
-    "an expected failure": ("import pytest\n@pytest.mark.xfail\ndef test_it(): assert 0", None),
-    "nothing": ("def test_it(): pass", None),
-}  # fmt: skip
+REFUSED = {
+    "test_marked": "@pytest.mark.skip(reason='no luck')\ndef test_it(): pass",
+    "test_fixture": "@pytest.fixture\ndef it(): pytest.skip('no luck')\ndef test_it(it): pass",
+    "test_module": "pytest.importorskip('nowhere', reason='no luck')",
+}
+ACCEPTED = {
+    "test_gpu": "def test_it(): pytest.skip('needs a GPU')",
+    "test_failing": "@pytest.mark.xfail\ndef test_it(): assert 0",
+    "test_passing": "def test_it(): pass",
+}
 
 
-def run(tmp_path: Path, module: str, *options: str) -> "subprocess.CompletedProcess[str]":
-    (tmp_path / "test_it.py").write_text(f"{module}\ndef test_other(): pass\n")
-    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+def run(folder: Path, modules: dict[str, str], *options: str) -> "subprocess.CompletedProcess[str]":
+    for name, text in modules.items():
+        (folder / f"{name}.py").write_text(f"import pytest\n{text}\n")
+    (folder / "pytest.ini").write_text("[pytest]\n")
     command = [sys.executable, "-m", "pytest", "-p", "tests.conftest", "-p", "no:cacheprovider"]
     return subprocess.run(
-        [*command, *options, "-c", str(tmp_path / "pytest.ini"), str(tmp_path)],
+        [*command, *options, "-c", str(folder / "pytest.ini"), str(folder)],
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("what", MODULES)
-def test_what_is_skipped_fails_a_run_that_forbids_it(tmp_path: Path, what: str) -> None:
-    module, reason = MODULES[what]
-    forbidden = run(tmp_path, module, "--forbid-skips")
-    assert forbidden.returncode == (reason is not None), forbidden.stdout
-    assert ("forbids: " in forbidden.stdout) == (reason is not None)
-    assert reason is None or reason in forbidden.stdout.partition("forbids: ")[2]
-    assert run(tmp_path, module).returncode in (0, 5)
+def test_what_is_skipped_fails_a_run_that_forbids_it(tmp_path: Path) -> None:
+    ran = run(tmp_path, REFUSED | ACCEPTED, "--forbid-skips")
+    assert ran.returncode == pytest.ExitCode.TESTS_FAILED, ran.stdout
+    told = [line for line in ran.stdout.splitlines() if "--forbid-skips forbids: " in line]
+    assert len(told) == len(REFUSED)
+    for name in REFUSED:
+        assert any(f"{name}.py" in line and line.endswith("no luck") for line in told)
+
+
+def test_nothing_but_skips_fails_too(tmp_path: Path) -> None:
+    name = "test_module"
+    ran = run(tmp_path, {name: REFUSED[name]}, "--forbid-skips")
+    assert ran.returncode == pytest.ExitCode.TESTS_FAILED, ran.stdout
+
+
+@pytest.mark.parametrize(("modules", "option"), [(ACCEPTED, "--forbid-skips"), (REFUSED, "-q")])
+def test_what_may_be_skipped_may(tmp_path: Path, modules: dict[str, str], option: str) -> None:
+    ran = run(tmp_path, modules, option)
+    assert ran.returncode == pytest.ExitCode.OK, ran.stdout
+    assert "forbids" not in ran.stdout
