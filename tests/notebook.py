@@ -6,6 +6,7 @@ result elsewhere. Needs the extra ``docs``.
 
 import os
 import sys
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -23,21 +24,20 @@ METADATA = {
 
 def run(path: Path) -> Any:
     """The notebook with the outputs of a fresh kernel; raises where a cell does."""
-    import nbformat
-    from nbclient import NotebookClient
-    from traitlets.config import Config
-
+    nbformat, nbclient = import_module("nbformat"), import_module("nbclient")
+    Config = import_module("traitlets.config").Config
     notebook = nbformat.read(path, as_version=4)
     environment = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"}
     environment["PYTHONPATH"] = str(ROOT)
     with TemporaryDirectory() as folder:
         # sockets in a folder of ours: over TCP anyone on the machine could read along
         manager = {"transport": "ipc", "ip": str(Path(folder) / "kernel")}
-        NotebookClient(
+        nbclient.NotebookClient(
             notebook,
             timeout=SECONDS,
             kernel_name="python3",
             record_timing=False,
+            coalesce_streams=True,  # what is printed in pieces is one output
             config=Config({"KernelManager": manager}),
             resources={"metadata": {"path": str(path.parent)}},
         ).execute(env=environment)
@@ -57,9 +57,7 @@ def tidy(notebook: Any) -> Any:
 
 def main(out: Path = TUTORIAL) -> None:
     """Runs the tutorial and writes it to `out`."""
-    import nbformat
-
-    nbformat.write(run(TUTORIAL), out)
+    import_module("nbformat").write(run(TUTORIAL), out)
 
 
 if __name__ == "__main__":
