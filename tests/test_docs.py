@@ -181,6 +181,16 @@ def test_the_tutorial_has_the_number_of_the_course(stored: Any) -> None:
         ("off by 4.6e-03", "off by 4.6e-02", False),
         ("method loop, 9 evaluations in 3 ms", "method loop, 9 evaluations in 1.5 s", True),
         ("method loop, 9 evaluations in 3 ms", "method node, 9 evaluations in 3 ms", False),
+        (
+            "method node, 9 losses of a sample in 3 ms",
+            "method node, 9 losses of a sample in 1 s",
+            True,
+        ),
+        (
+            "method node, 9 losses of a sample in 3 ms",
+            "method node, 8 losses of a sample in 3 ms",
+            False,
+        ),
         ("W1  W1[0, 1]  1  1  1.0  correct", "W1  W1[2, 3]  4  4  1.0  correct", True),
         ("W1  W1[0, 1]  1  1  1.0  correct", "W2  W1[0, 1]  1  1  1.0  correct", False),
         ("W1  W1[0, 1]  1  2  0.5  wrong, 1 of 3", "W1  W1[0, 2]  1  2  0.5  wrong, 1 of 3", False),
