@@ -40,6 +40,13 @@ class GradientMismatch(AssertionError):  # noqa: N818  named in the public inter
 
     Attributes:
         report: the `Report`, which is also the message.
+
+    >>> import fastgc
+    >>> try:
+    ...     fastgc.assert_gradients(lambda t: t**3, 2.0, 8.0)
+    ... except fastgc.GradientMismatch as mismatch:
+    ...     mismatch.report.verdict
+    'wrong'
     """
 
     def __init__(self, report: Report) -> None:

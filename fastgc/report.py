@@ -34,6 +34,11 @@ class Entry:
         verdict: ``agree``, ``kink``, ``unresolved``, ``disagree`` or ``nonfinite``.
         slopes: the least and the greatest slope that a second look found; None where there was no
             second look. They are apart where the cost has a corner.
+
+    >>> import fastgc
+    >>> entry = fastgc.check(lambda t: t**2, 3.0, 12.0).worst(1)[0]
+    >>> entry.verdict, entry.analytic, round(entry.ratio, 6)
+    ('disagree', 12.0, 2.0)
     """
 
     name: str
@@ -65,6 +70,12 @@ class Arrays:
         verdicts: of each entry, indices into agree, kink, unresolved, disagree, nonfinite.
         looked_at: flat indices of the entries that had a second look, in order, (n,).
         slopes: the least and the greatest slope that it found, (n,) each.
+
+    >>> import fastgc, numpy as np
+    >>> w = np.array([3.0, 4.0])
+    >>> report = fastgc.check(lambda p: (p["w"] ** 2).sum(), {"w": w}, {"w": 2 * w})
+    >>> report.tensors["w"].arrays.numerical.round(5).tolist()
+    [6.0, 8.0]
     """
 
     shape: tuple[int, ...]
@@ -92,9 +103,10 @@ class Arrays:
         )
 
     def errors(self) -> FloatArray:
-        """|analytic − numerical| / max(|analytic|, |numerical|, their tensor's size); in its shape.
+        """Relative errors, in the tensor's shape; 0 for 0 / 0, inf where either is not finite.
 
-        0 for 0 / 0, inf where either is not finite.
+        ``|analytic − numerical| / max(|analytic|, |numerical|, size)``, where the size is the root
+        mean square of the tensor's `numerical`.
         """
         g, found = self.analytic.ravel(), self.numerical.ravel()
         with np.errstate(all="ignore"):
@@ -129,6 +141,11 @@ class TensorReport:
             random directions.
         estimate: what random directions say of its error; None for the other methods.
         located: of a random check, wrong entries that were found after it, worst first.
+
+    >>> import fastgc
+    >>> report = fastgc.check(lambda p: p["a"] * p["b"], {"a": 3.0, "b": 4.0}, {"a": 4.0, "b": 4.0})
+    >>> report.tensors["a"].ok, report.tensors["b"].verdict, report.tensors["b"].worst.name
+    (True, 'wrong', 'b')
     """
 
     name: str

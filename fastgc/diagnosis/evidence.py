@@ -34,6 +34,12 @@ class Diagnosis:
         kind: one word, for programs; docs/report.md lists them.
         text: for people.
         value: the number in it, such as a factor or λ; None where there is none.
+
+    >>> import fastgc, numpy as np
+    >>> w = np.array([3.0, 4.0])
+    >>> diagnosis = fastgc.check(lambda w: w @ w, w, 6 * w).tensors["parameters"].diagnosis
+    >>> diagnosis.kind, round(diagnosis.value, 6), str(diagnosis)
+    ('factor', 3.0, '3.000 × the numerical gradient')
     """
 
     kind: str
