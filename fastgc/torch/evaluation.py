@@ -3,7 +3,7 @@
 import numbers
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -28,15 +28,20 @@ ROUNDING = 1e-9
 
 
 @contextmanager
-def settings() -> Iterator[None]:
+def settings(threads: int | None) -> Iterator[None]:
     """Torch's global settings for a check, and the caller's again afterwards."""
     dtype, fast = torch.get_default_dtype(), torch.backends.mha.get_fastpath_enabled()
+    running = torch.get_num_threads()
     with torch.inference_mode(mode=False):
         try:
             torch.set_default_dtype(torch.float64)
             torch.backends.mha.set_fastpath_enabled(False)  # it is off where gradients are taken
+            if threads is not None:
+                torch.set_num_threads(min(threads, running))
             yield
         finally:
+            if torch.get_num_threads() != running:
+                torch.set_num_threads(running)
             torch.backends.mha.set_fastpath_enabled(fast)
             torch.set_default_dtype(dtype)
 
@@ -89,7 +94,7 @@ class Evaluation:
 
     def now(self) -> float:
         """The loss at the parameters that the subject has now."""
-        with self._evaluating():
+        with self._recording(), self._double or nullcontext():
             return _value(_number(self.subject.loss(), self._tracked))
 
     def stacked(self, arrays: Arrays) -> NDArray[np.float64]:
@@ -151,7 +156,7 @@ class Evaluation:
         def one(values: dict[str, torch.Tensor]) -> Any:
             return functional_call(self._holder, values, ())
 
-        with self._evaluating():
+        with self._recording(), self._double or nullcontext():
             found = vmap(one, randomness="same")(batch)
             return np.asarray(found.detach().to("cpu", torch.float64).numpy())
 
@@ -160,7 +165,7 @@ class Evaluation:
         self._tracked = True
         others: list[tuple[torch.Tensor, torch.Tensor | None]] = []
         try:
-            with self._evaluating():
+            with self._recording(), self._double or nullcontext():
                 loss = self.subject.loss()
                 value = _value(_number(loss, self._closed()))
                 if isinstance(loss, torch.Tensor) and loss.requires_grad and not self._closed():
@@ -187,16 +192,14 @@ class Evaluation:
         for name, handle in self._handles.items():
             handle.copy_(torch.from_numpy(arrays[name]))
 
-    @contextmanager
-    def _evaluating(self) -> Iterator[None]:
+    def _recording(self) -> torch.no_grad | torch.enable_grad:
+        """Whether gradients are recorded; all that an evaluation changes is put back first."""
         self.state.restore()
         if self._tracked:
             for p in self.subject.parameters.values():
                 p.grad = None
-        with ExitStack() as stack:
-            stack.enter_context(torch.enable_grad() if self._tracked else torch.no_grad())
-            stack.enter_context(nullcontext() if self._double is None else self._double)
-            yield
+            return torch.enable_grad()
+        return torch.no_grad()
 
     def _require_unmoved(self) -> None:
         for name, p in self.subject.parameters.items():
@@ -221,7 +224,7 @@ class _Holder(nn.Module):
         """The loss."""
         found = _number(self.loss(), returned=False)
         assert isinstance(found, torch.Tensor)
-        return found
+        return found.reshape(())
 
 
 def _number(loss: Any, returned: bool) -> torch.Tensor | float:
@@ -235,7 +238,7 @@ def _number(loss: Any, returned: bool) -> torch.Tensor | float:
                 f"the loss has shape {tuple(loss.shape)}; wanted one number. "
                 "Take its .mean() or .sum()"
             )
-        return loss.reshape(())
+        return loss
     if returned and isinstance(loss, numbers.Real):
         return float(loss)
     kind = "None" if loss is None else f"a {type(loss).__name__}"

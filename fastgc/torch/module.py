@@ -95,7 +95,8 @@ def check_module(
             below); ``stacked`` takes what `torch.func.vmap` can batch. ``auto`` takes the first of
             these that can be, else ``loop``; but ``random`` where more than 50,000 entries were to
             be evaluated by the last two.
-        epsilon, tolerance, only, sample, directions, per_tensor, seed, memory, threads, progress,
+        threads: at most this many, of torch's as well; None for as many as torch is set to take.
+        epsilon, tolerance, only, sample, directions, per_tensor, seed, memory, progress,
             checkpoint: as for `fastgc.check`; names are the module's, as in
             ``only=["*.weight"]``.
 
@@ -139,7 +140,7 @@ def check_module(
     own = None if gradients is None else _given(gradients, module, parameters)
     generators = Generators.now({p.device for p in module.parameters()})
     try:
-        with settings():
+        with settings(threads):
             if isinstance(loss, tuple):
                 found = _on_a_copy(module, loss, own, method, options)
                 if found is not None:
