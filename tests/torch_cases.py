@@ -97,9 +97,7 @@ def real() -> torch.Tensor:
 
 
 def activation(layer: nn.Module) -> Made:
-    return sequential(
-        nn.Linear(3, 4), layer, nn.Linear(4, 2), loss_fn=nn.MSELoss(), targets=real()
-    )
+    return sequential(nn.Linear(3, 4), layer, nn.Linear(4, 2), loss_fn=nn.MSELoss(), targets=real())
 
 
 def with_frozen() -> Made:
@@ -149,7 +147,7 @@ def encoder(*, train: bool) -> Made:
     return layer, (F.mse_loss, x32(2, 3, 4), x32(2, 3, 4))
 
 
-def recurrent(kind: type[nn.RNNBase]) -> Made:
+def recurrent(kind: Callable[..., nn.Module]) -> Made:
     return kind(2, 3, batch_first=True), (
         lambda out, y: F.mse_loss(out[0], y), x32(2, 4, 2), x32(2, 4, 3),
     )  # fmt: skip
@@ -182,7 +180,8 @@ class Listed(nn.Module):
         self.unused = nn.Parameter(torch.randn(2))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return (x @ self.ws[0]) * self.ws[1].exp()
+        out: torch.Tensor = (x @ self.ws[0]) * self.ws[1].exp()
+        return out
 
 
 class Fourier(nn.Module):
@@ -192,7 +191,8 @@ class Fourier(nn.Module):
         self.register_buffer("filter", torch.fft.rfft(torch.randn(8)))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.fft.irfft(torch.fft.rfft(x * self.w) * self.filter)
+        out: torch.Tensor = torch.fft.irfft(torch.fft.rfft(x * self.w) * self.filter)
+        return out
 
 
 class Stateful(nn.Module):
@@ -227,7 +227,8 @@ class Branching(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         out: torch.Tensor = self.linear(x)
-        return out.exp() if out.sum().item() > 0 else out**2
+        found: torch.Tensor = out.exp() if out.sum().item() > 0 else out**2
+        return found
 
 
 def noisy(x: torch.Tensor) -> torch.Tensor:
@@ -276,9 +277,10 @@ def direct() -> Made:
 
 def penalised() -> Made:
     """A loss_fn that refers to the module itself."""
-    net = nn.Sequential(nn.Linear(3, 4), nn.GELU(), nn.Linear(4, 2))
+    first = nn.Linear(3, 4)
+    net = nn.Sequential(first, nn.GELU(), nn.Linear(4, 2))
     return net, (
-        lambda out, y: F.mse_loss(out, y) + 0.1 * net[0].weight.square().sum(),
+        lambda out, y: F.mse_loss(out, y) + 0.1 * first.weight.square().sum(),
         x32(6, 3), x32(6, 2),
     )  # fmt: skip
 
@@ -314,9 +316,7 @@ def narrow(dtype: torch.dtype) -> Made:
 
 def inplace() -> Made:
     """A ReLU that overwrites the inputs."""
-    return sequential(
-        nn.ReLU(inplace=True), nn.Linear(3, 2), loss_fn=F.mse_loss, targets=x32(6, 2)
-    )
+    return sequential(nn.ReLU(inplace=True), nn.Linear(3, 2), loss_fn=F.mse_loss, targets=x32(6, 2))
 
 
 def casting(x: torch.Tensor) -> torch.Tensor:
@@ -331,20 +331,20 @@ def scripted() -> Made:
 
 def checkpointed(net: nn.Module, x: torch.Tensor) -> Any:
     y = x.clone().requires_grad_()
-    return checkpoint(net, y, use_reentrant=True).pow(2).mean()  # type: ignore[no-untyped-call]
+    return checkpoint(net, y, use_reentrant=True).pow(2).mean()
 
 
 def hooked(*, where: str) -> Made:
     net, loss = mlp(nn.MSELoss(), real)
     hook: Any = lambda grad: 3 * grad  # noqa: E731
-    dict(net.named_parameters())[where].register_hook(hook)
+    dict(net.named_parameters())[where].register_hook(hook)  # type: ignore[no-untyped-call]
     return net, loss
 
 
 def hooked_closure() -> Made:
     net, loss = closure()
     hook: Any = lambda grad: 3 * grad  # noqa: E731
-    dict(net.named_parameters())["2.bias"].register_hook(hook)
+    dict(net.named_parameters())["2.bias"].register_hook(hook)  # type: ignore[no-untyped-call]
     return net, loss
 
 
@@ -361,22 +361,69 @@ def loss_fn_detached(out: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 
 CASES = [
     Case("mse", partial(mlp, nn.MSELoss(), real), "incremental"),
-    Case("mse of one layer", lambda: (nn.Linear(3, 2), (F.mse_loss, x32(6, 3), real())), "incremental"),
+    Case(
+        "mse of one layer",
+        lambda: (nn.Linear(3, 2), (F.mse_loss, x32(6, 3), real())),
+        "incremental",
+    ),
     Case("mse, a sum", partial(mlp, nn.MSELoss(reduction="sum"), real), "incremental"),
-    Case("mse, a function", partial(mlp, partial(F.mse_loss, reduction="sum"), real), "incremental"),
+    Case(
+        "mse, a function", partial(mlp, partial(F.mse_loss, reduction="sum"), real), "incremental"
+    ),
     Case("logits", partial(mlp, nn.BCEWithLogitsLoss(), labels), "incremental"),
-    Case("logits, a function", partial(mlp, F.binary_cross_entropy_with_logits, labels), "incremental"),
-    Case("logits, a sum", partial(mlp, nn.BCEWithLogitsLoss(reduction="sum"), labels), "incremental"),
-    Case("logits, weighted", partial(mlp, nn.BCEWithLogitsLoss(pos_weight=torch.tensor(2.0)), labels), "stacked"),
+    Case(
+        "logits, a function",
+        partial(mlp, F.binary_cross_entropy_with_logits, labels),
+        "incremental",
+    ),
+    Case(
+        "logits, a sum", partial(mlp, nn.BCEWithLogitsLoss(reduction="sum"), labels), "incremental"
+    ),
+    Case(
+        "logits, weighted",
+        partial(mlp, nn.BCEWithLogitsLoss(pos_weight=torch.tensor(2.0)), labels),
+        "stacked",
+    ),
     Case("classes", partial(mlp, nn.CrossEntropyLoss(), classes), "incremental"),
-    Case("classes, a sum", partial(mlp, nn.CrossEntropyLoss(reduction="sum"), classes), "incremental"),
-    Case("classes, one-hot", partial(mlp, F.cross_entropy, lambda: torch.eye(2)[classes()]), "incremental"),
+    Case(
+        "classes, a sum", partial(mlp, nn.CrossEntropyLoss(reduction="sum"), classes), "incremental"
+    ),
+    Case(
+        "classes, one-hot",
+        partial(mlp, F.cross_entropy, lambda: torch.eye(2)[classes()]),
+        "incremental",
+    ),
     Case("classes, soft", partial(mlp, F.cross_entropy, lambda: labels().softmax(1)), "stacked"),
-    Case("classes, smoothed", partial(mlp, nn.CrossEntropyLoss(label_smoothing=0.1), classes), "stacked"),
+    Case(
+        "classes, smoothed",
+        partial(mlp, nn.CrossEntropyLoss(label_smoothing=0.1), classes),
+        "stacked",
+    ),
     Case("classes, ignored", partial(mlp, nn.CrossEntropyLoss(ignore_index=1), classes), "stacked"),
-    Case("classes, some ignored", partial(mlp, nn.CrossEntropyLoss(), lambda: torch.tensor([0, 1, -100, 1, 0, 1])), "stacked"),
-    Case("probabilities", lambda: sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2), nn.Sigmoid(), loss_fn=nn.BCELoss(), targets=labels()), "incremental"),
-    Case("log-probabilities", lambda: sequential(nn.Linear(3, 2), nn.LogSoftmax(dim=1), loss_fn=nn.NLLLoss(), targets=classes()), "incremental"),
+    Case(
+        "classes, some ignored",
+        partial(mlp, nn.CrossEntropyLoss(), lambda: torch.tensor([0, 1, -100, 1, 0, 1])),
+        "stacked",
+    ),
+    Case(
+        "probabilities",
+        lambda: sequential(
+            nn.Linear(3, 4),
+            nn.Tanh(),
+            nn.Linear(4, 2),
+            nn.Sigmoid(),
+            loss_fn=nn.BCELoss(),
+            targets=labels(),
+        ),
+        "incremental",
+    ),
+    Case(
+        "log-probabilities",
+        lambda: sequential(
+            nn.Linear(3, 2), nn.LogSoftmax(dim=1), loss_fn=nn.NLLLoss(), targets=classes()
+        ),
+        "incremental",
+    ),
     Case("smooth L1", partial(mlp, nn.SmoothL1Loss(), real), "stacked"),
     Case("leaky", lambda: activation(nn.LeakyReLU()), "incremental"),
     Case("leakier", lambda: activation(nn.LeakyReLU(0.2)), "stacked"),
@@ -387,13 +434,37 @@ CASES = [
     Case("silu", lambda: activation(nn.SiLU()), "incremental"),
     Case("identity", lambda: activation(nn.Identity()), "incremental"),
     Case("gelu", lambda: activation(nn.GELU()), "stacked"),
-    Case("dropout, inactive", lambda: activation(nn.Sequential(nn.Dropout(0.5).eval(), nn.ReLU(), nn.Dropout(0.0))), "incremental"),
+    Case(
+        "dropout, inactive",
+        lambda: activation(nn.Sequential(nn.Dropout(0.5).eval(), nn.ReLU(), nn.Dropout(0.0))),
+        "incremental",
+    ),
     Case("dropout", lambda: activation(nn.Dropout(0.5)), "stacked"),
     Case("alpha dropout", lambda: activation(nn.AlphaDropout(0.5)), "stacked"),
-    Case("nested", lambda: sequential(nn.Sequential(nn.Linear(3, 4), nn.ReLU()), nn.Sequential(nn.Linear(4, 2, bias=False)), loss_fn=nn.MSELoss(), targets=real()), "incremental"),
-    Case("flattened", lambda: (nn.Sequential(nn.Flatten(), nn.Linear(6, 2)), (nn.MSELoss(), x32(5, 2, 3), x32(5, 2))), "incremental"),
+    Case(
+        "nested",
+        lambda: sequential(
+            nn.Sequential(nn.Linear(3, 4), nn.ReLU()),
+            nn.Sequential(nn.Linear(4, 2, bias=False)),
+            loss_fn=nn.MSELoss(),
+            targets=real(),
+        ),
+        "incremental",
+    ),
+    Case(
+        "flattened",
+        lambda: (
+            nn.Sequential(nn.Flatten(), nn.Linear(6, 2)),
+            (nn.MSELoss(), x32(5, 2, 3), x32(5, 2)),
+        ),
+        "incremental",
+    ),
     Case("frozen", with_frozen, "incremental", absent=("0.weight",)),
-    Case("broadcast targets", partial(mlp, lambda out, y: F.mse_loss(out, y), lambda: x32(6, 2), 2), "stacked"),
+    Case(
+        "broadcast targets",
+        partial(mlp, lambda out, y: F.mse_loss(out, y), lambda: x32(6, 2), 2),
+        "stacked",
+    ),
     Case("float64", partial(narrow, torch.float64), "incremental"),
     Case("float16", partial(narrow, torch.float16), "incremental"),
     Case("bfloat16", partial(narrow, torch.bfloat16), "incremental"),
@@ -407,14 +478,18 @@ CASES = [
     Case("embedding", partial(embedding, sparse=False), "stacked"),
     Case("embedding, sparse", partial(embedding, sparse=True), "stacked"),
     Case("attention", attention, "stacked"),
-    Case("encoder, train", partial(encoder, train=True), "stacked"),
+    Case("encoder, train", partial(encoder, train=True), "loop"),
     Case("encoder, eval", partial(encoder, train=False), "stacked"),
     Case("lstm", partial(recurrent, nn.LSTM), "loop"),
     Case("gru", partial(recurrent, nn.GRU), "loop"),
     Case("packed", packed, "loop"),
     Case("tied", lambda: (Tied(), (F.mse_loss, x32(6, 3), x32(6, 3))), "stacked"),
-    Case("tied storage", lambda: (Tied(storage=True), (F.mse_loss, x32(6, 3), x32(6, 3))), "stacked"),
-    Case("listed", lambda: (Listed(), (F.mse_loss, x32(6, 3), x32(6))), "stacked", absent=("none",)),
+    Case(
+        "tied storage", lambda: (Tied(storage=True), (F.mse_loss, x32(6, 3), x32(6, 3))), "stacked"
+    ),
+    Case(
+        "listed", lambda: (Listed(), (F.mse_loss, x32(6, 3), x32(6))), "stacked", absent=("none",)
+    ),
     Case("fourier", lambda: any_layer(Fourier(), 2, 8), "stacked"),
     Case("stateful", lambda: (Stateful(), (F.mse_loss, x32(6, 3), real())), "stacked"),
     Case("uncopyable", lambda: (Uncopyable(), (F.mse_loss, x32(6, 3), real())), "stacked"),
@@ -431,20 +506,47 @@ CASES = [
     Case("direct", direct, "stacked"),
     Case("penalised", penalised, "stacked"),
     Case("loss with a parameter", partial(mlp, Weighted(), real), "stacked"),
-    Case("two inputs", two_inputs, "stacked"),
-    Case("weight norm", lambda: any_layer(nn.utils.parametrizations.weight_norm(nn.Linear(3, 2)), 4, 3), "stacked"),
-    Case("weight norm, old", old_weight_norm, "stacked"),
-    Case("spectral norm", lambda: any_layer(nn.utils.parametrizations.spectral_norm(nn.Linear(3, 2)).eval(), 4, 3), "stacked"),
+    Case("two inputs", two_inputs, "loop"),
+    Case(
+        "weight norm",
+        lambda: any_layer(nn.utils.parametrizations.weight_norm(nn.Linear(3, 2)), 4, 3),
+        "loop",
+    ),
+    Case("weight norm, old", old_weight_norm, "loop"),
+    Case(
+        "spectral norm",
+        lambda: any_layer(nn.utils.parametrizations.spectral_norm(nn.Linear(3, 2)).eval(), 4, 3),
+        "stacked",
+    ),
     Case("checkpointed", scripted, "loop"),
 ]
 
 BUGS = [
-    Case("hook on a Network", partial(hooked, where="0.weight"), "incremental", wrong=("0.weight",)),
+    Case(
+        "hook on a Network", partial(hooked, where="0.weight"), "incremental", wrong=("0.weight",)
+    ),
     Case("hook on a bias", partial(hooked, where="2.bias"), "incremental", wrong=("2.bias",)),
     Case("hook, closure", hooked_closure, "stacked", wrong=("2.bias",)),
     Case("detached by a hook", hooked_module, "stacked", wrong=("0.weight", "0.bias")),
-    Case("custom function", lambda: through(WrongSquare.apply), "loop", wrong=("a.weight", "a.bias")),
-    Case("detached", lambda: through(lambda x: x.tanh().detach()), "stacked", wrong=("a.weight", "a.bias")),
-    Case("half detached", partial(mlp, loss_fn_detached, real), "stacked", wrong=("0.weight", "0.bias", "2.weight", "2.bias")),
-    Case("no_grad", lambda: (Through(torch.tanh), (torch.no_grad()(F.mse_loss), x32(6, 3), real())), "stacked", wrong=("a.weight", "a.bias", "b.weight", "b.bias")),
+    Case(
+        "custom function", lambda: through(WrongSquare.apply), "loop", wrong=("a.weight", "a.bias")
+    ),
+    Case(
+        "detached",
+        lambda: through(lambda x: x.tanh().detach()),
+        "stacked",
+        wrong=("a.weight", "a.bias"),
+    ),
+    Case(
+        "half detached",
+        partial(mlp, loss_fn_detached, real),
+        "stacked",
+        wrong=("0.weight", "0.bias", "2.weight", "2.bias"),
+    ),
+    Case(
+        "no_grad",
+        lambda: (Through(torch.tanh), (torch.no_grad()(F.mse_loss), x32(6, 3), real())),
+        "stacked",
+        wrong=("a.weight", "a.bias", "b.weight", "b.bias"),
+    ),
 ]

@@ -2,7 +2,7 @@
 
 import numbers
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any, TypeAlias
 
@@ -26,12 +26,24 @@ CHUNK_BYTES = 32 * 2**20
 # Two ways to evaluate the same loss may round differently; more than this is another loss.
 ROUNDING = 1e-9
 
+# Fused kernels of attention, which vmap cannot batch; the formula itself serves in their place.
+FUSED = (
+    (torch.backends.cuda.flash_sdp_enabled, torch.backends.cuda.enable_flash_sdp),
+    (torch.backends.cuda.mem_efficient_sdp_enabled, torch.backends.cuda.enable_mem_efficient_sdp),
+    (torch.backends.cuda.cudnn_sdp_enabled, torch.backends.cuda.enable_cudnn_sdp),
+)
+
+
+# A parameter that the loss does not depend on: moved by so much of its own size, it changes the
+# loss by no more than this, relatively.
+MOVES, UNMOVED = (1e-2, 0.3, 1.0), 1e-12
+
 
 @contextmanager
 def settings(threads: int | None) -> Iterator[None]:
     """Torch's global settings for a check, and the caller's again afterwards."""
     dtype, fast = torch.get_default_dtype(), torch.backends.mha.get_fastpath_enabled()
-    running = torch.get_num_threads()
+    running, kernels = torch.get_num_threads(), [enabled() for enabled, _ in FUSED]
     with torch.inference_mode(mode=False):
         try:
             torch.set_default_dtype(torch.float64)
@@ -42,6 +54,8 @@ def settings(threads: int | None) -> Iterator[None]:
         finally:
             if torch.get_num_threads() != running:
                 torch.set_num_threads(running)
+            for (_, enable), had in zip(FUSED, kernels, strict=True):
+                enable(had)  # type: ignore[no-untyped-call]
             torch.backends.mha.set_fastpath_enabled(fast)
             torch.set_default_dtype(dtype)
 
@@ -72,7 +86,10 @@ class Evaluation:
         self._tracked = False
         self.leaves: list[torch.Tensor] = []
         self._holder = _Holder(subject)
+        self._fixed: set[str] = set()
         value, self.gradients = self._backward()
+        for _, enable in FUSED:
+            enable(False)
         assert self._double is not None
         try:
             found = self(self.theta)
@@ -81,6 +98,13 @@ class Evaluation:
             found = self(self.theta)
         if not self._tracked and abs(found - value) > ROUNDING * max(abs(found), abs(value)):
             self._tracked = True  # what is differentiated is the loss with gradients recorded
+            found = self(self.theta)
+            if abs(found - value) > ROUNDING * max(abs(found), abs(value)):
+                raise ValueError(
+                    f"the loss is {value!r} in the backward pass and {found!r} when it is "
+                    "evaluated again, at the same parameters: it keeps state, or draws from a "
+                    "generator of its own. torch's, NumPy's and Python's global ones are put back"
+                )
         self._require_unmoved()
         self.state.settle()
         self._bytes = max(1, self._double.bytes // 2)
@@ -100,11 +124,15 @@ class Evaluation:
     def stacked(self, arrays: Arrays) -> NDArray[np.float64]:
         """The losses (K,) at K sets of parameters, each array with a leading axis K."""
         count = len(next(iter(arrays.values())))
-        moving = [name for name, a in arrays.items() if count > 1 and (a != a[:1]).any()]
+        first = {name: np.asarray(a[0]) for name, a in arrays.items()}
+        if count == 1:
+            return np.array([self(first)])
+        moving = [
+            name for name, a in arrays.items() if name not in self._fixed and (a != a[:1]).any()
+        ]
         if not moving:
-            value = self({name: a[0] for name, a in arrays.items()})
-            return np.full(count, value)
-        self._move({name: a[0] for name, a in arrays.items()})
+            return np.full(count, self(first))
+        self._move(first)
         each = max(1, min(CHUNK_BYTES, self._memory // 2) // self._bytes)
         rows = {name: torch.from_numpy(arrays[name]) for name in moving}
         found = np.empty(count)
@@ -135,13 +163,30 @@ class Evaluation:
                     found = self.stacked(points)
             except Exception as error:
                 return f"torch.func.vmap raises {type(error).__name__}: {_first_line(error)}"
-            alone = [self({name: a[i] for name, a in points.items()}) for i in (0, 1)]
+            alone = [self({name: np.asarray(a[i]) for name, a in points.items()}) for i in (0, 1)]
             if not np.allclose(found, alone, rtol=ROUNDING, atol=0):
                 return (
-                    f"under torch.func.vmap the loss is {found[0]!r} where it is {alone[0]!r} by "
-                    "itself"
+                    f"under torch.func.vmap the loss is {float(found[0])!r}, and "
+                    f"{alone[0]!r} by itself"
                 )
         return None
+
+    def unrelated(self, names: Iterable[str]) -> list[str]:
+        """Those of the tensors that the loss does not depend on; they stay fixed from now on.
+
+        As the bias below a batch normalisation: moving it by its own size changes nothing.
+        """
+        rng, value, found = generator(7), self(self.theta), []
+        for name in names:
+            values = self.theta[name]
+            size = float(np.sqrt(np.mean(np.square(values)))) or 1.0
+            moves = [move * size * rng.standard_normal(values.shape) for move in MOVES]
+            away = [self({**self.theta, name: values + move}) for move in moves]
+            if all(abs(J - value) <= UNMOVED * abs(value) for J in away):
+                found.append(name)
+        self._move(self.theta)
+        self._fixed |= set(found)
+        return found
 
     def _together(self, rows: Mapping[str, torch.Tensor]) -> NDArray[np.float64]:
         """The losses where some parameters have a leading axis and the others are as set."""
@@ -190,7 +235,8 @@ class Evaluation:
 
     def _move(self, arrays: Arrays) -> None:
         for name, handle in self._handles.items():
-            handle.copy_(torch.from_numpy(arrays[name]))
+            if name not in self._fixed:
+                handle.copy_(torch.from_numpy(arrays[name]))
 
     def _recording(self) -> torch.no_grad | torch.enable_grad:
         """Whether gradients are recorded; all that an evaluation changes is put back first."""

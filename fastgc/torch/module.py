@@ -32,6 +32,9 @@ Gradients = dict[str, NDArray[Any] | None]
 #: Entries up to which ``auto`` looks at each, two evaluations of the loss; beyond, at directions.
 AFFORDABLE = 50_000
 
+#: Gradients that are this small beside others, in their dtype, may be rounding errors of zero.
+VANISHING = {"float64": 1e-12, "float32": 1e-5, "float16": 1e-2}
+
 NONE = Diagnosis(
     "none", "autograd left no gradient, and the loss depends on it: is it detached on the way?"
 )
@@ -140,14 +143,14 @@ def check_module(
     own = None if gradients is None else _given(gradients, module, parameters)
     generators = Generators.now({p.device for p in module.parameters()})
     try:
-        with settings(threads):
-            if isinstance(loss, tuple):
+        found = None
+        if isinstance(loss, tuple):
+            with settings(threads):
                 found = _on_a_copy(module, loss, own, method, options)
-                if found is not None:
-                    return replace(found, seconds=time.perf_counter() - began)
-            with in_place(module, loss) as subject:
+        if found is None:
+            with settings(threads), in_place(module, loss) as subject:
                 found = _checked(Evaluation(subject, memory), own, method, options)
-            return replace(found, seconds=time.perf_counter() - began)
+        return replace(found, seconds=time.perf_counter() - began)
     finally:
         generators.restore()
 
@@ -225,6 +228,9 @@ def _checked(
             f'method "stacked" cannot check this module: {refusal}. Pass method="loop"'
         )
     vectorized = method != "loop" and refusal is None
+    gradients = dict(gradients)
+    unrelated = evaluation.unrelated(_vanishing(gradients, part.layout.names))
+    gradients |= {name: np.zeros_like(evaluation.theta[name]) for name in unrelated}
     report = check(
         evaluation.stacked if vectorized else evaluation,
         evaluation.theta,
@@ -233,7 +239,25 @@ def _checked(
         vectorized=vectorized,
         **vars(options),
     )
+    if unrelated:
+        said = (
+            f"the loss does not depend on {', '.join(unrelated)}: "
+            "what gradient there is, is rounding of zero"
+        )
+        report = replace(report, scope="; ".join(filter(None, (report.scope, said))))
     return _explained(report, gradients)
+
+
+def _vanishing(gradients: Gradients, names: Sequence[str]) -> list[str]:
+    """The tensors whose gradients are not zero, but rounding beside the largest of all."""
+    held = {name: g for name, g in gradients.items() if g is not None}
+    top = max((float(np.abs(g).max()) for g in held.values()), default=0.0)
+    return [
+        name
+        for name in names
+        if name in held
+        and 0 < np.abs(held[name]).max() <= VANISHING.get(held[name].dtype.name, 1e-12) * top
+    ]
 
 
 def _as_network(
