@@ -244,7 +244,8 @@ def physics() -> Made:
         points = x.clone().requires_grad_()
         u = net(points)
         (slope,) = torch.autograd.grad(u.sum(), points, create_graph=True)
-        return ((slope - u) ** 2).mean()
+        found: torch.Tensor = ((slope - u) ** 2).mean()
+        return found
 
     return net, loss
 

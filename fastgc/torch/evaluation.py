@@ -13,6 +13,7 @@ from torch import nn
 from torch.func import functional_call, vmap
 
 from fastgc.drawing import generator
+from fastgc.layout import flatten_parameters
 from fastgc.torch.double import InDouble
 from fastgc.torch.state import State
 from fastgc.torch.subject import Subject, leaves_of
@@ -43,7 +44,7 @@ MOVES, UNMOVED = (1e-2, 0.3, 1.0), 1e-12
 def settings(threads: int | None) -> Iterator[None]:
     """Torch's global settings for a check, and the caller's again afterwards."""
     dtype, fast = torch.get_default_dtype(), torch.backends.mha.get_fastpath_enabled()
-    running, kernels = torch.get_num_threads(), [enabled() for enabled, _ in FUSED]
+    running, kernels = torch.get_num_threads(), [enabled() for enabled, _ in FUSED]  # type: ignore[no-untyped-call]
     with torch.inference_mode(mode=False):
         try:
             torch.set_default_dtype(torch.float64)
@@ -55,7 +56,7 @@ def settings(threads: int | None) -> Iterator[None]:
             if torch.get_num_threads() != running:
                 torch.set_num_threads(running)
             for (_, enable), had in zip(FUSED, kernels, strict=True):
-                enable(had)  # type: ignore[no-untyped-call]
+                enable(had)
             torch.backends.mha.set_fastpath_enabled(fast)
             torch.set_default_dtype(dtype)
 
@@ -70,6 +71,7 @@ class Evaluation:
 
     Attributes:
         theta: the parameters as given, float64, by name.
+        layout: of these.
         gradients: that autograd leaves; None where it leaves none.
         leaves: the tensors that a backward pass leaves gradients in.
     """
@@ -81,6 +83,7 @@ class Evaluation:
         self.theta = {
             name: data.detach().cpu().numpy().copy() for name, data in self._handles.items()
         }
+        self.layout, _ = flatten_parameters(self.theta)
         self._memory = memory
         self._double: InDouble | None = InDouble()
         self._tracked = False

@@ -13,7 +13,6 @@ from torch import nn
 
 from fastgc.checking import DEFAULT_MEMORY, GradientMismatch, check
 from fastgc.diagnosis.evidence import Diagnosis
-from fastgc.layout import flatten_parameters
 from fastgc.likeness import require_likeness
 from fastgc.methods import METHODS
 from fastgc.parts import Part, part_of
@@ -202,8 +201,7 @@ def _checked(
     evaluation: Evaluation, own: Gradients | None, method: str, options: Options
 ) -> Report:
     """The report, by the method named or by the best there is."""
-    layout, _ = flatten_parameters(evaluation.theta)
-    part = part_of(layout, options.only, options.sample, options.seed)
+    part = part_of(evaluation.layout, options.only, options.sample, options.seed)
     gradients = evaluation.gradients if own is None else own
     for name in part.layout.names:
         if name not in gradients:

@@ -75,9 +75,9 @@ def recognise(module: nn.Module, loss_fn: Any, inputs: Any, targets: Any) -> Rec
     steps = list(_steps(module, ""))
     while steps and isinstance(steps[0][1], nn.Flatten):
         inputs, steps = steps[0][1](inputs), steps[1:]
+    layers, activations = _chain(steps, kind)
     if inputs.ndim != 2:
         raise Unknown(f"its inputs are {_what(inputs)}; wanted a row for each sample")
-    layers, activations = _chain(steps, kind)
     X = _numpy(inputs).T
     m, outputs = len(inputs), list(layers.values())[-1].out_features
     loss = kind.split()[-1]
