@@ -83,7 +83,7 @@ class Table:
     def lines(self, case: str, rate: float) -> list[str]:
         """A line for each contender on a network."""
         lines = [
-            f"### {case} (P = {self.sizes[case]:,})",
+            f"## {case} (P = {self.sizes[case]:,})",
             "",
             "| | time | speed | checks | |",
             "|---|---|---|---|---|",
