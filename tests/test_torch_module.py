@@ -64,6 +64,7 @@ def snapshot(module: nn.Module) -> list[Any]:
         bits(torch.get_rng_state())[2:], random.getstate(),
         [np.asarray(part).tolist() for part in np.random.get_state()],
         torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_num_threads(),
+        torch.backends.cuda.flash_sdp_enabled(), torch.backends.cuda.mem_efficient_sdp_enabled(),
         torch.backends.mha.get_fastpath_enabled(), torch.are_deterministic_algorithms_enabled(),
     ]  # fmt: skip
 
@@ -521,11 +522,55 @@ def test_a_check_does_not_break_a_graph_that_waits() -> None:
         assert torch.equal(p.grad, grad)
 
 
-def test_float32_is_not_in_the_way_of_precision() -> None:
+@pytest.mark.parametrize(
+    "narrowed",
+    [
+        lambda x: x.float(),
+        lambda x: x.to(torch.float32),
+        lambda x: x.to(dtype=torch.bfloat16),
+        lambda x: torch.zeros_like(x, dtype=torch.float16) + x.half(),
+        lambda x: torch.cat([x[:, :1], x[:, 1:].type(torch.float32)], 1),
+    ],
+)
+def test_float32_is_not_in_the_way_of_precision(narrowed: Any) -> None:
     """Explicit casts on the way are to float64 as well: the noise of the loss is that of double."""
-    module, loss = made(next(case for case in CASES if case.name == "casting"))
-    report = check_module(module, loss)
+    net, loss = through(lambda x: narrowed(x).tanh())
+    report = check_module(net, loss)
     assert report.noise < 1e-14
+    assert report.ok
+
+
+def test_a_loss_that_runs_the_module_again() -> None:
+    net, x, y = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Tanh()), x32(6, 3), x32(6, 4)
+    loss = (lambda out, y: F.mse_loss(out, y) + net(x).exp().mean(), x32(6, 3), y)
+    with unchanged(net):
+        report = check_module(net, loss)
+    assert report.ok
+
+
+def test_steps_that_the_backward_pass_takes_are_left_out() -> None:
+    net, x = nn.Linear(3, 2), x32(6, 3)
+    stepped: list[Any] = []
+    for p in net.parameters():
+        p.register_post_accumulate_grad_hook(stepped.append)  # type: ignore[no-untyped-call]
+    assert check_module(net, (F.mse_loss, x, real())).ok
+    assert check_module(net, lambda: net(x).exp().mean()).ok
+    assert not stepped
+    net(x).exp().mean().backward()
+    assert len(stepped) == 2
+
+
+def test_flags_are_put_back() -> None:
+    net, x = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2)), x32(6, 3)
+
+    def loss() -> Any:
+        net.train(not net.training)
+        net[0].requires_grad_(False)
+        return net(x).exp().mean()
+
+    with unchanged(net):
+        report = check_module(net, loss)
+    assert [name for name, t in report.tensors.items() if not t.ok] == ["0.weight", "0.bias"]
 
 
 def test_threads_are_put_back() -> None:
