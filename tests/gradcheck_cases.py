@@ -1,16 +1,12 @@
 """Functions for gradcheck, right and wrong, after PyTorch's documentation and its own tests."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import pytest
-
-torch = pytest.importorskip("torch", reason="needs the extra torch")
-Function = torch.autograd.Function
+import torch
+from torch.autograd import Function
 
 
 @dataclass(frozen=True)
@@ -72,15 +68,31 @@ class OneEntry(Function):
         return factors * 2 * x * g, None, None
 
 
+class Cubed(Function):
+    """x³; `factor` is that of its second derivative alone."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Any, factor: float) -> Any:
+        ctx.save_for_backward(x)
+        ctx.factor = factor
+        return x**3
+
+    @staticmethod
+    def backward(ctx: Any, g: Any) -> Any:
+        (x,) = ctx.saved_tensors
+        fixed = x.detach()
+        return (3 * fixed**2 + ctx.factor * 6 * fixed * (x - fixed)) * g, None
+
+
 class Shifted(Function):
     """A backward pass that adds a number instead of multiplying with what comes in."""
 
     @staticmethod
-    def forward(ctx: Any, x: Any) -> Any:
+    def forward(_: Any, x: Any) -> Any:
         return x * 1.0
 
     @staticmethod
-    def backward(ctx: Any, g: Any) -> Any:
+    def backward(_: Any, g: Any) -> Any:
         return g + 1e-7
 
 
@@ -91,11 +103,11 @@ class Restless(Function):
     count = itertools.count()
 
     @staticmethod
-    def forward(ctx: Any, x: Any) -> Any:
+    def forward(_: Any, x: Any) -> Any:
         return x * 3.0
 
     @staticmethod
-    def backward(ctx: Any, g: Any) -> Any:
+    def backward(_: Any, g: Any) -> Any:
         return 3.0 * g + g.abs() * Restless.noise * (next(Restless.count) % 7)
 
 
@@ -108,7 +120,7 @@ class Undefined(Function):
         return x * 2.0, x * 3.0
 
     @staticmethod
-    def backward(ctx: Any, g: Any, h: Any) -> Any:
+    def backward(_: Any, g: Any, h: Any) -> Any:
         if g is None or h is None:
             raise RuntimeError("an undefined gradient")
         return 2.0 * g + 3.0 * h
@@ -123,7 +135,7 @@ class NotAtAll(Function):
         return x * 2.0
 
     @staticmethod
-    def backward(ctx: Any, g: Any) -> Any:
+    def backward(_: Any, g: Any) -> Any:
         if g is None:
             raise RuntimeError("an undefined gradient")
         return 2.0 * g
@@ -145,11 +157,11 @@ class OnesForUndefined(Function):
 
 class WrongShape(Function):
     @staticmethod
-    def forward(ctx: Any, x: Any) -> Any:
+    def forward(_: Any, x: Any) -> Any:
         return x * 2.0
 
     @staticmethod
-    def backward(ctx: Any, g: Any) -> Any:
+    def backward(_: Any, g: Any) -> Any:
         return g.reshape(-1)[:2]
 
 
@@ -157,11 +169,11 @@ class Nothing(Function):
     """A backward pass that returns None for an input that matters."""
 
     @staticmethod
-    def forward(ctx: Any, x: Any, y: Any) -> Any:
+    def forward(_: Any, x: Any, y: Any) -> Any:
         return x + y
 
     @staticmethod
-    def backward(ctx: Any, g: Any) -> Any:
+    def backward(_: Any, g: Any) -> Any:
         return g, None
 
 
@@ -169,11 +181,11 @@ class Unbatched(Function):
     """A backward pass that vmap cannot go through."""
 
     @staticmethod
-    def forward(ctx: Any, x: Any) -> Any:
+    def forward(_: Any, x: Any) -> Any:
         return x.clone()
 
     @staticmethod
-    def backward(ctx: Any, g: Any) -> Any:
+    def backward(_: Any, g: Any) -> Any:
         return torch.from_numpy(g.detach().numpy().copy()) if g.sum() != 0.3 else g
 
 
@@ -189,7 +201,7 @@ class WrongUnderVmap(Function):
         pass
 
     @staticmethod
-    def backward(ctx: Any, g: Any) -> Any:
+    def backward(_: Any, g: Any) -> Any:
         return _TwiceThrice.apply(g)
 
 
@@ -203,11 +215,11 @@ class _TwiceThrice(Function):
         pass
 
     @staticmethod
-    def backward(ctx: Any, g: Any) -> Any:
+    def backward(_: Any, g: Any) -> Any:
         return g * 2.0
 
     @staticmethod
-    def vmap(info: Any, in_dims: Any, g: Any) -> Any:
+    def vmap(_: Any, in_dims: Any, g: Any) -> Any:
         return g * 3.0, in_dims[0]
 
 
@@ -223,7 +235,7 @@ class RightUnderVmapAlone(Function):
         pass
 
     @staticmethod
-    def backward(ctx: Any, g: Any) -> Any:
+    def backward(_: Any, g: Any) -> Any:
         return _TwiceThrice.apply(g)
 
 
@@ -263,11 +275,11 @@ class MyClip(Function):
     """Straight through: the gradient that a rounding does not have."""
 
     @staticmethod
-    def forward(ctx: Any, x: Any) -> Any:
+    def forward(_: Any, x: Any) -> Any:
         return torch.round(x)
 
     @staticmethod
-    def backward(ctx: Any, g: Any) -> Any:
+    def backward(_: Any, g: Any) -> Any:
         return g
 
 

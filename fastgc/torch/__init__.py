@@ -1,5 +1,6 @@
 """fastgc for PyTorch."""
 
 from fastgc.torch.jacobian import GradcheckError, gradcheck
+from fastgc.torch.second import gradgradcheck
 
-__all__ = ["GradcheckError", "gradcheck"]
+__all__ = ["GradcheckError", "gradcheck", "gradgradcheck"]

@@ -1,6 +1,5 @@
 """Jacobians as automatic differentiation has them: by rows, backward, and by columns, forward."""
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -8,9 +7,9 @@ import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
 
-from fastgc.torch.numerical import BLOCK, Subject
+from fastgc.torch.numerical import BLOCK, Subject, warned
 
-FEW = 4  # rows that cost less than to find out whether they can be batched
+FEW = 16  # rows, or columns, that cost less than to find out whether they can be batched
 #: How far combined rows may be from a plain pass, relative to what is summed, and to all there is.
 ROUNDING, OF_LARGEST = 1e-9, 1e-13
 
@@ -107,7 +106,7 @@ def _batched(output: Tensor, wanted: list[Tensor], nondet_tol: float) -> list[Te
     count = max(1, BLOCK // ((size + sum(x.numel() for x in wanted)) * output.element_size()))
     found = [x.new_zeros((size, x.numel())) for x in wanted]
     try:
-        with warnings.catch_warnings(action="error"):
+        with warned() as warnings_seen:
             for start in range(0, size, count):
                 seeds = output.new_zeros((min(count, size - start), size))
                 seeds.diagonal(start).fill_(1.0)
@@ -118,6 +117,8 @@ def _batched(output: Tensor, wanted: list[Tensor], nondet_tol: float) -> list[Te
                         return None
                     to[start : start + len(seeds)] = a
     except Exception:  # plain passes meet it as well, if it is the user's
+        return None
+    if warnings_seen:
         return None
     generator = torch.Generator().manual_seed(0)
     weights = torch.randn(size, generator=generator, dtype=torch.float64).to(output)
@@ -190,14 +191,11 @@ def _pushed_forward(
             inputs = list(subject.inputs)
             for i in subject.wanted:
                 x = subject.inputs[i].detach()
-                inputs[i] = forward_ad.make_dual(  # type: ignore[no-untyped-call]
+                inputs[i] = forward_ad.make_dual(
                     x, part * tangent if i == k else x.new_zeros(x.shape)
                 )
             found = subject.select(subject.call(*inputs))
-            tangents = [
-                forward_ad.unpack_dual(out).tangent  # type: ignore[no-untyped-call]
-                for out in found
-            ]
+            tangents = [forward_ad.unpack_dual(out).tangent for out in found]
         return tuple(
             torch.zeros_like(out) if t is None else t
             for t, out in zip(tangents, subject.outputs, strict=True)
@@ -218,7 +216,7 @@ def _batched_columns(
     generator = torch.Generator().manual_seed(0)
     weights = torch.randn(size, generator=generator, dtype=torch.float64).to(x)
     try:
-        with warnings.catch_warnings(action="error"):
+        with warned() as warnings_seen:
             for start in range(0, size, count):
                 tangents = x.new_zeros((min(count, size - start), size))
                 tangents.diagonal(start).fill_(1.0)
@@ -226,6 +224,8 @@ def _batched_columns(
                 for to, value in zip(found, outputs, strict=True):
                     to[start : start + len(tangents)] = value.reshape(len(tangents), -1)
     except Exception:  # plain evaluations meet it as well, if it is the user's
+        return None
+    if warnings_seen:
         return None
     along = push(weights.reshape(x.shape))
     same = all(_combine_to(J, weights, g.reshape(-1)) for J, g in zip(found, along, strict=True))

@@ -1,13 +1,10 @@
 """A drop-in for ``torch.autograd.gradcheck`` that compares all entries, fast, and reports."""
 
-import random
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,6 +18,7 @@ from fastgc.torch import analytical
 from fastgc.torch.comparison import Comparison, Pair, look_again, real_part
 from fastgc.torch.mismatch import first_line, report_of
 from fastgc.torch.numerical import Subject, Tolerance, as_tuple, parts_of, quiet, slopes
+from fastgc.torch.posing import are_plain, meets, posed, unchanged_random_state
 
 LOOKS = 64  # columns, and rows, that are looked at again one by one before they are called wrong
 
@@ -129,11 +127,19 @@ def gradcheck(
             func, inputs, eps=eps, atol=atol, rtol=rtol, raise_exception=raise_exception,
             nondet_tol=nondet_tol, **options,
         )  # fmt: skip
+    asked = [name for name, value in options.items() if value]
     began = time.perf_counter()
     tolerance = Tolerance(float(atol), float(rtol))
-    with _unchanged_random_state(arguments):
-        reason = _other_requirements(func, inputs, arguments, eps, options)
-        subject = _posed(func, arguments)
+    with unchanged_random_state(arguments):
+        subject = None
+        if are_plain(arguments) and set(asked) - {"check_undefined_grad"} == {"check_backward_ad"}:
+            subject = posed(func, arguments)
+            if not meets(subject, check_undefined_grad=check_undefined_grad):
+                subject = None
+        reason = None
+        if subject is None:  # PyTorch's own says what is amiss, if anything is
+            reason = _other_requirements(func, inputs, arguments, eps, options)
+            subject = posed(func, arguments)
         comparison = None
         if not any(o.requires_grad for o in subject.outputs):
             modes: tuple[str, ...] = ("no gradient",)
@@ -185,22 +191,6 @@ def _other_requirements(
     except TorchGradcheckError as error:
         return str(error)
     return None
-
-
-def _posed(func: Callable[..., Any], arguments: tuple[Any, ...]) -> Subject:
-    """The function at its inputs, with the outputs that can be differentiated; or, of none, all."""
-    found = as_tuple(func(*arguments))
-    floats = [i for i, o in enumerate(found) if o.is_floating_point() or o.is_complex()]
-    chosen = [i for i in floats if found[i].requires_grad] or floats
-    return Subject(
-        call=func,
-        inputs=arguments,
-        wanted=tuple(
-            i for i, x in enumerate(arguments) if isinstance(x, Tensor) and x.requires_grad
-        ),
-        chosen=tuple(chosen),
-        outputs=tuple(found[i] for i in chosen),
-    )
 
 
 def _compare(
@@ -299,16 +289,3 @@ PAIRS = {
 
 def _real(x: Tensor, part: complex) -> Tensor:
     return real_part(x, part).to(torch.float64)
-
-
-@contextmanager
-def _unchanged_random_state(arguments: tuple[Any, ...]) -> Iterator[None]:
-    """Puts the generators of PyTorch, NumPy and Python back to where they were."""
-    devices = {x.device for x in arguments if isinstance(x, Tensor) and x.device.type == "cuda"}
-    of_python, of_numpy = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng(devices=list(devices)):
-            yield
-    finally:
-        random.setstate(of_python)
-        np.random.set_state(of_numpy)

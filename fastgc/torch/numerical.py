@@ -9,10 +9,12 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from fastgc.layout import index_of
+
 Tensors: TypeAlias = tuple[Tensor, ...]
 
-BLOCK = 8 * 2**20  # bytes of inputs and outputs in one batched evaluation
-FEW = 8  # evaluations in a row that cost less than to find out whether they can be batched
+BLOCK = 4 * 2**20  # bytes of inputs and outputs in one batched evaluation
+FEW = 16  # entries that cost less than to find out whether they can be batched
 CLOSE = 0.1  # of the tolerance: how far apart two ways to the same slope may lie
 TRIALS = 2  # random points at which a batched function has to be the plain one
 
@@ -87,12 +89,23 @@ def parts_of(x: Tensor) -> tuple[complex, ...]:
     return (1.0, 1j) if x.is_complex() else (1.0,)
 
 
+@contextmanager
+def warned() -> Iterator[list[warnings.WarningMessage]]:
+    """The warnings of an attempt, which is dropped where there are any: a plain way shows them."""
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        yield seen
+
+
 def quiet(subject: Subject) -> bool:
     """Whether the function computes the same without recording a graph, which is faster."""
     try:
-        with torch.no_grad(), warnings.catch_warnings(action="error"):
+        with torch.no_grad(), warned() as warnings_seen:
             found = subject()
-        return all(torch.equal(a, b.detach()) for a, b in zip(found, subject.outputs, strict=True))
+        if warnings_seen:
+            return False
+        pairs = zip(found, subject.outputs, strict=True)
+        return all(torch.equal(a, b.detach()) for a, b in pairs)
     except Exception:  # one that differentiates by itself may not; then it is left to record
         return False
 
@@ -150,7 +163,7 @@ def around(
 ) -> list[tuple[Tensor, Tensor]]:
     """Each output where entry `n` of input `k` is a step less, and a step more."""
     data: Tensor = subject.inputs[k].data
-    entry = data[tuple(torch.unravel_index(torch.tensor(n), data.shape))] if data.dim() else data
+    entry = data[index_of(tuple(data.shape), n)]
     before = entry.clone()
     with torch.set_grad_enabled(graph):
         try:
@@ -188,7 +201,7 @@ def _batched(
     rows = max(1, min(x.numel(), BLOCK // (2 * row * x.element_size())))
     found = [o.new_zeros((x.numel(), o.numel())) for o in subject.outputs]
     try:
-        with torch.no_grad(), warnings.catch_warnings(action="error"):
+        with torch.no_grad(), warned() as warnings_seen:
             if not _same(subject, run, k, step, eps, tolerance):
                 return None
             for start in range(0, x.numel(), rows):
@@ -203,7 +216,7 @@ def _batched(
                     torch.div(high - low, 2 * eps, out=to[start : start + count])
     except Exception:  # whatever it is, the plain evaluations meet it as well if it is the user's
         return None
-    return found
+    return None if warnings_seen else found
 
 
 def _same(
