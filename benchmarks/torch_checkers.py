@@ -46,7 +46,8 @@ class Swish(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
         s = torch.sigmoid(x)
-        return g * (s + x * s * (1 - s))
+        slope: Tensor = s + x * s * (1 - s)
+        return g * slope
 
 
 class Off(torch.autograd.Function):

@@ -47,26 +47,25 @@ def rows(output: Tensor, wanted: list[Tensor], nondet_tol: float, *, batch: bool
     found = _batched(output, wanted, nondet_tol) if batch and many else None
     if found is not None:
         return Rows(found, batched=True)
-    size = range(output.numel())
-    every = [row(output, wanted, n) for n in size]
-    again = [row(output, wanted, n) for n in size]
-    for k, x in enumerate(wanted):
-        for n, (one, two) in enumerate(zip(every, again, strict=True)):
-            apart = float((one[k] - two[k]).abs().max()) if x.numel() else 0.0
-            if apart > nondet_tol:
-                raise Refused(
-                    "Backward is not reentrant, i.e., running backward with same input and "
-                    "grad_output multiple times gives different values: those of entry "
-                    f"{n} of the output are {apart:.3g} apart; the tolerance for nondeterminism "
-                    f"was {nondet_tol}"
-                )
-    return Rows(
-        [
-            torch.stack([one[k] for one in every]) if every else x.new_zeros((0, x.numel()))
-            for k, x in enumerate(wanted)
-        ],
-        batched=False,
-    )
+    every, again = (_one_by_one(output, wanted) for _ in range(2))
+    for one, two in zip(every, again, strict=True):
+        apart = (one - two).abs().amax(dim=1) if one.numel() else one
+        if (apart > nondet_tol).any():
+            n = int(apart.nan_to_num(0.0).argmax())
+            raise Refused(
+                "Backward is not reentrant, i.e., running backward with same input and "
+                "grad_output multiple times gives different values: those of entry "
+                f"{n} of the output are {float(apart[n]):.3g} apart; the tolerance for "
+                f"nondeterminism was {nondet_tol}"
+            )
+    return Rows(every, batched=False)
+
+
+def _one_by_one(output: Tensor, wanted: list[Tensor]) -> list[Tensor]:
+    found = [row(output, wanted, n) for n in range(output.numel())]
+    return [torch.stack(of_input) for of_input in zip(*found, strict=True)] or [
+        x.new_zeros((0, x.numel())) for x in wanted
+    ]
 
 
 def row(output: Tensor, wanted: list[Tensor], n: int) -> list[Tensor]:
