@@ -407,6 +407,7 @@ CASES = [
     Case("a ReLU off its corner", lambda: (torch.relu, (draw(12),)), True),
     Case("a square root at zero", lambda: (torch.sqrt, (torch.zeros(2, dtype=double, requires_grad=True),)), False, says="not finite"),
     Case("a jump", lambda: (torch.sign, (torch.zeros(2, dtype=double, requires_grad=True),)), False),
+    Case("an overflow close by", lambda: (lambda x: torch.where(x.detach() > 0, torch.inf, 0.0) + x, (torch.zeros(2, dtype=double, requires_grad=True),)), False, says="not finite"),
     Case("a matrix inverse", lambda: (torch.linalg.inv, (torch.eye(4, dtype=double).add(0.1).requires_grad_(),)), True),
     Case("singular values", lambda: (torch.linalg.svdvals, (draw(4, 3),)), True),
     Case("a convolution", lambda: (torch.nn.functional.conv2d, (draw(2, 3, 5, 5), draw(2, 3, 3, 3, seed=1), draw(2, seed=2))), True),
