@@ -70,6 +70,7 @@ class Arrays:
         verdicts: of each entry, indices into agree, kink, unresolved, disagree, nonfinite.
         looked_at: flat indices of the entries that had a second look, in order, (n,).
         slopes: the least and the greatest slope that it found, (n,) each.
+        output_axes: of a Jacobian, how many of its first axes are those of the output.
 
     >>> import fastgc, numpy as np
     >>> w = np.array([3.0, 4.0])
@@ -86,6 +87,7 @@ class Arrays:
     verdicts: NDArray[np.uint8]
     looked_at: NDArray[np.intp]
     slopes: tuple[FloatArray, FloatArray]
+    output_axes: int = 0
 
     def entry(self, tensor: str, place: int) -> Entry:
         """The entry at flat index `place` of these arrays, of the tensor so named."""
@@ -93,7 +95,7 @@ class Arrays:
         at = int(np.searchsorted(self.looked_at, place)) if self.looked_at.size else 0
         looked_at = at < self.looked_at.size and self.looked_at[at] == place
         return Entry(
-            name=entry_name(tensor, index),
+            name=entry_name(tensor, index, self.output_axes),
             index=index,
             analytic=float(self.analytic.flat[place]),
             numerical=float(self.numerical.flat[place]),
@@ -188,7 +190,7 @@ class Report:
         tolerance: relative, as it was asked for.
         epsilon: the step; the longest where it was chosen entry by entry.
         method: the method that was used.
-        cost: J at the parameters.
+        cost: J at the parameters; None of a Jacobian, where there is not one number.
         noise: σ_J, the rounding noise of J as measured; 0 for ``incremental`` and ``node``, whose
             differences have none.
         evaluations: of the cost, in all; for ``node``, of the loss of one sample.
@@ -215,7 +217,7 @@ class Report:
     tolerance: float
     epsilon: float
     method: str
-    cost: float
+    cost: float | None
     noise: float
     evaluations: int
     seconds: float
@@ -358,6 +360,7 @@ def tensor_reports(
             verdicts=findings.codes[part].reshape(shape),
             looked_at=findings.disputed[looked_at] - part.start,
             slopes=(findings.slopes[0][looked_at], findings.slopes[1][looked_at]),
+            output_axes=0 if layout.output_axes is None else layout.output_axes[t],
         )
         reports[name] = TensorReport(
             name=name,

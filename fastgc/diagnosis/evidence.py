@@ -66,6 +66,7 @@ class Evidence:
         fixed: the part of `found` that weight decay adds.
         tolerance: relative.
         places: of a sample, the flat indices of its entries in the tensor; and the tensor's shape.
+        output_axes: of a Jacobian, how many of its first axes are those of the output.
     """
 
     name: str
@@ -79,11 +80,12 @@ class Evidence:
     fixed: FloatArray
     tolerance: float
     places: tuple[NDArray[np.intp], tuple[int, ...]] | None = None
+    output_axes: int = 0
 
     def address(self, k: int) -> str:
         """Of entry number k, as ``W2[3, 7]``."""
         if self.places is None:
-            return entry_name(self.name, index_of(self.shape, k))
+            return entry_name(self.name, index_of(self.shape, k), self.output_axes)
         places, shape = self.places
         return entry_name(self.name, index_of(shape, int(places[k])))
 

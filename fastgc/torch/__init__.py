@@ -1,5 +1,7 @@
-"""fastgc for PyTorch: the gradients of a module, checked by parameter name."""
+"""fastgc for PyTorch: gradients of modules by parameter name, and Jacobians of functions."""
 
+from fastgc.torch.jacobian import GradcheckError, gradcheck
 from fastgc.torch.module import assert_module, check_module
+from fastgc.torch.second import gradgradcheck
 
-__all__ = ["assert_module", "check_module"]
+__all__ = ["GradcheckError", "assert_module", "check_module", "gradcheck", "gradgradcheck"]
