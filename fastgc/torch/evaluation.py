@@ -44,7 +44,7 @@ MOVES, UNMOVED = (1e-2, 0.3, 1.0), 1e-12
 def settings(threads: int | None) -> Iterator[None]:
     """Torch's global settings for a check, and the caller's again afterwards."""
     dtype, fast = torch.get_default_dtype(), torch.backends.mha.get_fastpath_enabled()
-    running, kernels = torch.get_num_threads(), [enabled() for enabled, _ in FUSED]  # type: ignore[no-untyped-call]
+    running, kernels = torch.get_num_threads(), [enabled() for enabled, _ in FUSED]
     with torch.inference_mode(mode=False):
         try:
             torch.set_default_dtype(torch.float64)
@@ -222,7 +222,7 @@ class Evaluation:
                     others = [(x, x.grad) for x in self.leaves if id(x) not in own]
                     for leaf, _ in others:
                         leaf.grad = None
-                    loss.backward()  # type: ignore[no-untyped-call]
+                    loss.backward()
             found = {name: _as_array(p.grad) for name, p in parameters.items()}
         finally:
             self._tracked = False

@@ -193,7 +193,7 @@ def _slopes(
 
 def _diagnoses(found: list[_Jacobian], rtol: float) -> dict[str, Diagnosis]:
     every = {j.name: _evidence(j, rtol) for j in found}
-    around = kinds.Surroundings(m=None, weight_decay=0.0, tensors=every)
+    around = kinds.Surroundings(m=None, divisor=None, weight_decay=0.0, tensors=every)
     said = {}
     for j in found:
         if every[j.name].at_fault:

@@ -107,7 +107,7 @@ def copied(module: nn.Module, loss: tuple[Callable[..., Any], Any, Any]) -> Subj
         return None
     for p, q in zip(module.parameters(), twin.parameters(), strict=True):
         for hook in (p._backward_hooks or {}).values():  # which copying leaves behind
-            q.register_hook(hook)  # type: ignore[no-untyped-call]
+            q.register_hook(hook)
     modules = list(twin.modules())
     if isinstance(twin_loss, nn.Module):
         modules += [m for m in twin_loss.modules() if m not in modules]
