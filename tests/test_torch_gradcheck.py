@@ -78,6 +78,8 @@ def test_message(case: Case) -> None:
     if isinstance(caught.value, GradcheckError) and report is not None:
         assert fastgc.Report.from_dict(report.to_dict()).to_dict() == report.to_dict()
         assert str(report) in str(caught.value)
+        if "inputs[" in str(caught.value).splitlines()[0]:  # the Jacobian is at fault
+            assert report.verdict == "wrong"
 
 
 @settings(max_examples=60, deadline=None)

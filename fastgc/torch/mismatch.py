@@ -143,8 +143,8 @@ def _jacobians(comparison: Comparison, subject: Subject) -> Iterator[_Jacobian]:
             o, (k, part) = output[0], wanted
             out, x = subject.outputs[o].detach(), subject.inputs[k].detach()
             # of a complex entry that is wrong, one part at least is this far off
-            at_fault = wrong & ~((g - found).abs() <= share * allowed)
             finite = g.isfinite() & found.isfinite()
+            at_fault = wrong & ~(finite & ((g - found).abs() <= share * allowed))
             codes = torch.where(at_fault, torch.where(finite, DISAGREE, NONFINITE), AGREE)
             columns = sorted(n for i, p, n in comparison.ends if (i, p) == (k, part))
             looked_at = np.add.outer(np.arange(out.numel()) * x.numel(), np.array(columns, int))
