@@ -104,10 +104,14 @@ def _require_same_paths(
     tree: Tree, given: Mapping[str, Any], grads: Any, wanted: Collection[str]
 ) -> None:
     advice = "wanted a pytree of the structure of params"
+    shapes = {name: np.shape(tree.leaves[tree.checked[name]]) for name in wanted}
     if isinstance(grads, tuple) and len(grads) == 2:
-        for part, why in ((1, "value_and_grad puts the value first"), (0, "has_aux puts it last")):
-            inner = set(_places(grads[part], none_is_leaf=True))
-            if set(wanted) <= inner <= set(tree.names):
+        for part, why in ((0, "has_aux puts it last"), (1, "value_and_grad puts the value first")):
+            inner = _places(grads[part], none_is_leaf=True)
+            fits = all(
+                name in inner and np.shape(inner[name]) == shape for name, shape in shapes.items()
+            )
+            if fits and inner.keys() <= set(tree.names):
                 advice = f"it is a pair: {why}; pass its element [{part}]"
     for name in wanted:
         if given.get(name) is None:
