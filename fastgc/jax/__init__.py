@@ -21,9 +21,9 @@ import numpy as np
 
 import fastgc
 from fastgc.checking import DEFAULT_MEMORY, GradientMismatch
+from fastgc.claim import NARROW
 from fastgc.jax.calling import PINNED, copied, double_precision, noting
 from fastgc.jax.evaluation import Posed
-from fastgc.jax.tracing import narrow_dtypes
 from fastgc.jax.tree import Tree, gradients_of, is_function, tree_of
 from fastgc.layout import flatten_parameters
 from fastgc.parts import part_of
@@ -47,6 +47,9 @@ REFUSED = {
     "threads": "JAX spreads each evaluation over the cores itself",
     "executor": "JAX spreads each evaluation over the cores itself",
 }
+
+BELOW = NARROW["bfloat16"]  # what is asked of narrower formats still
+
 # Losses that lie so far apart, relative, are not the same function in two precisions.
 APART = 1e-3
 
@@ -77,6 +80,9 @@ def check(
     that is one array is called ``params``. Leaves of integers, booleans, keys or anything else, and
     empty ones, are passed on as they are.
 
+    A dtype that the loss pins inside keeps it, and its gradients, in single precision or less. The
+    report says so; they are held to what that allows, as gradients of that dtype are.
+
     Args:
         loss: a function that returns one real number; `params` are its first argument. For keyword
             arguments of its own pass ``lambda params, *args: loss(params, *args, train=False)``,
@@ -96,7 +102,7 @@ def check(
             ``auto``: ``stacked``, or ``loop`` where the loss does not allow that, for up to 20,000
             entries to be checked, ``random`` for more.
         epsilon: the step, as for `fastgc.check`. None for 1e-7, and for ``"auto"`` where the loss
-            returns float32 or less even in double precision.
+            pins float32 or less.
         tolerance: the relative error that an entry may have and still agree.
         only: names of the leaves to check, or patterns, as ``["['dense']*"]``; None for all.
         sample: so many entries of each leaf, drawn at random, are checked; None for all.
@@ -143,10 +149,11 @@ def check(
         method = RANDOM
     with double_precision():
         value, gradients = _gradients(posed, tree, grads, part.layout.names)
-        narrow = getattr(value, "dtype", np.dtype(np.float64)).itemsize < 8
-        if narrow and epsilon is None:
-            epsilon = "auto"
+        narrow = posed.narrow_dtypes(value)
         cost = posed.cost(float(value), part.layout.size, memory, many=method != "loop")
+    if narrow:
+        tolerance = max(tolerance, *(NARROW.get(dtype, BELOW).tolerance for dtype in narrow))
+        epsilon = "auto" if epsilon is None else epsilon
     if method == "stacked" and cost.rows is None:
         raise ValueError(
             f'method "stacked" cannot check this loss: {cost.refusal}. method="loop" evaluates '
@@ -161,8 +168,8 @@ def check(
         _require_same_loss(loss, params, args, float(value))
     if not tree.ordered:
         report = replace(report, origin=None)  # which is told by the order of the tensors
-    if narrow or report.verdict == "unresolved":
-        report = replace(report, scope=_with_precision(report, posed))
+    if narrow:
+        report = replace(report, scope=_with_precision(report, narrow))
     return replace(report, seconds=time.perf_counter() - began)
 
 
@@ -240,15 +247,10 @@ def _require_same_loss(
         )
 
 
-def _with_precision(report: Report, posed: Posed) -> str | None:
-    """What the report says beside its verdict, with what keeps the loss from double precision."""
-    with double_precision():
-        traced = posed.traced()
-    narrow = sorted(narrow_dtypes(traced)) if traced is not None else []
-    if not narrow:
-        return report.scope
+def _with_precision(report: Report, narrow: Sequence[str]) -> str:
+    """What a check proves, where something in the loss keeps it from double precision."""
     text = (
-        f"the loss computes in {' and '.join(narrow)} also where its arguments are float64, by a "
-        "dtype= or an astype in it: x.dtype would follow them"
+        f"a dtype or an astype in the loss keeps it in {' and '.join(narrow)}: its gradients are "
+        f"held to {report.tolerance:g}, as that allows. x.dtype would follow its inputs"
     )
     return f"{report.scope}; {text}" if report.scope else text

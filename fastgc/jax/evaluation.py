@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from typing import Any, TypeAlias
 
 import jax
@@ -11,7 +11,7 @@ import numpy as np
 
 from fastgc.drawing import generator
 from fastgc.jax.calling import PINNED, double_precision, held, noting, require_scalar
-from fastgc.jax.tracing import work_bytes
+from fastgc.jax.tracing import narrow_dtypes, work_bytes
 from fastgc.jax.tree import Tree
 from fastgc.layout import FloatArray
 from fastgc.methods.stacked import CACHE_BYTES
@@ -247,15 +247,29 @@ class Posed:
     def _rows(self, entries: int, memory: int) -> int:
         """How many sets of parameters go into one call: what a cache holds, with their work."""
         size = sum(value.size for value in self.values)
-        each = 16 * size + (0 if self.form is None else work_bytes(self.traced()))
+        each = 16 * size + (0 if self.form is None else work_bytes(self.traced))
         return int(min(MOST_ROWS, 2 * entries, max(2, min(CACHE_BYTES, memory) // each)))
 
+    @cached_property
     def traced(self) -> Any:
         """The loss as JAX has traced it; None where it cannot."""
         if self.form is None:
             return None
         call = self.form.__call__  # JAX wants to hash it, which a form with arrays in it cannot
         return jax.make_jaxpr(lambda *leaves: call(*leaves))(self.values, self.arrays).jaxpr
+
+    def narrow_dtypes(self, value: Any) -> list[str]:
+        """The dtypes below double precision that the loss computes in all the same.
+
+        Args:
+            value: the loss, as it was returned.
+        """
+        if self.traced is not None:
+            count = len(self.values)
+            moved = [i < count for i in range(len(self.traced.invars))]
+            return sorted(narrow_dtypes(self.traced, moved))
+        dtype = getattr(value, "dtype", np.dtype(np.float64))
+        return [str(dtype)] if dtype.itemsize < 8 else []
 
 
 @dataclass(frozen=True, eq=False, repr=False)
