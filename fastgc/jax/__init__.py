@@ -152,6 +152,7 @@ def check(
         narrow = posed.narrow_dtypes(value)
         cost = posed.cost(float(value), part.layout.size, memory, many=method != "loop")
     if narrow:
+        cost = cost.rounded_to(narrow)
         tolerance = max(tolerance, *(NARROW.get(dtype, BELOW).tolerance for dtype in narrow))
         epsilon = "auto" if epsilon is None else epsilon
     if method == "stacked" and cost.rows is None:

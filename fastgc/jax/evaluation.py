@@ -1,7 +1,7 @@
 """The caller's loss in double precision: as it is, compiled, and over many sets of parameters."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
 from typing import Any, TypeAlias
 
@@ -280,17 +280,29 @@ class Cost:
         call: values -> loss; or stacks of values -> losses.
         rows: how many sets of parameters each call takes; None where it takes one.
         refusal: why that is so, where many were tried.
+        digits: binary ones that a loss is rounded to; None for all.
     """
 
     call: Callable[[Values], Any]
     rows: int | None
     refusal: str | None = None
+    digits: int | None = None
 
     def __call__(self, parameters: dict[str, FloatArray]) -> Any:
         """The loss; or the losses of a stack."""
         values = list(parameters.values())
         with double_precision():
-            return float(self.call(values)) if self.rows is None else self.stack(values)
+            found = float(self.call(values)) if self.rows is None else self.stack(values)
+        return found if self.digits is None else _rounded(found, self.digits)
+
+    def rounded_to(self, dtypes: Sequence[str]) -> "Cost":
+        """With no more digits than the narrowest of these dtypes, which the loss passes through.
+
+        Double precision has room for what it does to a loss to look like anything: steps, of which
+        the next is nowhere near. Rounded alike the loss shows what noise there is.
+        """
+        finfo: Any = jnp.finfo
+        return replace(self, digits=1 + min(int(finfo(dtype).nmant) for dtype in dtypes))
 
     def stack(self, values: Values) -> FloatArray:
         """The losses of a stack of any height, through one compiled function of fixed height."""
@@ -303,6 +315,11 @@ class Cost:
                 some = [np.concatenate([v, np.repeat(v[-1:], missing, axis=0)]) for v in some]
             losses.append(np.asarray(self.call(some), np.float64))
         return np.concatenate(losses)[:count]
+
+
+def _rounded(values: Any, digits: int) -> Any:
+    mantissa, exponent = np.frexp(values)
+    return np.ldexp(np.rint(np.ldexp(mantissa, digits)), exponent - digits)
 
 
 def _value_of(run: Callable[[Values], Any], values: Values) -> Any:
