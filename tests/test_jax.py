@@ -697,6 +697,16 @@ def test_single_precision_that_is_pinned(loss: Any, compiled: bool) -> None:
         assert fastgc.jax.check(called, w, epsilon=1e-7).verdict == "unresolved"
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_that_is_pinned_is_refused(dtype: str) -> None:
+    for loss in (
+        lambda w: jnp.sum(w.astype(dtype)),
+        lambda w: jnp.sum(w.astype(dtype)).astype(w.dtype),
+    ):
+        with pytest.raises(ValueError, match=rf"^the loss computes in {dtype} where .* argument$"):
+            fastgc.jax.check(loss, normal(0, 3))
+
+
 @pytest.mark.parametrize("compiled", [False, True])
 def test_single_precision_that_no_parameter_passes_through(compiled: bool) -> None:
     x = normal(1, 5, 3)

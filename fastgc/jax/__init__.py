@@ -48,7 +48,7 @@ REFUSED = {
     "executor": "JAX spreads each evaluation over the cores itself",
 }
 
-BELOW = NARROW["bfloat16"]  # what is asked of narrower formats still
+SINGLE = "float32"
 
 # Losses that lie so far apart, relative, are not the same function in two precisions.
 APART = 1e-3
@@ -80,8 +80,8 @@ def check(
     that is one array is called ``params``. Leaves of integers, booleans, keys or anything else, and
     empty ones, are passed on as they are.
 
-    A dtype that the loss pins inside keeps it, and its gradients, in single precision or less. The
-    report says so; they are held to what that allows, as gradients of that dtype are.
+    A float32 that the loss pins inside keeps it, and its gradients, in single precision: the report
+    says so, they are held to 1e-4, and small ones may be "cannot tell". Less than that is refused.
 
     Args:
         loss: a function that returns one real number; `params` are its first argument. For keyword
@@ -102,7 +102,7 @@ def check(
             ``auto``: ``stacked``, or ``loop`` where the loss does not allow that, for up to 20,000
             entries to be checked, ``random`` for more.
         epsilon: the step, as for `fastgc.check`. None for 1e-7, and for ``"auto"`` where the loss
-            pins float32 or less.
+            pins float32.
         tolerance: the relative error that an entry may have and still agree.
         only: names of the leaves to check, or patterns, as ``["['dense']*"]``; None for all.
         sample: so many entries of each leaf, drawn at random, are checked; None for all.
@@ -149,11 +149,11 @@ def check(
         method = RANDOM
     with double_precision():
         value, gradients = _gradients(posed, tree, grads, part.layout.names)
-        narrow = posed.narrow_dtypes(value)
+        narrow = _is_narrow(posed.narrow_dtypes(value))
         cost = posed.cost(float(value), part.layout.size, memory, many=method != "loop")
     if narrow:
-        cost = cost.rounded_to(narrow)
-        tolerance = max(tolerance, *(NARROW.get(dtype, BELOW).tolerance for dtype in narrow))
+        cost = cost.rounded_to(SINGLE)
+        tolerance = max(tolerance, NARROW[SINGLE].tolerance)
         epsilon = "auto" if epsilon is None else epsilon
     if method == "stacked" and cost.rows is None:
         raise ValueError(
@@ -170,7 +170,7 @@ def check(
     if not tree.ordered:
         report = replace(report, origin=None)  # which is told by the order of the tensors
     if narrow:
-        report = replace(report, scope=_with_precision(report, narrow))
+        report = replace(report, scope=_with_precision(report))
     return replace(report, seconds=time.perf_counter() - began)
 
 
@@ -248,10 +248,26 @@ def _require_same_loss(
         )
 
 
-def _with_precision(report: Report, narrow: Sequence[str]) -> str:
-    """What a check proves, where something in the loss keeps it from double precision."""
+def _is_narrow(dtypes: Sequence[str]) -> bool:
+    """Whether the loss computes in single precision, of the `dtypes` below double that it is in.
+
+    Raises:
+        ValueError: for half precision.
+    """
+    half = " and ".join(dtype for dtype in dtypes if dtype != SINGLE)
+    if half:
+        raise ValueError(
+            f"the loss computes in {half} where its parameters and arguments are float64, by a "
+            "dtype or an astype in it. Differences of numbers of so few digits tell nothing; let "
+            "it follow its inputs, as x.dtype, or take the dtype as an argument"
+        )
+    return bool(dtypes)
+
+
+def _with_precision(report: Report) -> str:
+    """What a check proves, where something in the loss keeps it in single precision."""
     text = (
-        f"a dtype or an astype in the loss keeps it in {' and '.join(narrow)}: its gradients are "
-        f"held to {report.tolerance:g}, as that allows. x.dtype would follow its inputs"
+        f"a dtype or an astype in the loss keeps it in {SINGLE}: its gradients are held to "
+        f"{report.tolerance:g}, as that allows. x.dtype would follow its inputs"
     )
     return f"{report.scope}; {text}" if report.scope else text

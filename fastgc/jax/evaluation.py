@@ -295,14 +295,14 @@ class Cost:
             found = float(self.call(values)) if self.rows is None else self.stack(values)
         return found if self.digits is None else _rounded(found, self.digits)
 
-    def rounded_to(self, dtypes: Sequence[str]) -> "Cost":
-        """With no more digits than the narrowest of these dtypes, which the loss passes through.
+    def rounded_to(self, dtype: str) -> "Cost":
+        """With no more digits than this dtype, which the loss passes through, has.
 
-        Double precision has room for what it does to a loss to look like anything: steps, of which
-        the next is nowhere near. Rounded alike the loss shows what noise there is.
+        Double precision has room for what that does to a loss to look like no noise: as steps, of
+        which the next is nowhere near. Rounded alike the loss shows what noise there is.
         """
         finfo: Any = jnp.finfo
-        return replace(self, digits=1 + min(int(finfo(dtype).nmant) for dtype in dtypes))
+        return replace(self, digits=1 + int(finfo(dtype).nmant))
 
     def stack(self, values: Values) -> FloatArray:
         """The losses of a stack of any height, through one compiled function of fixed height."""
