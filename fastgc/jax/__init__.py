@@ -121,16 +121,19 @@ def check(
 
     An exception of your own functions passes through, with a note of where it was raised.
 
-    >>> import fastgc.jax, jax.numpy as jnp
+    >>> import fastgc.jax, jax, jax.numpy as jnp
     >>> params = {"dense": {"kernel": jnp.ones((2, 3)), "bias": jnp.zeros(3)}}
     >>> def loss(params, x):
     ...     return jnp.sum(jnp.tanh(x @ params["dense"]["kernel"] + params["dense"]["bias"]))
     >>> x = jnp.array([[1.0, 2.0]])
     >>> fastgc.jax.check(loss, params, x).ok
     True
-    >>> wrong = {"dense": {"kernel": jnp.ones((2, 3)), "bias": jnp.zeros(3)}}
-    >>> fastgc.jax.check(loss, params, x, grads=wrong).worst(1)[0].name
-    "['dense']['kernel'][0, 0]"
+    >>> def doubled(params, x):
+    ...     grads = jax.grad(loss)(params, x)
+    ...     return {"dense": {**grads["dense"], "bias": 2 * grads["dense"]["bias"]}}
+    >>> report = fastgc.jax.check(loss, params, x, grads=doubled)
+    >>> report.verdict, str(report.tensors["['dense']['bias']"].diagnosis)
+    ('wrong', '2.000 × the numerical gradient')
     """
     if not callable(loss):
         raise TypeError(

@@ -100,9 +100,13 @@ def _compile(form: Form, kind: str) -> Callable[[Values, Values], Any]:
 _kept = lru_cache(maxsize=KEPT)(_compile)
 
 
+def _compiled(form: Form, kind: str) -> Callable[[Values, Values], Any]:
+    return _kept(form, kind) if form.lasting else _compile(form, kind)
+
+
 def bound(form: Form, kind: str, arrays: Values) -> Callable[[Values], Any]:
     """values -> the ``loss``; that and its ``gradient``; or those of many ``rows``; compiled."""
-    run = _kept(form, kind) if form.lasting else _compile(form, kind)
+    run = _compiled(form, kind)
     return lambda values: run(values, arrays)
 
 
@@ -255,8 +259,8 @@ class Posed:
         """The loss as JAX has traced it; None where it cannot."""
         if self.form is None:
             return None
-        call = self.form.__call__  # JAX wants to hash it, which a form with arrays in it cannot
-        return jax.make_jaxpr(lambda *leaves: call(*leaves))(self.values, self.arrays).jaxpr
+        run = _compiled(self.form, "loss")  # whose trace JAX keeps
+        return jax.make_jaxpr(run)(self.values, self.arrays).jaxpr
 
     def narrow_dtypes(self, value: Any) -> list[str]:
         """The dtypes below double precision that the loss computes in all the same.
