@@ -202,7 +202,7 @@ def by_hand(rows: int | None) -> Callable[[Loss, Any], Callable[[], bool]]:
         @jax.jit
         def differences(theta: Any, start: Any) -> Any:
             moves = 1e-7 * one_hot(start + jnp.arange(step), theta.size, dtype=theta.dtype)
-            losses = jax.vmap(lambda row: loss(unravel(row)))
+            losses: Any = jax.vmap(lambda row: loss(unravel(row)))
             return (losses(theta + moves) - losses(theta - moves)) / 2e-7
 
         def run() -> bool:

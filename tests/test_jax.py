@@ -1,6 +1,7 @@
 """fastgc.jax: any pytree, in double precision, with nothing of the caller's changed."""
 
 import functools
+import inspect
 import subprocess
 import sys
 import threading
@@ -176,7 +177,8 @@ def test_a_planted_error_is_named_by_its_path(name: str) -> None:
 
 pytrees = st.recursive(
     st.tuples(st.lists(st.integers(1, 3), max_size=2), st.integers(0, 9)).map(
-        lambda drawn: np.random.default_rng(drawn[1]).standard_normal(drawn[0])
+        # away from 0, where a slope of 3 x² is lost in the noise of the rest
+        lambda drawn: np.random.default_rng(drawn[1]).uniform(0.5, 1.5, drawn[0])
     )
     | st.integers(0, 3)
     | st.none(),
@@ -536,6 +538,10 @@ def if_concrete(w: Any) -> Any:
     return jnp.sum(w**3) if w[0] < 1e6 else jnp.sum(w)
 
 
+@pytest.mark.skipif(
+    "vmap_method" not in inspect.signature(jax.pure_callback).parameters,
+    reason="this JAX says in another way how a callback takes stacks",
+)
 @pytest.mark.parametrize(
     ("loss", "method"),
     [
