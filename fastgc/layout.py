@@ -252,7 +252,8 @@ def as_real_array(value: object, label: str, kinds: str = "iuf") -> NDArray[Any]
             f"{label} cannot be made an array of numbers: {str(error).rstrip('.')}. "
             "Pass each tensor as an array of its own"
         ) from error
-    if array.dtype.kind not in kinds:
+    # NumPy has no kind for bfloat16, which PyTorch and JAX bring along
+    if array.dtype.kind not in kinds and array.dtype.name != "bfloat16":
         raise TypeError(
             f"{label} has dtype {array.dtype}; wanted real numbers (float or integer). "
             f"{_dtype_advice(array.dtype.kind, label)}"
