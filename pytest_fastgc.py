@@ -41,7 +41,7 @@ def pytest_configure(config: pytest.Config) -> None:
         try:
             defaults[key] = read(text)
         except ValueError as error:
-            raise pytest.UsageError(f"{where} {error}") from None
+            raise pytest.UsageError(f"{where}: {error}") from None
     config.stash[DEFAULTS] = defaults
 
 
@@ -64,20 +64,17 @@ def gradcheck(pytestconfig: pytest.Config) -> "Callable[..., Report]":
 
 
 def _method(text: str) -> str:
-    from fastgc.methods import METHODS
-    from fastgc.selection import RANDOM
+    from fastgc.preparation import require_method
 
-    known = ("auto", *METHODS, RANDOM)
-    if text not in known:
-        raise ValueError(f'is "{text}"; known are: {", ".join(known)}')
+    require_method(text)
     return text
 
 
 def _tolerance(text: str) -> float:
     from fastgc.requirements import require_number
 
-    wanted = f'is "{text}"; wanted a number that is not negative, such as 2e-7'
     try:
-        return require_number(float(text), "tolerance")
+        number = float(text)
     except ValueError:
-        raise ValueError(wanted) from None
+        raise ValueError(f'tolerance is "{text}"; wanted a number such as 2e-7') from None
+    return require_number(number, "tolerance")

@@ -122,13 +122,13 @@ def test_the_ini_file_is_what_the_command_line_leaves_out(pytester: pytest.Pytes
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("--gradcheck-method=nod", '--gradcheck-method is "nod"; known are: auto, loop, stacked, incremental, node, random'),
-        ("--gradcheck-method=", '--gradcheck-method is ""; known are: auto'),
-        ("--gradcheck-tolerance=tight", '--gradcheck-tolerance is "tight"; wanted a number that is not negative, such as 2e-7'),
-        ("--gradcheck-tolerance=-1e-7", '--gradcheck-tolerance is "-1e-7"; wanted a number that is not negative'),
-        ("--gradcheck-tolerance=nan", '--gradcheck-tolerance is "nan"; wanted a number that is not negative'),
-        ("--override-ini=gradcheck_method=nod", 'gradcheck_method is "nod"; known are: auto'),
-        ("--override-ini=gradcheck_tolerance=x", 'gradcheck_tolerance is "x"; wanted a number'),
+        ("--gradcheck-method=nod", '--gradcheck-method: method is "nod"; known are: auto, loop, stacked, incremental, node, random'),
+        ("--gradcheck-method=", '--gradcheck-method: method is ""; known are: auto'),
+        ("--gradcheck-tolerance=tight", '--gradcheck-tolerance: tolerance is "tight"; wanted a number such as 2e-7'),
+        ("--gradcheck-tolerance=-1e-7", "--gradcheck-tolerance: tolerance is -1e-07; wanted a finite number that is not negative"),
+        ("--gradcheck-tolerance=nan", "--gradcheck-tolerance: tolerance is nan; wanted a finite number"),
+        ("--override-ini=gradcheck_method=nod", 'gradcheck_method: method is "nod"; known are: auto'),
+        ("--override-ini=gradcheck_tolerance=x", 'gradcheck_tolerance: tolerance is "x"; wanted a number'),
     ],
 )  # fmt: skip
 def test_bad_options_end_the_run_before_any_test(
