@@ -92,7 +92,7 @@ def ways(method: str, directions: int | None, per_tensor: bool | None) -> Iterat
 
 
 class Watcher:
-    """What `fastgc.watch` returns: called with each step of a training, it checks gradients when due.
+    """What `fastgc.watch` returns: called with each step of a training, it checks when due.
 
     Calling it returns the `Report` where it checked, else None. In a ``with`` statement, or with
     `close`, it says at the end if no gradient was checked.
