@@ -29,7 +29,7 @@ def assemble(
     entries: Entries | None,
     resources: Resources,
 ) -> tuple[FloatArray, FloatArray]:
-    """Σ_s D A / m and Σ_s D |A| / m for each entry, (n,) each, of two different D.
+    """Σ_s D A / m and Σ_s D |A| / m for each entry, (n,) each, of two different D; m the divisor.
 
     Args:
         inside: the network at its parameters.
@@ -39,7 +39,8 @@ def assemble(
         resources: what may be used.
     """
     m, P = inside.net.m, inside.theta.size
-    scaled = np.divide(slopes, m), np.divide(sizes, m)
+    divisor = inside.net.divisor
+    scaled = np.divide(slopes, divisor), np.divide(sizes, divisor)
     found = np.empty(P), np.empty(P)
     blocks = []
     at = 0
@@ -80,7 +81,7 @@ def add_decay(
     That is the central difference of (λ/2m) Σ W² for any step t: the mean of (λ/m) (W + t/2),
     upwards, and (λ/m) (W − t/2), downwards.
     """
-    rate = inside.net.weight_decay / inside.net.m
+    rate = inside.net.weight_decay / inside.net.divisor
     if rate == 0:
         return
     decay = np.zeros(inside.theta.size)

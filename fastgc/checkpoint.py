@@ -139,7 +139,7 @@ def identity_of(
     }
     if inside is not None:
         net = inside.net
-        made = (repr(net.activation), net.loss, net.weight_decay)
+        made = (repr(net.activation), net.loss, net.weight_decay, net.divisor)
         identity["the Network"] = (net.X, net.labels, *made)
     return identity
 

@@ -108,7 +108,7 @@ class Inside:
     def gradient(self) -> FloatArray:
         """What a backward pass with these `sensitivities` would return, (P,)."""
         found = np.empty(self.theta.size)
-        rate, m = self.net.weight_decay, self.net.m
+        rate, m = self.net.weight_decay, self.net.divisor
         with np.errstate(all="ignore"):
             for layer, A, D in zip(self.layers, self.values[0], self.sensitivities, strict=True):
                 found[layer.W] = ((D.T @ A).ravel() + rate * self.theta[layer.W]) / m
@@ -155,7 +155,7 @@ class Inside:
         return [Forced(units, share) for share in (0.0, 0.5, 1.0) if any(at.any() for at in units)]
 
     def sample_losses(self, rows: FloatArray, forced: Forced | None = None) -> FloatArray:
-        """m times the terms whose sum is J, (K, m + 1), for parameters (K, P).
+        """The terms whose sum, over the divisor, is J, (K, m + 1), for parameters (K, P).
 
         A column for each sample, then weight decay.
         """

@@ -62,12 +62,12 @@ def by_sample(
     inactive, all active, and half-way, which are what a backward pass may take. Any other adds its
     central difference.
     """
-    theta, m = inside.theta, inside.net.m
+    theta, m, divisor = inside.theta, inside.net.m, inside.net.divisor
     forced = inside.forced()
     cornered = np.zeros(m + 1, dtype=np.bool_)  # the last is weight decay
     for at in inside.corners:
         cornered[:m] |= at.any(axis=1)
-    here = inside.sample_losses(theta[np.newaxis])[0] / m
+    here = inside.sample_losses(theta[np.newaxis])[0] / divisor
     low, high, uncertainty = np.empty((3, entries.size))
     each = max(1, min(MOST_ROWS, MOST_NUMBERS // theta.size) // 2)
     for start in range(0, entries.size, each):
@@ -78,7 +78,7 @@ def by_sample(
             rows = np.repeat(theta[np.newaxis], 2 * some.size, axis=0)
             rows[np.arange(some.size) * 2, some] += step
             rows[np.arange(some.size) * 2 + 1, some] -= step
-            losses = inside.sample_losses(rows) / m
+            losses = inside.sample_losses(rows) / divisor
             above = (losses[0::2] - here) / up[:, np.newaxis]
             below = (here - losses[1::2]) / down[:, np.newaxis]
             gaps.append(np.abs(above - below))
@@ -88,7 +88,7 @@ def by_sample(
         least = np.where(corner | cornered, np.minimum(below, above), middle)
         greatest = np.where(corner | cornered, np.maximum(below, above), middle)
         for side in forced:
-            losses = inside.sample_losses(rows, side) / m
+            losses = inside.sample_losses(rows, side) / divisor
             slope = (losses[0::2] - losses[1::2]) / (up + down)[:, np.newaxis]
             least = np.where(cornered, np.minimum(least, slope), least)
             greatest = np.where(cornered, np.maximum(greatest, slope), greatest)

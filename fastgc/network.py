@@ -68,6 +68,8 @@ class Network:
             cross-entropy) or ``squared`` (½ the squared error of a linear output); the cost is
             its mean over the samples.
         weight_decay: λ; adds λ/(2m) · Σ W² over all weights, no biases.
+        divisor: what the sums over the samples, and of weight decay, are divided by; None for m.
+            1 makes the cost a sum, m n_L a mean over the outputs as well.
 
     Raises:
         TypeError: for X, Y that are not real numbers, or a name that is not a string.
@@ -82,6 +84,8 @@ class Network:
     0.6931471805599453
     >>> net
     Network(n_0=1, m=2, activation='relu', loss='logistic', weight_decay=0.0)
+    >>> Network(np.array([[1.0, 2.0]]), [0, 1], divisor=1)({"W1": [[0.0]], "b1": [[0.0]]})  # a sum
+    1.3862943611198906
     """
 
     def __init__(
@@ -92,11 +96,13 @@ class Network:
         activation: str | Sequence[str] = "relu",
         loss: str = "logistic",
         weight_decay: float = 0.0,
+        divisor: float | None = None,
     ) -> None:
         self.activation = _activation(activation)
         self.loss = _known(loss, LOSSES, "loss")
         self.weight_decay = require_number(weight_decay, "weight_decay")
         self.X, self.Y = _data(X, Y)
+        self.divisor = _divisor(divisor, self.m)
         self.labels = LOSSES[self.loss].labels(self.Y)
         for array in (self.X, self.Y, self.labels):
             array.flags.writeable = False
@@ -107,9 +113,10 @@ class Network:
         return int(self.X.shape[1])
 
     def __repr__(self) -> str:
+        divisor = "" if self.divisor == self.m else f", divisor={self.divisor!r}"
         return (
             f"Network(n_0={self.X.shape[0]}, m={self.m}, activation={self.activation!r}, "
-            f"loss={self.loss!r}, weight_decay={self.weight_decay!r})"
+            f"loss={self.loss!r}, weight_decay={self.weight_decay!r}{divisor})"
         )
 
     def __call__(self, parameters: Container) -> float:
@@ -136,7 +143,7 @@ class Network:
         total: FloatArray = losses.sum(axis=-1)
         if self.weight_decay != 0:
             total = total + self.decay(layers, vectors)
-        return np.divide(total, self.m)
+        return np.divide(total, self.divisor)
 
     def sample_losses(
         self, layers: Sequence[Layer], vectors: FloatArray, forced: Forced | None = None
@@ -283,6 +290,15 @@ def _finite(value: object, label: str, kinds: str = "iuf") -> FloatArray:
         at = f"{label}[{', '.join(map(str, index))}]" if index else label
         raise ValueError(f"{at} is {array[index]}: {label} must hold finite numbers")
     return array
+
+
+def _divisor(divisor: float | None, m: int) -> float:
+    if divisor is None:
+        return float(m)
+    value = require_number(divisor, "divisor")
+    if value == 0:
+        raise ValueError("divisor is 0; wanted a positive number, as 1 for a sum over the samples")
+    return value
 
 
 def _activation(activation: str | Sequence[str]) -> str | tuple[str, ...]:

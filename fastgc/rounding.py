@@ -49,4 +49,4 @@ def rounding_of_gradients(inside: Inside) -> FloatArray:
                 spread = np.abs(slope) * reach
                 if layers[l - 1].activation in CURVED:
                     spread += size * (8 * UNIT_ROUNDOFF * reach + np.abs(D[l]) @ W)
-    return 8 * UNIT_ROUNDOFF / net.m * bound
+    return 8 * UNIT_ROUNDOFF / net.divisor * bound

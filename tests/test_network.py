@@ -250,3 +250,42 @@ def test_every_loss_and_activation_is_in_the_table() -> None:
     }
     assert used == set(LOSSES)
     assert hidden == set(ACTIVATIONS)
+
+
+@pytest.mark.parametrize("divisor", [1, 10.0])
+@pytest.mark.parametrize("method", ["loop", "stacked", "incremental", "node"])
+def test_divisor_stands_where_m_does(divisor: float, method: str) -> None:
+    rng = np.random.default_rng(0)
+    X, Y = rng.standard_normal((3, 5)), rng.integers(0, 2, (2, 5))
+    theta = {
+        "W1": rng.standard_normal((4, 3)), "b1": rng.standard_normal((4, 1)),
+        "W2": rng.standard_normal((2, 4)), "b2": rng.standard_normal((2, 1)),
+    }  # fmt: skip
+    mean = fastgc.Network(X, Y, activation="tanh", weight_decay=0.5)
+    net = fastgc.Network(X, Y, activation="tanh", weight_decay=0.5, divisor=divisor)
+    share = 5 / divisor
+    assert net(theta) == pytest.approx(share * mean(theta), rel=1e-15)
+    gradients = {
+        name: share * value
+        for name, value in fastgc.numerical_gradient(mean, theta, method="node").items()
+    }
+    assert fastgc.check(net, theta, gradients, method=method)
+    gradients["W1"] = gradients["W1"] + 0.3 * theta["W1"]
+    report = fastgc.check(net, theta, gradients, method=method)
+    assert report.verdict == "wrong"
+    diagnosis = report.tensors["W1"].diagnosis
+    assert diagnosis is not None
+    assert diagnosis.value == pytest.approx(0.3 * divisor)
+
+
+@pytest.mark.parametrize(
+    ("divisor", "error", "message"),
+    [
+        (0, ValueError, "divisor is 0; wanted a positive number"),
+        (-1.0, ValueError, "divisor is -1.0; wanted a finite number that is not negative"),
+        ("m", TypeError, "divisor is 'm'; wanted a number"),
+    ],
+)
+def test_divisors_that_are_none(divisor: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        fastgc.Network([[1.0]], [1.0], divisor=divisor)

@@ -37,6 +37,7 @@ def diagnose(
     inside = problem.inside
     around = kinds.Surroundings(
         m=None if inside is None else inside.net.m,
+        divisor=None if inside is None else inside.net.divisor,
         weight_decay=0.0 if inside is None else inside.net.weight_decay,
         tensors=tensors,
     )
@@ -72,7 +73,7 @@ def _evidence(
         rounding = rounding_of_gradients(inside)[every]
         slack = slack + np.repeat(claim.units, layout.lengths) * rounding
         for layer in inside.layers:
-            fixed[layer.W] = inside.net.weight_decay / inside.net.m * theta[layer.W]
+            fixed[layer.W] = inside.net.weight_decay / inside.net.divisor * theta[layer.W]
     theta, fixed = theta[every], fixed[every]
     return {
         name: Evidence(

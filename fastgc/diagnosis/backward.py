@@ -110,7 +110,7 @@ def _alike(
         if c is not None and all(is_multiple(each, c) for each in pair):
             return as_factor(c), c * D
     for e in reversed(pair):
-        counted = some_samples(e, *_terms(inside, l, e))
+        counted = some_samples(e, *_terms(inside, l, e), inside.net.divisor)
         if counted is not None:
             dZ = D * counted.weights[:, np.newaxis]
             if _both(inside, l, pair, dZ):
@@ -141,7 +141,7 @@ def _explain_tensor(
                 return Diagnosis("input", f"{name} made with {text}")
     said = first(SECOND, e, around)
     if said is None:
-        counted = some_samples(e, *_terms(inside, l, e))
+        counted = some_samples(e, *_terms(inside, l, e), inside.net.divisor)
         said = None if counted is None else counted.diagnosis
     return said or first(LAST, e, around) or UNKNOWN
 
@@ -159,7 +159,7 @@ def _gradient(
     inside: Inside, l: int, e: Evidence, dZ: FloatArray, A: FloatArray | None = None
 ) -> Hypothesis:
     """dW_l = dZ_l A_{l−1}ᵀ / m, or db_l, weight decay included."""
-    m = inside.net.m
+    m = inside.net.divisor
     if e.name == f"b{l}":
         return lambda at: (dZ.sum(axis=0) / m + e.fixed)[at]
     below = inside.values[0][l - 1] if A is None else A

@@ -144,7 +144,7 @@ def _evidence(case: Case, t: int, report: TensorReport) -> Evidence:
     moved = np.array([theta @ case.directions.vector(d) for d in range(here.start, here.stop)])
     fixed = np.zeros(moved.size)
     if inside is not None and any(part == layer.W for layer in inside.layers):
-        fixed = inside.net.weight_decay / inside.net.m * moved
+        fixed = inside.net.weight_decay / inside.net.divisor * moved
     codes = findings.codes[here]
     return Evidence(
         name=report.name, shape=moved.shape, g=findings.grad[here],
@@ -158,6 +158,7 @@ def _surroundings(problem: Problem) -> kinds.Surroundings:
     net = None if problem.inside is None else problem.inside.net
     return kinds.Surroundings(
         m=None if net is None else net.m,
+        divisor=None if net is None else net.divisor,
         weight_decay=0.0 if net is None else net.weight_decay,
         tensors={},
     )

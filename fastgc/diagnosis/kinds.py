@@ -23,11 +23,13 @@ class Surroundings:
 
     Attributes:
         m: the number of samples; None where fastgc cannot see into the cost.
+        divisor: of the sum of their losses; None likewise.
         weight_decay: λ of the cost.
         tensors: all of them, by name.
     """
 
     m: int | None
+    divisor: float | None
     weight_decay: float
     tensors: Mapping[str, Evidence]
 
@@ -163,15 +165,17 @@ def decay(e: Evidence, around: Surroundings) -> Diagnosis | None:
     rate = float(np.divide(error @ theta, theta @ theta))
     if not (math.isfinite(rate) and e.fits(lambda at: e.found[at] + rate * e.theta[at])):
         return None
-    if around.m is None:
+    if around.divisor is None:
         than = "more weight decay than the cost has" if rate > 0 else "weight decay is missing"
         text = f"the numerical gradient {_signed(rate)} × the parameters: {than}"
         return Diagnosis("decay", text, rate)
     has = around.weight_decay if e.fixed.any() else 0.0
-    text = f"weight decay with λ = {_number(has + rate * around.m)} where the cost has {has:.4g}"
+    text = (
+        f"weight decay with λ = {_number(has + rate * around.divisor)} where the cost has {has:.4g}"
+    )
     if around.weight_decay == 0:
-        text += f"; is it Network(…, weight_decay={rate * around.m:.4g})?"
-    return Diagnosis("decay", text, rate * around.m)
+        text += f"; is it Network(…, weight_decay={rate * around.divisor:.4g})?"
+    return Diagnosis("decay", text, rate * around.divisor)
 
 
 def clipped(e: Evidence, _: Surroundings) -> Diagnosis | None:

@@ -20,13 +20,14 @@ class Counted(NamedTuple):
     diagnosis: Diagnosis
 
 
-def some_samples(e: Evidence, dZ: FloatArray, A: FloatArray) -> Counted | None:
+def some_samples(e: Evidence, dZ: FloatArray, A: FloatArray, divisor: float) -> Counted | None:
     """Weights of 0 and one other number that reproduce the gradient Σ_s w_s dZ_s A_sᵀ / m.
 
     Args:
         e: the tensor.
         dZ: (m, n).
         A: (m, k); ones (m, 1) for a bias.
+        divisor: of the sum, m as a rule.
     """
     m = dZ.shape[0]
     if m < 2 or not e.clear:
@@ -37,7 +38,7 @@ def some_samples(e: Evidence, dZ: FloatArray, A: FloatArray) -> Counted | None:
         drawn = np.random.default_rng(0).choice(places.size, ENTRIES * m, replace=False)
         places = np.union1d(places[drawn], e.probe[e.known[e.probe]])
     rows, columns = np.divmod(places, k)
-    terms = (dZ[:, rows] * A[:, columns]).T / m  # (entries, m)
+    terms = (dZ[:, rows] * A[:, columns]).T / divisor  # (entries, m)
     target = (e.g - e.fixed)[places]
     if not np.isfinite(terms).all():
         return None
@@ -48,7 +49,7 @@ def some_samples(e: Evidence, dZ: FloatArray, A: FloatArray) -> Counted | None:
         scale = np.maximum(np.maximum(np.abs(part), np.abs(target)), e.size_of_g)
         if (errors > e.tolerance * scale + slack * max(1.0, weights.max())).any():
             return False
-        whole = (dZ * weights[:, np.newaxis]).T @ A / m
+        whole = (dZ * weights[:, np.newaxis]).T @ A / divisor
         return e.fits(lambda at: (whole.ravel() + e.fixed)[at], growth=max(1.0, weights.max()))
 
     for counted in _guesses(terms, target):

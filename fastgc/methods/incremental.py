@@ -30,7 +30,7 @@ def approximate(
     point = point_of(inside)
     tasks = None if entries is None else tasks_holding(inside, entries)
     found = respond(inside, point, epsilon, resources, by_unit=False, tasks=tasks)
-    found /= inside.net.m
+    found /= inside.net.divisor
     gradapprox, size, half_gap = found if entries is None else found[:, entries]
     add_decay(inside, entries, gradapprox, size)
     size *= SAFETY

@@ -1,0 +1,5 @@
+"""fastgc for PyTorch: the gradients of a module, checked by parameter name."""
+
+from fastgc.torch.module import assert_module, check_module
+
+__all__ = ["assert_module", "check_module"]

@@ -1,0 +1,146 @@
+"""Double precision: tensors brought to float64, and calls that would mix them with narrow ones."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+#: Dtypes that are too narrow to take differences in, and what takes their place.
+WIDE = {
+    torch.float16: torch.float64,
+    torch.bfloat16: torch.float64,
+    torch.float32: torch.float64,
+    torch.complex32: torch.complex128,
+    torch.complex64: torch.complex128,
+}
+
+# Methods that take a tensor to a narrow dtype; here they leave it in double precision.
+NARROWING = {"float", "half", "bfloat16"}
+
+# Operators that write to their first argument; methods that do end in one underscore.
+IN_PLACE = {"__setitem__"} | {
+    f"__i{name}__" for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul")
+}
+
+
+def tensors_in(value: object) -> Iterator[torch.Tensor]:
+    """The tensors of nested lists, tuples and mappings."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from tensors_in(item)
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from tensors_in(item)
+
+
+def tensors_of(modules: Iterable[torch.nn.Module]) -> list[torch.Tensor]:
+    """Parameters, buffers and tensors in plain attributes of the modules, each once."""
+    found: dict[int, torch.Tensor] = {}
+    for module in modules:
+        found |= {id(tensor): tensor for tensor in tensors_in(vars(module))}
+    return list(found.values())
+
+
+def widen(tensors: Iterable[torch.Tensor]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Gives each of them values of its own, in double precision; and returns what they had.
+
+    They stay the same objects, with their hooks. `put_back` takes what is returned.
+    """
+    had = []
+    for tensor in tensors:
+        data = tensor.data
+        had.append((tensor, data))
+        tensor.data = data.to(WIDE.get(data.dtype, data.dtype), copy=True)
+    return had
+
+
+def put_back(had: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> None:
+    """Undoes `widen`, to the bit."""
+    for tensor, data in had:
+        tensor.data = data
+
+
+def widened(value: Any) -> Any:
+    """A copy of nested containers whose tensors are new, and in double precision."""
+    if isinstance(value, torch.Tensor):
+        wide = value.detach().to(WIDE.get(value.dtype, value.dtype), copy=True)
+        return wide.requires_grad_(value.requires_grad)
+    if isinstance(value, tuple) and hasattr(value, "_fields"):  # a namedtuple, a PackedSequence
+        return type(value)(*map(widened, value))
+    if type(value) in (list, tuple):
+        return type(value)(map(widened, value))
+    if type(value) is dict:
+        return {key: widened(item) for key, item in value.items()}
+    return value
+
+
+class InDouble(TorchFunctionMode):
+    """While active, narrow tensors and dtypes that a call of torch is given are made double.
+
+    That is for what the float64 module meets on its way: data that a closure captured, a tensor
+    made with ``dtype=torch.float32``, ``x.float()``.
+
+    Attributes:
+        used: whether there has been any.
+        bytes: of the tensors that calls returned, in all.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.used = False
+        self.bytes = 0
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Torch calls this in the place of `func`."""
+        kwargs = kwargs or {}
+        if not _keeps(func):
+            writes = _writes(func)
+            first = args[:1] if writes else ()  # what is written to stays the tensor it is
+            args = (*first, *map(self._wide, args[len(first) :]))
+            kwargs = {k: v if k == "out" else self._wide(v) for k, v in kwargs.items()}
+            if func.__name__ in NARROWING and isinstance(args[0], torch.Tensor):
+                self.used = True
+                wide = WIDE.get(args[0].dtype, torch.float64)
+                return args[0].to(wide if args[0].is_complex() else torch.float64)
+        found = func(*args, **kwargs)
+        if isinstance(found, torch.Tensor):
+            self.bytes += found.numel() * found.element_size()
+        return found
+
+    def _wide(self, value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            if value.dtype in WIDE:
+                self.used = True
+                return value.to(WIDE[value.dtype])
+        elif isinstance(value, torch.dtype):
+            if value in WIDE:
+                self.used = True
+                return WIDE[value]
+        elif type(value) in (list, tuple):
+            return type(value)(map(self._wide, value))
+        return value
+
+
+def _keeps(func: Callable[..., Any]) -> bool:
+    """Whether a call is about the very tensors it is given: attributes, hooks, autograd."""
+    name = func.__name__
+    return (
+        name in ("__get__", "__set__", "__delete__", "backward", "requires_grad_", "retain_grad")
+        or name.startswith("register_")
+        or (getattr(func, "__module__", None) or "").startswith("torch.autograd")
+    )
+
+
+def _writes(func: Callable[..., Any]) -> bool:
+    """Whether a call writes to its first argument."""
+    name = func.__name__
+    return name in IN_PLACE or (name.endswith("_") and not name.endswith("__"))

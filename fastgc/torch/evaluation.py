@@ -1,0 +1,311 @@
+"""The loss of a module as a cost that fastgc can check, and the gradients that autograd leaves."""
+
+import numbers
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.func import functional_call, vmap
+
+from fastgc.drawing import generator
+from fastgc.layout import flatten_parameters
+from fastgc.torch.double import InDouble
+from fastgc.torch.state import State
+from fastgc.torch.subject import Subject, leaves_of
+
+Arrays: TypeAlias = Mapping[str, NDArray[np.float64]]
+
+# Activations of the rows that are evaluated together. A small CNN took 0.30 ms a row at 64 rows
+# (32 MiB) and 0.47 ms at 256; alone 0.38 ms.
+CHUNK_BYTES = 32 * 2**20
+
+# Two ways to evaluate the same loss may round differently; more than this is another loss.
+ROUNDING = 1e-9
+
+# Fused kernels of attention, which vmap cannot batch; the formula itself serves in their place.
+FUSED = (
+    (torch.backends.cuda.flash_sdp_enabled, torch.backends.cuda.enable_flash_sdp),
+    (torch.backends.cuda.mem_efficient_sdp_enabled, torch.backends.cuda.enable_mem_efficient_sdp),
+    (torch.backends.cuda.cudnn_sdp_enabled, torch.backends.cuda.enable_cudnn_sdp),
+)
+
+
+# A parameter that the loss does not depend on: moved by so much of its own size, it changes the
+# loss by no more than this, relatively.
+MOVES, UNMOVED = (1e-2, 0.3, 1.0), 1e-12
+
+
+@contextmanager
+def settings(threads: int | None) -> Iterator[None]:
+    """Torch's global settings for a check, and the caller's again afterwards."""
+    dtype, fast = torch.get_default_dtype(), torch.backends.mha.get_fastpath_enabled()
+    running, kernels = torch.get_num_threads(), [enabled() for enabled, _ in FUSED]  # type: ignore[no-untyped-call]
+    with torch.inference_mode(mode=False):
+        try:
+            torch.set_default_dtype(torch.float64)
+            torch.backends.mha.set_fastpath_enabled(False)  # it is off where gradients are taken
+            if threads is not None:
+                torch.set_num_threads(min(threads, running))
+            yield
+        finally:
+            if torch.get_num_threads() != running:
+                torch.set_num_threads(running)
+            for (_, enable), had in zip(FUSED, kernels, strict=True):
+                enable(had)
+            torch.backends.mha.set_fastpath_enabled(fast)
+            torch.set_default_dtype(dtype)
+
+
+class Evaluation:
+    """The loss of a subject: at any parameters, at many, and with its gradients.
+
+    Every evaluation finds generators, buffers and attributes as they were when this was made.
+
+    Raises:
+        TypeError, ValueError: for a loss that is no number, or that changes the parameters.
+
+    Attributes:
+        theta: the parameters as given, float64, by name.
+        layout: of these.
+        gradients: that autograd leaves; None where it leaves none.
+        leaves: the tensors that a backward pass leaves gradients in.
+    """
+
+    def __init__(self, subject: Subject, memory: int) -> None:
+        self.subject = subject
+        self.state = State(subject.modules, subject.tensors)
+        self._handles = {name: p.data for name, p in subject.parameters.items()}
+        self.theta = {
+            name: data.detach().cpu().numpy().copy() for name, data in self._handles.items()
+        }
+        self.layout, _ = flatten_parameters(self.theta)
+        self._memory = memory
+        self._double: InDouble | None = InDouble()
+        self._tracked = False
+        self.leaves: list[torch.Tensor] = []
+        self._holder = _Holder(subject)
+        self._fixed: set[str] = set()
+        value, self.gradients = self._backward()
+        for _, enable in FUSED:
+            enable(False)
+        assert self._double is not None
+        try:
+            found = self(self.theta)
+        except Exception:
+            self._tracked = True  # it differentiates on its own, as with respect to its inputs
+            found = self(self.theta)
+        if not self._tracked and abs(found - value) > ROUNDING * max(abs(found), abs(value)):
+            self._tracked = True  # what is differentiated is the loss with gradients recorded
+            found = self(self.theta)
+            if abs(found - value) > ROUNDING * max(abs(found), abs(value)):
+                raise ValueError(
+                    f"the loss is {value!r} in the backward pass and {found!r} when it is "
+                    "evaluated again, at the same parameters: it keeps state, or draws from a "
+                    "generator of its own. torch's, NumPy's and Python's global ones are put back"
+                )
+        self._require_unmoved()
+        self.state.settle()
+        self._bytes = max(1, self._double.bytes // 2)
+        if not self._double.used:
+            self._double = None
+
+    def __call__(self, arrays: Arrays) -> float:
+        """The loss at these parameters."""
+        self._move(arrays)
+        return self.now()
+
+    def now(self) -> float:
+        """The loss at the parameters that the subject has now."""
+        with self._recording(), self._double or nullcontext():
+            return _value(_number(self.subject.loss(), self._tracked))
+
+    def stacked(self, arrays: Arrays) -> NDArray[np.float64]:
+        """The losses (K,) at K sets of parameters, each array with a leading axis K."""
+        count = len(next(iter(arrays.values())))
+        first = {name: np.asarray(a[0]) for name, a in arrays.items()}
+        if count == 1:
+            return np.array([self(first)])
+        moving = [
+            name for name, a in arrays.items() if name not in self._fixed and (a != a[:1]).any()
+        ]
+        if not moving:
+            return np.full(count, self(first))
+        self._move(first)
+        each = max(1, min(CHUNK_BYTES, self._memory // 2) // self._bytes)
+        rows = {name: torch.from_numpy(arrays[name]) for name in moving}
+        found = np.empty(count)
+        for start in range(0, count, each):
+            part = slice(start, start + each)
+            some = {name: row[part].to(self._handles[name].device) for name, row in rows.items()}
+            found[part] = self._together(some)
+        return found
+
+    def refusal(self) -> str | None:
+        """Why `stacked` cannot be used; None where it can. It is tried on every tensor."""
+        if self._tracked:
+            return "the loss is evaluated with gradients recorded"
+        rng = generator(6)
+        moved = {}
+        for name, values in self.theta.items():
+            size = float(np.sqrt(np.mean(np.square(values)))) or 1.0
+            moved[name] = values + 0.01 * size * rng.standard_normal((2, *values.shape))
+        trials = [set(moved), *({name} for name in moved if len(moved) > 1)]
+        for trial in trials:
+            points = {
+                name: moved[name] if name in trial else np.stack([values, values])
+                for name, values in self.theta.items()
+            }
+            try:
+                with warnings.catch_warnings():
+                    warnings.filterwarnings("error", message=".*performance drop")
+                    found = self.stacked(points)
+            except Exception as error:
+                return f"torch.func.vmap raises {type(error).__name__}: {_first_line(error)}"
+            alone = [self({name: np.asarray(a[i]) for name, a in points.items()}) for i in (0, 1)]
+            if not np.allclose(found, alone, rtol=ROUNDING, atol=0):
+                return (
+                    f"under torch.func.vmap the loss is {float(found[0])!r}, and "
+                    f"{alone[0]!r} by itself"
+                )
+        return None
+
+    def unrelated(self, names: Iterable[str]) -> list[str]:
+        """Those of the tensors that the loss does not depend on; they stay fixed from now on.
+
+        As the bias below a batch normalisation: moving it by its own size changes nothing.
+        """
+        rng, value, found = generator(7), self(self.theta), []
+        for name in names:
+            values = self.theta[name]
+            size = float(np.sqrt(np.mean(np.square(values)))) or 1.0
+            moves = [move * size * rng.standard_normal(values.shape) for move in MOVES]
+            away = [self({**self.theta, name: values + move}) for move in moves]
+            if all(abs(J - value) <= UNMOVED * abs(value) for J in away):
+                found.append(name)
+        self._move(self.theta)
+        self._fixed |= set(found)
+        return found
+
+    def _together(self, rows: Mapping[str, torch.Tensor]) -> NDArray[np.float64]:
+        """The losses where some parameters have a leading axis and the others are as set."""
+        count = len(next(iter(rows.values())))
+        buffers = {
+            f"module.{name}": buffer.expand(count, *buffer.shape).clone()
+            for name, buffer in self.subject.module.named_buffers()
+            if self.state.changes(buffer)
+        }
+        batch = {f"module.{name}": row for name, row in rows.items()} | buffers
+
+        def one(values: dict[str, torch.Tensor]) -> Any:
+            return functional_call(self._holder, values, ())
+
+        with self._recording(), self._double or nullcontext():
+            found = vmap(one, randomness="same")(batch)
+            return np.asarray(found.detach().to("cpu", torch.float64).numpy())
+
+    def _backward(self) -> tuple[float, dict[str, NDArray[np.float64] | None]]:
+        parameters = self.subject.parameters
+        self._tracked = True
+        others: list[tuple[torch.Tensor, torch.Tensor | None]] = []
+        try:
+            with self._recording(), self._double or nullcontext():
+                loss = self.subject.loss()
+                value = _value(_number(loss, self._closed()))
+                if isinstance(loss, torch.Tensor) and loss.requires_grad and not self._closed():
+                    own = {id(p) for p in parameters.values()}
+                    self.leaves = leaves_of(loss)
+                    others = [(x, x.grad) for x in self.leaves if id(x) not in own]
+                    for leaf, _ in others:
+                        leaf.grad = None
+                    loss.backward()  # type: ignore[no-untyped-call]
+            found = {name: _as_array(p.grad) for name, p in parameters.items()}
+        finally:
+            self._tracked = False
+            for leaf, grad in others:
+                leaf.grad = grad
+            for p in parameters.values():
+                p.grad = None
+        return value, found
+
+    def _closed(self) -> bool:
+        """Whether the loss has taken the backward pass by itself, as closures for LBFGS do."""
+        return any(p.grad is not None for p in self.subject.parameters.values())
+
+    def _move(self, arrays: Arrays) -> None:
+        for name, handle in self._handles.items():
+            if name not in self._fixed:
+                handle.copy_(torch.from_numpy(arrays[name]))
+
+    def _recording(self) -> torch.no_grad | torch.enable_grad:
+        """Whether gradients are recorded; all that an evaluation changes is put back first."""
+        self.state.restore()
+        if self._tracked:
+            for p in self.subject.parameters.values():
+                p.grad = None
+            return torch.enable_grad()
+        return torch.no_grad()
+
+    def _require_unmoved(self) -> None:
+        for name, p in self.subject.parameters.items():
+            handle = self._handles[name]
+            same = np.array_equal(handle.cpu().numpy(), self.theta[name])
+            if p.data_ptr() != handle.data_ptr() or not same:
+                raise ValueError(
+                    f"the loss changes the parameter {name} while it is evaluated. Does it take "
+                    "an optimizer's step? Leave that out of it"
+                )
+
+
+class _Holder(nn.Module):
+    """Lets `functional_call` put tensors into the module for the whole of a loss."""
+
+    def __init__(self, subject: Subject) -> None:
+        super().__init__()
+        self.module = subject.module
+        self.loss = subject.loss
+
+    def forward(self) -> torch.Tensor:
+        """The loss."""
+        found = _number(self.loss(), returned=False)
+        assert isinstance(found, torch.Tensor)
+        return found.reshape(())
+
+
+def _number(loss: Any, returned: bool) -> torch.Tensor | float:
+    """The loss as one number; a float will do where it has been differentiated already."""
+    if isinstance(loss, torch.Tensor):
+        if loss.is_complex() or not loss.is_floating_point():
+            dtype = str(loss.dtype).removeprefix("torch.")
+            raise TypeError(f"the loss has dtype {dtype}; wanted one real number")
+        if loss.numel() != 1:
+            raise ValueError(
+                f"the loss has shape {tuple(loss.shape)}; wanted one number. "
+                "Take its .mean() or .sum()"
+            )
+        return loss
+    if returned and isinstance(loss, numbers.Real):
+        return float(loss)
+    kind = "None" if loss is None else f"a {type(loss).__name__}"
+    advice = "Does it end in a return?" if loss is None else "Return the loss itself, no .item()"
+    raise TypeError(f"the loss is {kind}; wanted a tensor of one number. {advice}")
+
+
+def _value(loss: torch.Tensor | float) -> float:
+    return loss if isinstance(loss, float) else float(loss.detach().item())
+
+
+def _as_array(grad: torch.Tensor | None) -> NDArray[np.float64] | None:
+    if grad is None:
+        return None
+    dense = grad.detach().to_dense() if grad.layout != torch.strided else grad.detach()
+    return np.array(dense.to("cpu", torch.float64).numpy())
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else "without a message"

@@ -1,0 +1,395 @@
+"""check_module: whether the gradients that a module's backward pass leaves are right."""
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from fastgc.checking import DEFAULT_MEMORY, GradientMismatch, check
+from fastgc.diagnosis.evidence import Diagnosis
+from fastgc.likeness import require_likeness
+from fastgc.methods import METHODS
+from fastgc.parts import Part, part_of
+from fastgc.problem import pose
+from fastgc.report import Report
+from fastgc.requirements import require_resources, require_seed
+from fastgc.selection import RANDOM
+from fastgc.torch.evaluation import Evaluation, settings
+from fastgc.torch.naming import Names, renamed
+from fastgc.torch.recognise import Recognised, Unknown, recognise
+from fastgc.torch.state import Generators, State
+from fastgc.torch.subject import Loss, copied, in_place, require_loss, trained
+
+Gradients = dict[str, NDArray[Any] | None]
+
+#: Entries up to which ``auto`` looks at each, two evaluations of the loss; beyond, at directions.
+AFFORDABLE = 50_000
+
+#: Gradients that are this small beside others, in their dtype, may be rounding errors of zero.
+VANISHING = {"float64": 1e-12, "float32": 1e-5, "float16": 1e-2}
+
+NONE = Diagnosis(
+    "none", "autograd left no gradient, and the loss depends on it: is it detached on the way?"
+)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Options:
+    """What `check` is passed on as it is."""
+
+    epsilon: float | Literal["auto"] | None
+    tolerance: float
+    only: Sequence[str] | None
+    sample: int | None
+    directions: int | None
+    per_tensor: bool
+    seed: int
+    memory: int
+    threads: int | None
+    progress: bool
+    checkpoint: str | os.PathLike[str] | None
+
+
+def check_module(
+    module: nn.Module,
+    loss: Loss,
+    *,
+    gradients: Mapping[str, Any] | None = None,
+    method: str = "auto",
+    epsilon: float | Literal["auto"] | None = None,
+    tolerance: float = 2e-7,
+    only: Sequence[str] | None = None,
+    sample: int | None = None,
+    directions: int | None = None,
+    per_tensor: bool = True,
+    seed: int = 0,
+    memory: int = DEFAULT_MEMORY,
+    threads: int | None = None,
+    progress: bool = True,
+    checkpoint: str | os.PathLike[str] | None = None,
+) -> Report:
+    """Whether the gradients that autograd leaves in a module are those of its loss.
+
+    All is computed in float64, on a copy of the module; a closure's module is made float64 for the
+    while. Afterwards its parameters, buffers, gradients and modes, and the random generators, are
+    what they were, to the bit. Before every evaluation the generators are put back to where they
+    were at the call, so that dropout draws the same each time; buffers as well, so that running
+    statistics stay.
+
+    Args:
+        module: in the mode, train or eval, in which it is to be checked. Parameters with
+            ``requires_grad=False`` are left alone; a tensor that is shared has its first name.
+        loss: ``(loss_fn, inputs, targets)``, for ``loss_fn(module(inputs), targets)``. Inputs are
+            one tensor, a tuple (``module(*inputs)``) or a mapping (``module(**inputs)``). Or a
+            closure without arguments that returns the loss of `module`; it may take the backward
+            pass itself. Data in single precision are taken in double.
+        gradients: the caller's own, by parameter name, as
+            ``{name: p.grad for name, p in module.named_parameters()}``; those in float32 are held
+            to 1e-4. None for those that autograd leaves in the float64 copy.
+        method: ``auto``, or one of `fastgc.check`'s. ``incremental`` and ``node`` take a
+            Sequential of Linear layers and activations, under a loss that fastgc knows (see
+            below); ``stacked`` takes what `torch.func.vmap` can batch. ``auto`` takes the first of
+            these that can be, else ``loop``; but ``random`` where more than 50,000 entries were to
+            be evaluated by the last two.
+        threads: at most this many, of torch's as well; None for as many as torch is set to take.
+        epsilon, tolerance, only, sample, directions, per_tensor, seed, memory, progress,
+            checkpoint: as for `fastgc.check`; names are the module's, as in
+            ``only=["*.weight"]``.
+
+    A Network is made of ``Sequential`` (nested as well), ``Linear``, ``ReLU``, ``LeakyReLU``,
+    ``Tanh``, ``Sigmoid``, ``Softplus``, ``SiLU``, ``Identity``, ``Flatten`` and inactive
+    ``Dropout``, without hooks, under ``BCEWithLogitsLoss``, ``BCELoss`` after a ``Sigmoid``,
+    ``CrossEntropyLoss``, ``NLLLoss`` after a ``LogSoftmax``, ``MSELoss``, or their functions, with
+    the reduction mean or sum. That it computes the module's loss is verified at the parameters and
+    at five random points around them.
+
+    Returns:
+        A `fastgc.Report` whose entries are called ``0.weight[3, 7]``. A parameter without a
+        gradient (None) counts as zero.
+
+    Raises:
+        TypeError, ValueError: for a module or a loss that cannot be checked, and for a method that
+            cannot check it.
+
+    What the module or the loss raises passes through.
+
+    >>> import torch, fastgc.torch
+    >>> net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 1))
+    >>> x, y = torch.randn(8, 3), torch.randn(8, 1)
+    >>> report = fastgc.torch.check_module(net, (torch.nn.MSELoss(), x, y))
+    >>> report.ok, list(report.tensors)
+    (True, ['0.weight', '0.bias', '2.weight', '2.bias'])
+    >>> handle = net[0].bias.register_hook(lambda grad: 2 * grad)
+    >>> report = fastgc.torch.check_module(net, (torch.nn.MSELoss(), x, y))
+    >>> [name for name, tensor in report.tensors.items() if not tensor.ok]
+    ['0.bias']
+    """
+    began = time.perf_counter()
+    loss = require_loss(loss)
+    parameters = trained(module)
+    memory, threads = require_resources(memory, threads, progress)
+    _require_method(method)
+    options = Options(
+        epsilon, tolerance, only, sample, directions, per_tensor, require_seed(seed), memory,
+        threads, progress, checkpoint,
+    )  # fmt: skip
+    own = None if gradients is None else _given(gradients, module, parameters)
+    generators = Generators.now({p.device for p in module.parameters()})
+    try:
+        found = None
+        if isinstance(loss, tuple):
+            with settings(threads):
+                found = _on_a_copy(module, loss, own, method, options)
+        if found is None:
+            with settings(threads), in_place(module, loss) as subject:
+                found = _checked(Evaluation(subject, memory), own, method, options)
+        return replace(found, seconds=time.perf_counter() - began)
+    finally:
+        generators.restore()
+
+
+def assert_module(module: nn.Module, loss: Loss, **options: Any) -> Report:
+    """`check_module`, for tests: returns the `Report` of right gradients, raises on any other.
+
+    Takes the arguments and options of `check_module`.
+
+    Raises:
+        GradientMismatch: an AssertionError whose text is the report.
+
+    >>> import torch, fastgc.torch
+    >>> net, x = torch.nn.Linear(3, 1), torch.randn(8, 3)
+    >>> fastgc.torch.assert_module(net, lambda: net(x).exp().mean()).ok
+    True
+    """
+    __tracebackhide__ = True
+    report = check_module(module, loss, **options)
+    if not report.ok:
+        raise GradientMismatch(report)
+    return report
+
+
+def _on_a_copy(
+    module: nn.Module,
+    loss: tuple[Callable[..., Any], Any, Any],
+    own: Gradients | None,
+    method: str,
+    options: Options,
+) -> Report | None:
+    """The report; None where no copy can be made, or the loss does not keep to it."""
+    subject = copied(module, loss)
+    if subject is None:
+        return None
+    modules = list(module.modules())
+    original = State(modules, module.buffers())
+    try:
+        evaluation = Evaluation(subject, options.memory)
+    finally:
+        original.restore()  # where loss_fn runs the module itself
+    ids = {id(p) for p in module.parameters()}
+    if any(id(leaf) in ids for leaf in evaluation.leaves):
+        return None  # loss_fn has the module itself in it, as one that adds a penalty
+    return _checked(evaluation, own, method, options)
+
+
+def _checked(
+    evaluation: Evaluation, own: Gradients | None, method: str, options: Options
+) -> Report:
+    """The report, by the method named or by the best there is."""
+    part = part_of(evaluation.layout, options.only, options.sample, options.seed)
+    gradients = evaluation.gradients if own is None else own
+    for name in part.layout.names:
+        if name not in gradients:
+            raise ValueError(
+                f'gradients has no "{name}"; its keys are: {", ".join(gradients) or "none"}'
+            )
+    if method in ("auto", "incremental", "node"):
+        try:
+            return _as_network(evaluation, gradients, method, options, part)
+        except Unknown as reason:
+            if method != "auto":
+                raise ValueError(
+                    f'method "{method}" takes a Sequential of Linear layers and activations, under '
+                    f"a loss that fastgc knows, and this module is none: {reason}. "
+                    'Pass method="auto"'
+                ) from None
+    if method == "auto" and options.sample is None and part.layout.size > AFFORDABLE:
+        method = RANDOM
+    refusal = None if method == "loop" else evaluation.refusal()
+    if method == "stacked" and refusal is not None:
+        raise ValueError(
+            f'method "stacked" cannot check this module: {refusal}. Pass method="loop"'
+        )
+    vectorized = method != "loop" and refusal is None
+    gradients = dict(gradients)
+    unrelated = evaluation.unrelated(_vanishing(gradients, part.layout.names))
+    gradients |= {name: np.zeros_like(evaluation.theta[name]) for name in unrelated}
+    report = check(
+        evaluation.stacked if vectorized else evaluation,
+        evaluation.theta,
+        {name: _or_zeros(gradients[name], evaluation.theta[name]) for name in part.layout.names},
+        method=method,
+        vectorized=vectorized,
+        **vars(options),
+    )
+    if unrelated:
+        said = (
+            f"the loss does not depend on {', '.join(unrelated)}: "
+            "what gradient there is, is rounding of zero"
+        )
+        report = replace(report, scope="; ".join(filter(None, (report.scope, said))))
+    return _explained(report, gradients)
+
+
+def _vanishing(gradients: Gradients, names: Sequence[str]) -> list[str]:
+    """The tensors whose gradients are not zero, but rounding beside the largest of all."""
+    held = {name: g for name, g in gradients.items() if g is not None}
+    top = max((float(np.abs(g).max()) for g in held.values()), default=0.0)
+    return [
+        name
+        for name in names
+        if name in held
+        and 0 < np.abs(held[name]).max() <= VANISHING.get(held[name].dtype.name, 1e-12) * top
+    ]
+
+
+def _as_network(
+    evaluation: Evaluation, gradients: Gradients, method: str, options: Options, part: Part
+) -> Report:
+    """The report on the Network that the module is.
+
+    Raises:
+        Unknown: where it is none.
+    """
+    subject = evaluation.subject
+    if subject.parts is None:
+        raise Unknown("its loss is a closure; pass (loss_fn, inputs, targets)")
+    found = recognise(subject.module, *subject.parts)
+    names = Names(list(found.layers))
+    theta, apart, spent = _verified(evaluation, found, options.memory)
+    chosen = {name: given for name in theta if (given := names.of(name)) in part.layout.names}
+    report = check(
+        found.net,
+        theta,
+        {
+            name: _or_zeros(gradients[given], evaluation.theta[given]).reshape(theta[name].shape)
+            for name, given in chosen.items()
+        },
+        method=method,
+        **vars(replace(options, only=None if len(chosen) == len(theta) else list(chosen))),
+    )
+    report = replace(
+        renamed(report, names, part.layout.names, found.net.divisor),
+        against=apart,
+        evaluations=report.evaluations + spent,
+        scope=part.scope,
+    )
+    return _explained(report, gradients)
+
+
+def _verified(
+    evaluation: Evaluation, found: Recognised, memory: int
+) -> tuple[dict[str, NDArray[np.float64]], float, int]:
+    """The Network's parameters, how far it lies from the module's loss, and the evaluations.
+
+    Raises:
+        Unknown: where that is too far.
+    """
+    lacking = [layer for layer in found.layers.values() if layer.bias is None]
+    for layer in lacking:  # a Network has biases
+        layer.bias = nn.Parameter(layer.weight.data.new_zeros(layer.out_features), False)
+    try:
+        handles = {}
+        for l, layer in enumerate(found.layers.values(), start=1):
+            handles[f"W{l}"], handles[f"b{l}"] = layer.weight.data, layer.bias.data
+        theta = {
+            name: np.array(data.cpu().numpy()).reshape(len(data), -1)
+            for name, data in handles.items()
+        }
+
+        def move(arrays: Mapping[str, NDArray[np.float64]]) -> None:
+            for name, handle in handles.items():
+                handle.copy_(torch.from_numpy(arrays[name]).reshape(handle.shape))
+
+        def loss(arrays: Mapping[str, NDArray[np.float64]]) -> float:
+            move(arrays)
+            return evaluation.now()
+
+        try:
+            apart, spent = require_likeness(pose(found.net, theta), pose(loss, theta), memory)
+        except ValueError as error:
+            raise Unknown(f"as a Network it does not compute the same loss: {error}") from None
+        finally:
+            move(theta)
+    finally:
+        for layer in lacking:
+            layer.register_parameter("bias", None)
+    return theta, apart, spent
+
+
+def _explained(report: Report, gradients: Gradients) -> Report:
+    """The report with what is to be said of a gradient that is None."""
+    tensors = {
+        name: replace(tensor, diagnosis=NONE)
+        if tensor.verdict == "wrong" and gradients.get(name, tensor) is None
+        else tensor
+        for name, tensor in report.tensors.items()
+    }
+    return replace(report, tensors=tensors)
+
+
+def _or_zeros(gradient: NDArray[Any] | None, parameter: NDArray[np.float64]) -> NDArray[Any]:
+    return np.zeros_like(parameter) if gradient is None else gradient
+
+
+def _given(
+    gradients: object, module: nn.Module, parameters: Mapping[str, nn.Parameter]
+) -> Gradients:
+    """The caller's gradients as arrays, by name; those of parameters that are not trained left out.
+
+    Raises:
+        TypeError, ValueError: for what cannot be gradients of these parameters.
+    """
+    if not isinstance(gradients, Mapping):
+        raise TypeError(
+            f"gradients is a {type(gradients).__name__}; wanted a mapping by parameter name, as "
+            "{name: p.grad for name, p in module.named_parameters()}"
+        )
+    known = dict(module.named_parameters(remove_duplicate=False))
+    found: Gradients = {}
+    for name, value in gradients.items():
+        if name not in known:
+            raise ValueError(
+                f"gradients has the key {name!r}, which is no parameter of the module; it has: "
+                f"{', '.join(known)}"
+            )
+        if name not in parameters:
+            continue
+        label = f'gradients["{name}"]'
+        if isinstance(value, torch.Tensor):
+            if value.dtype == torch.bfloat16:
+                raise TypeError(
+                    f"{label} has dtype bfloat16, which NumPy lacks; pass it as .float(), with a "
+                    "tolerance= that it can keep, as 0.1"
+                )
+            value = value.detach()
+            value = (value if value.layout == torch.strided else value.to_dense()).cpu().numpy()
+        if value is not None:
+            value, shape = np.asarray(value), tuple(parameters[name].shape)
+            if value.shape != shape:
+                raise ValueError(f"{label} has shape {value.shape}; {name} has shape {shape}")
+        found[name] = value
+    return found
+
+
+def _require_method(method: object) -> None:
+    known = ("auto", *METHODS, RANDOM)
+    if not isinstance(method, str):
+        raise TypeError(f"method is {method!r}; wanted one of the names: {', '.join(known)}")
+    if method not in known:
+        raise ValueError(f'method is "{method}"; known are: {", ".join(known)}')

@@ -1,0 +1,569 @@
+"""fastgc.torch: right modules pass, planted bugs are named, and nothing of the caller's changes."""
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs the extra torch")
+
+import torch.nn.functional as F  # noqa: E402, N812
+from torch import nn  # noqa: E402
+
+import fastgc  # noqa: E402
+import fastgc.torch.module  # noqa: E402
+from fastgc.torch import assert_module, check_module  # noqa: E402
+from tests.torch_cases import (  # noqa: E402
+    BUGS,
+    CASES,
+    Case,
+    Through,
+    activation,
+    closure,
+    convolutional,
+    mlp,
+    normalised,
+    real,
+    through,
+    x32,
+)  # fmt: skip
+
+
+def made(case: Case, seed: int = 0) -> Any:
+    torch.manual_seed(seed)
+    module, loss = case.make()
+    for p in module.parameters():
+        if p.requires_grad:
+            p.grad = torch.randn_like(p)
+    return module, loss
+
+
+def bits(tensor: Any) -> Any:
+    if tensor is None:
+        return None
+    values = tensor.detach().contiguous()
+    if values.is_complex():
+        values = torch.view_as_real(values)
+    raw = values.reshape(-1).view(torch.uint8).numpy().tobytes()
+    return id(tensor), tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), raw
+
+
+def snapshot(module: nn.Module) -> list[Any]:
+    """All that a check has to leave alone."""
+    named = [*module.named_parameters(remove_duplicate=False), *module.named_buffers()]
+    return [
+        [(name, bits(t), bits(t.grad), t.requires_grad) for name, t in named],
+        [
+            (name, m.training, {k: id(v) for k, v in vars(m).items()}, list(m._forward_hooks))
+            for name, m in module.named_modules()
+        ],
+        [list((p._backward_hooks or {}).items()) for p in module.parameters()],
+        bits(torch.get_rng_state())[2:], random.getstate(),
+        [np.asarray(part).tolist() for part in np.random.get_state()],
+        torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_num_threads(),
+        torch.backends.mha.get_fastpath_enabled(), torch.are_deterministic_algorithms_enabled(),
+    ]  # fmt: skip
+
+
+@contextmanager
+def unchanged(module: nn.Module) -> Iterator[None]:
+    before = snapshot(module)
+    try:
+        yield
+    finally:
+        after = snapshot(module)
+        assert after == before
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_right_modules_pass(case: Case) -> None:
+    module, loss = made(case)
+    names = [
+        name for name, p in module.named_parameters()
+        if p.requires_grad and name not in case.absent
+    ]  # fmt: skip
+    with unchanged(module):
+        report = check_module(module, loss)
+    assert report.verdict == "correct", report
+    assert list(report.tensors) == names
+    assert report.method == case.method
+    for name, tensor in report.tensors.items():
+        assert tensor.worst.name == f"{name}[{', '.join(map(str, tensor.worst.index))}]".replace(
+            "[]", ""
+        )
+        assert tensor.shape == dict(module.named_parameters())[name].shape
+        assert tensor.arrays is not None
+        assert tensor.arrays.analytic.shape == tensor.shape
+
+
+@pytest.mark.parametrize("case", BUGS, ids=lambda case: case.name)
+def test_planted_bugs_are_named(case: Case) -> None:
+    module, loss = made(case)
+    with unchanged(module):
+        report = check_module(module, loss)
+    assert report.method == case.method
+    wrong = tuple(name for name, tensor in report.tensors.items() if tensor.verdict == "wrong")
+    assert wrong == case.wrong
+    assert fastgc.Report.from_dict(report.to_dict()) == report
+    assert not any(symbol in str(report) for symbol in ("W1", "b1", "dZ", "W2", "b2"))
+
+
+def test_texts_speak_of_the_module() -> None:
+    module, loss = made(BUGS[0])
+    report = check_module(module, loss)
+    lines = str(report).splitlines()
+    assert lines[0] == ("wrong: 0.weight (15 of 32 entries) disagrees with the numerical gradient")
+    assert lines[1] == (
+        "0.bias is right, so the gradient of the output of layer 0 is: "
+        "look at how the gradient of 0.weight is formed."
+    )
+    assert lines[2] == "  0.weight: 3.000 × the numerical gradient"
+    assert report.tensors["2.bias"].worst.name in ("2.bias[0]", "2.bias[1]")
+    assert report.against is not None
+
+
+def test_one_linear_module_has_plain_names() -> None:
+    net = nn.Linear(3, 2)
+    hook: Any = lambda grad: -grad  # noqa: E731
+    net.bias.register_hook(hook)  # type: ignore[no-untyped-call]
+    report = check_module(net, (F.mse_loss, x32(6, 3), real()), method="node")
+    assert [name for name, t in report.tensors.items() if not t.ok] == ["bias"]
+    assert report.origin == (
+        "weight is right, so the gradient of the output of the module is: "
+        "look at how the gradient of bias is formed."
+    )
+
+
+def test_weight_decay_is_named_as_an_optimizer_counts_it() -> None:
+    net, loss = mlp(nn.MSELoss(), real)
+    weight = net[0].weight  # type: ignore[index]
+    gradients = autograd(net, loss)
+    gradients["0.weight"] = gradients["0.weight"] + 0.25 * weight.detach().double()
+    diagnosis = check_module(net, loss, gradients=gradients).tensors["0.weight"].diagnosis
+    assert diagnosis is not None
+    assert diagnosis.value == pytest.approx(0.25)
+    assert str(diagnosis) == (
+        "the numerical gradient + 0.25 × the parameters: more weight decay than the loss has"
+    )
+
+
+def autograd(module: nn.Module, loss: Any, dtype: Any = torch.float64) -> dict[str, Any]:
+    """The gradients that PyTorch leaves in a copy of this dtype."""
+    import copy
+
+    loss_fn, x, y = loss
+    twin = copy.deepcopy(module).to(dtype)
+    loss_fn(twin(x.to(dtype)), y.to(dtype) if y.is_floating_point() else y).backward()
+    return {name: p.grad for name, p in twin.named_parameters()}
+
+
+@pytest.mark.parametrize("method", ["loop", "stacked", "incremental", "node", "random"])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_methods_agree_on_every_scale(method: str, reduction: Any) -> None:
+    torch.manual_seed(1)
+    for loss_fn, targets in [
+        (nn.MSELoss(reduction=reduction), real),
+        (nn.BCEWithLogitsLoss(reduction=reduction), lambda: torch.rand(6, 2)),
+        (nn.CrossEntropyLoss(reduction=reduction), lambda: torch.randint(0, 2, (6,))),
+    ]:
+        net, loss = mlp(loss_fn, targets)
+        report = check_module(net, loss, method=method)
+        assert (report.method, report.verdict) == (method, "correct")
+        assert report.cost == pytest.approx(
+            float(loss_fn(net(loss[1]), loss[2]).detach()), rel=1e-6
+        )
+        gradients = autograd(net, loss)
+        if report.estimate is None:
+            for name, tensor in report.tensors.items():
+                assert tensor.arrays is not None
+                found = tensor.arrays.numerical
+                np.testing.assert_allclose(found, gradients[name].numpy(), rtol=1e-5, atol=1e-8)
+
+
+def test_a_method_that_cannot_be_is_refused() -> None:
+    net, loss = convolutional()
+    with (
+        unchanged(net),
+        pytest.raises(
+            ValueError,
+            match=r'method "node" takes a Sequential .* none: layer 0 is a Conv2d\. Pass',
+        ),
+    ):
+        check_module(net, loss, method="node")
+    net, value = closure()
+    with pytest.raises(ValueError, match="its loss is a closure; pass"):
+        check_module(net, value, method="incremental")
+    net, loss = made(next(case for case in CASES if case.name == "branching"))
+    with (
+        unchanged(net),
+        pytest.raises(
+            ValueError,
+            match=r'method "stacked" cannot check this module: torch.func.vmap raises Runti',
+        ),
+    ):
+        check_module(net, loss, method="stacked")
+    with pytest.raises(ValueError, match='method is "fast"; known are: auto, loop'):
+        check_module(net, loss, method="fast")
+    with pytest.raises(TypeError, match="method is 3; wanted one of the names: auto"):
+        check_module(net, loss, method=3)  # type: ignore[arg-type]
+
+
+def test_a_network_that_is_none_after_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `recognise` overlooks costs the speed of a Network, and nothing else."""
+    from fastgc.torch import recognise
+
+    monkeypatch.setitem(recognise.ACTIVATIONS, nn.GELU, ("relu", lambda _: True))
+    net, loss = activation(nn.GELU())
+    assert check_module(net, loss).method == "stacked"
+    with (
+        unchanged(net),
+        pytest.raises(ValueError, match="as a Network it does not compute the same loss"),
+    ):
+        check_module(net, loss, method="node")
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_many_entries_are_looked_at_along_directions(
+    monkeypatch: pytest.MonkeyPatch, frozen: bool
+) -> None:
+    monkeypatch.setattr(fastgc.torch.module, "AFFORDABLE", 20)
+    net, loss = activation(nn.GELU())
+    net[2].requires_grad_(not frozen)  # type: ignore[index]
+    report = check_module(net, loss)
+    assert (report.verdict, report.method) == ("correct", "stacked" if frozen else "random")
+    assert check_module(net, loss, sample=2).method == "stacked"
+    assert check_module(net, loss, only=["0.*"]).method == "stacked"
+    assert check_module(net, loss, method="loop").method == "loop"
+
+
+def test_a_wrong_entry_of_many_is_located() -> None:
+    net = nn.Sequential(nn.Linear(300, 200), nn.GELU(), nn.Linear(200, 1))
+    loss = (F.mse_loss, x32(2, 300), x32(2, 1))
+
+    def hook(grad: Any) -> Any:
+        wrong = grad.clone()
+        wrong[3, 7] += 1.0
+        return wrong
+
+    net[0].weight.register_hook(hook)  # type: ignore[operator]
+    report = check_module(net, loss)
+    assert report.method == "random"
+    assert [entry.name for entry in report.tensors["0.weight"].located] == ["0.weight[3, 7]"]
+
+
+def test_parts() -> None:
+    net, loss = mlp(nn.MSELoss(), real)
+    report = check_module(net, loss, only=["*.bias"])
+    assert list(report.tensors) == ["0.bias", "2.bias"]
+    assert report.scope == "not looked at: 0.weight, 2.weight"
+    report = check_module(net, loss, sample=3)
+    assert report.scope is not None
+    assert report.scope.startswith("3 entries of each larger tensor drawn at random")
+    arrays = report.tensors["0.weight"].arrays
+    assert arrays is not None
+    assert arrays.analytic.shape == (3,)
+    with pytest.raises(ValueError, match=r'only holds "W1".*the parameters have: 0.weight, 0.bias'):
+        check_module(net, loss, only=["W1"])
+    net[0].weight.requires_grad_(False)  # type: ignore[index]
+    assert check_module(net, loss).scope is None
+    assert check_module(net, loss, only=["2.*"]).scope == "not looked at: 0.bias"
+
+
+def test_the_picture_has_the_names() -> None:
+    pytest.importorskip("matplotlib", reason="needs the extra plot")
+    module, loss = made(BUGS[0])
+    figure = check_module(module, loss).plot()
+    texts = [text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text"))]  # type: ignore[attr-defined]
+    assert any("0.weight" in text for text in texts)
+    assert not any("W1" in text for text in texts)
+
+
+# what autograd leaves, or the caller has
+
+
+def test_gradients_of_the_float32_module() -> None:
+    net, loss = mlp(nn.MSELoss(), real)
+    gradients = autograd(net, loss, torch.float32)
+    with unchanged(net):
+        report = check_module(net, loss, gradients=gradients)
+    assert report.verdict == "correct"
+    assert {t.tolerance for t in report.tensors.values()} == {1e-4}
+    gradients["2.bias"] = 1.01 * gradients["2.bias"]
+    report = check_module(net, loss, gradients=gradients)
+    assert [name for name, t in report.tensors.items() if not t.ok] == ["2.bias"]
+    net, loss = convolutional(nn.BatchNorm2d(2))
+    gradients = autograd(net, loss, torch.float32)
+    assert check_module(net, loss, gradients=gradients).ok
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (lambda g: list(g.values()), TypeError, "gradients is a list; wanted a mapping by param"),
+        (lambda g: {**g, "w": g["0.bias"]}, ValueError, "has the key 'w', which is no parameter"),
+        (lambda g: {"0.bias": g["0.bias"]}, ValueError, 'gradients has no "0.weight"; its keys'),
+        (lambda g: {**g, "0.bias": g["2.bias"]}, ValueError,
+         r'gradients\["0.bias"\] has shape \(2,\); 0.bias has shape \(5,\)'),
+        (lambda g: {**g, "0.bias": g["0.bias"].bfloat16()}, TypeError, "has dtype bfloat16"),
+    ],
+)  # fmt: skip
+def test_gradients_that_are_none(change: Any, error: type[Exception], message: str) -> None:
+    net, loss = mlp(nn.MSELoss(), real)
+    with pytest.raises(error, match=message):
+        check_module(net, loss, gradients=change(autograd(net, loss)))
+
+
+def test_no_gradient_at_all_is_said() -> None:
+    net, loss = through(lambda x: x.tanh().detach())
+    report = check_module(net, loss)
+    diagnosis = report.tensors["a.weight"].diagnosis
+    assert diagnosis is not None
+    assert diagnosis.kind == "none"
+    assert "autograd left no gradient, and the loss depends on it" in str(report)
+    assert report.tensors["b.weight"].diagnosis is None
+
+
+def test_a_tied_tensor_has_the_sum() -> None:
+    net = nn.Sequential(nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 3))
+    net[2].weight = net[0].weight
+    loss = (F.mse_loss, x32(6, 3), x32(6, 3))
+    report = check_module(net, loss)
+    assert list(report.tensors) == ["0.weight", "0.bias", "2.bias"]
+    assert (report.verdict, report.method) == ("correct", "stacked")
+
+
+def test_a_bias_below_a_normalisation() -> None:
+    net, loss = normalised(train=True)
+    report = check_module(net, loss)
+    assert report.scope == (
+        "the loss does not depend on 0.bias: what gradient there is, is rounding of zero"
+    )
+    hook: Any = lambda grad: grad + 1e-3  # noqa: E731
+    dict(net.named_parameters())["0.bias"].register_hook(hook)  # type: ignore[no-untyped-call]
+    assert check_module(net, loss).tensors["0.bias"].verdict == "wrong"
+
+
+def test_corners_raise_no_alarm() -> None:
+    net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.MaxPool1d(1), nn.Linear(3, 1))
+    for p in net.parameters():
+        nn.init.constant_(p, 0.0)
+    nn.init.constant_(net[3].weight, 1.0)  # type: ignore[arg-type]
+    assert check_module(net, (F.mse_loss, x32(4, 2), x32(4, 1))).verdict != "wrong"
+
+
+# what goes wrong on the way
+
+
+class Stop(Exception):  # noqa: N818
+    pass
+
+
+@pytest.mark.parametrize("error", [Stop, KeyboardInterrupt])
+@pytest.mark.parametrize("after", [0, 1, 2, 20])
+@pytest.mark.parametrize("form", ["closure", "copy", "module itself"])
+def test_exceptions_pass_and_leave_all_as_it_was(
+    error: type[BaseException], after: int, form: str
+) -> None:
+    calls = []
+
+    def between(x: Any) -> Any:
+        calls.append(x.dtype)
+        if len(calls) > after:
+            raise error("no more")
+        np.random.mtrand._rand.standard_normal()
+        return F.dropout(x.relu() if x.sum().item() > 0 else x)
+
+    net, x = nn.Sequential(Through(between), nn.BatchNorm1d(2)), x32(6, 3)
+    for p in net.parameters():
+        p.grad = torch.randn_like(p)
+    loss: Any = (F.mse_loss, x, real())
+    if form == "closure":
+        loss = lambda: net(x).square().sum()  # noqa: E731
+    if form == "module itself":
+        net[0].lock = __import__("threading").Lock()
+    with unchanged(net), pytest.raises(error, match="no more"):
+        check_module(net, loss)
+    assert set(calls) == {torch.float64}
+
+
+def test_where_it_was_raised_is_noted() -> None:
+    calls = []
+
+    def between(x: Any) -> Any:
+        calls.append(x)
+        if len(calls) > 40:
+            raise Stop
+        return x.exp() if x.sum().item() > 0 else x.square()
+
+    net, loss = through(between)
+    with pytest.raises(Stop) as caught:
+        check_module(net, loss)
+    assert "fastgc: the cost raised this at a." in "".join(caught.value.__notes__)
+
+
+def complex_module() -> Any:
+    net = nn.Module()
+    net.w = nn.Parameter(torch.randn(3, dtype=torch.complex64))
+    return net
+
+
+NET = nn.Linear(3, 2)
+BAD: list[tuple[Any, Any, type[Exception], str]] = [
+    (3, lambda: 0, TypeError, "module is a int; wanted a torch.nn.Module"),
+    (NET, 3, TypeError, "loss is a int; wanted a function without arguments, or a tuple"),
+    (NET, nn.MSELoss(), TypeError, r"loss is a MSELoss alone; wanted .* as \(MSELoss\(\), inputs"),
+    (NET, (F.mse_loss, x32(6, 3)), TypeError, "loss is a tuple of 2; wanted"),
+    (NET, (x32(1), x32(6, 3), real()), TypeError, r"loss\[0\] is a Tensor; wanted"),
+    (NET, lambda: None, TypeError, r"the loss is None; .* Does it end in a return\?"),
+    (NET, lambda: 1.0, TypeError, "the loss is a float; .* Return the loss itself, no .item"),
+    (NET, lambda: NET(x32(6, 3)), ValueError, r"the loss has shape \(6, 2\); .* Take its .mean"),
+    (NET, lambda: torch.tensor(1), TypeError, "the loss has dtype int64; wanted one real number"),
+    (NET, lambda: NET.weight.sum() * 1j, TypeError, "the loss has dtype complex128; wanted"),
+    (NET, lambda: NET.weight.sum() * np.nan, ValueError, "the cost is nan at the parameters given"),
+    (nn.LazyLinear(2), lambda: 0, ValueError, "weight has no shape yet: the module is lazy"),
+    (nn.Linear(3, 2, device="meta"), lambda: 0, ValueError, 'weight is on the device "meta", which'),
+    (nn.ReLU(), lambda: 0, ValueError, "the module has no parameters with requires_grad=True"),
+    (complex_module(), lambda: 0, TypeError, "w has dtype complex64; wanted real parameters"),
+]  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:Lazy modules")
+@pytest.mark.parametrize(("module", "loss", "error", "message"), BAD)
+def test_what_cannot_be_checked(
+    module: Any, loss: Any, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        check_module(module, loss)
+
+
+def test_numbers_that_are_not_finite_are_named() -> None:
+    net, loss = mlp(nn.MSELoss(), real)
+    with torch.no_grad():
+        net[0].weight[1, 2] = torch.nan  # type: ignore[index]
+    with pytest.raises(ValueError, match=r"0.weight\[1, 2\] is nan: the parameters must be finite"):
+        check_module(net, loss)
+
+
+def test_a_step_in_the_loss_is_refused() -> None:
+    net, x = nn.Linear(3, 2), x32(6, 3)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+
+    def loss() -> Any:
+        optimizer.zero_grad()
+        value = net(x).square().mean()
+        value.backward()
+        optimizer.step()
+        return value
+
+    with (
+        unchanged(net),
+        pytest.raises(
+            ValueError, match=r"the loss changes the parameter weight .* an optimizer's step"
+        ),
+    ):
+        check_module(net, loss)
+
+
+def test_a_loss_that_keeps_state_is_refused() -> None:
+    net, x, count = nn.Linear(3, 2), x32(6, 3), [0]
+
+    def loss() -> Any:
+        count[0] += 1
+        return net(x).square().mean() * count[0]
+
+    with unchanged(net), pytest.raises(ValueError, match="it keeps state, or draws from a gener"):
+        check_module(net, loss)
+
+
+def test_assert_module() -> None:
+    net, loss = mlp(nn.MSELoss(), real)
+    assert assert_module(net, loss, only=["0.*"]).ok
+    module, loss = made(BUGS[0])
+    with pytest.raises(fastgc.GradientMismatch, match=r"^wrong: 0\.weight") as caught:
+        assert_module(module, loss)
+    assert caught.value.report.tensors["0.weight"].verdict == "wrong"
+
+
+@pytest.mark.parametrize("around", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+def test_whatever_mode_it_is_called_in(around: Any) -> None:
+    net, loss = activation(nn.GELU())
+    net2, loss2 = closure()
+    with around():
+        assert check_module(net, loss).ok
+        assert check_module(net2, loss2).ok
+
+
+def test_inputs_are_left_alone() -> None:
+    """As they are: a loss may write to them, or leave gradients in them."""
+    x = x32(6, 3).requires_grad_()
+    y = x32(6, 3)
+    net = nn.Sequential(nn.Linear(3, 3), nn.ReLU())
+    before = bits(x), bits(y)
+    check_module(net, (lambda out, t: (t.mul_(1.5) * out).sum(), x, y))
+    check_module(net, lambda: net(x).square().sum())
+    assert (bits(x), bits(y)) == before
+    assert x.grad is None
+
+
+def test_a_check_does_not_break_a_graph_that_waits() -> None:
+    """A backward pass may still follow a check, as in the middle of a training step."""
+    net, x = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1)), x32(6, 3)
+    loss = net(x).square().mean()
+    versions = [p._version for p in net.parameters()]
+    wanted = torch.autograd.grad(loss, list(net.parameters()), retain_graph=True)
+    check_module(net, lambda: net(x).square().mean())
+    assert [p._version for p in net.parameters()] == versions
+    loss.backward()
+    for p, grad in zip(net.parameters(), wanted, strict=True):
+        assert torch.equal(p.grad, grad)
+
+
+def test_float32_is_not_in_the_way_of_precision() -> None:
+    """Explicit casts on the way are to float64 as well: the noise of the loss is that of double."""
+    module, loss = made(next(case for case in CASES if case.name == "casting"))
+    report = check_module(module, loss)
+    assert report.noise < 1e-14
+
+
+def test_threads_are_put_back() -> None:
+    running = torch.get_num_threads()
+    seen = []
+
+    def between(x: Any) -> Any:
+        seen.append(torch.get_num_threads())
+        return x.tanh()
+
+    net, loss = through(between)
+    check_module(net, loss, threads=1)
+    assert set(seen) == {1}
+    assert torch.get_num_threads() == running
+
+
+def test_a_checkpoint_is_gone_on_from(tmp_path: Any) -> None:
+    net, loss = convolutional()
+    path = tmp_path / "run.npz"
+    first = check_module(net, loss, checkpoint=path)
+    again = check_module(net, loss, checkpoint=path)
+    assert first.tensors == again.tensors
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_on_a_gpu(case: Case) -> None:
+    module, loss = made(case)
+    if not isinstance(loss, tuple):
+        pytest.skip("its data are on the CPU")
+
+    def on_gpu(value: Any) -> Any:
+        return value.cuda() if isinstance(value, torch.Tensor | nn.Module) else value
+
+    loss_fn, inputs, targets = loss
+    inputs = {k: on_gpu(v) for k, v in inputs.items()} if isinstance(inputs, dict) else inputs
+    if type(inputs) is tuple:
+        inputs = tuple(map(on_gpu, inputs))
+    report = check_module(on_gpu(module), (on_gpu(loss_fn), on_gpu(inputs), on_gpu(targets)))
+    assert report.verdict == "correct"
+    assert all(p.device.type == "cuda" for p in module.parameters())

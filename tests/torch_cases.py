@@ -1,0 +1,553 @@
+"""Modules with their losses: right ones, and ones with a planted bug."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812  as everyone calls it
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+Made = tuple[nn.Module, Any]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A module with its loss.
+
+    Attributes:
+        name: of the case.
+        make: the module and the loss, from a generator that is seeded.
+        method: that ``auto`` takes.
+        wrong: the tensors whose gradients are wrong.
+        absent: parameters that are not reported.
+    """
+
+    name: str
+    make: Callable[[], Made]
+    method: str
+    wrong: tuple[str, ...] = ()
+    absent: tuple[str, ...] = ()
+
+
+class Square(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(x)
+        return x * x
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        (x,) = ctx.saved_tensors
+        return 2 * x * grads[0]
+
+
+class WrongSquare(Square):
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        (x,) = ctx.saved_tensors
+        return x * grads[0]
+
+
+class Through(nn.Module):
+    """Linear layers a and b with something between."""
+
+    def __init__(self, between: Callable[[torch.Tensor], torch.Tensor], n: int = 4) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(3, n), nn.Linear(n, 2)
+        self.between = between
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.b(self.between(self.a(x)))
+        return out
+
+
+def x32(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape)
+
+
+def sequential(*layers: nn.Module, loss_fn: Any, targets: Any, n: int = 3, m: int = 6) -> Made:
+    return nn.Sequential(*layers), (loss_fn, x32(m, n), targets)
+
+
+def through(between: Callable[[torch.Tensor], torch.Tensor]) -> Made:
+    return Through(between), (F.mse_loss, x32(6, 3), x32(6, 2))
+
+
+def mlp(loss_fn: Any, make_targets: Callable[[], torch.Tensor], outputs: int = 2) -> Made:
+    return sequential(
+        nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, outputs), loss_fn=loss_fn, targets=make_targets()
+    )
+
+
+def labels() -> torch.Tensor:
+    return torch.rand(6, 2)
+
+
+def classes() -> torch.Tensor:
+    return torch.randint(0, 2, (6,))
+
+
+def real() -> torch.Tensor:
+    return x32(6, 2)
+
+
+def activation(layer: nn.Module) -> Made:
+    return sequential(nn.Linear(3, 4), layer, nn.Linear(4, 2), loss_fn=nn.MSELoss(), targets=real())
+
+
+def with_frozen() -> Made:
+    net, loss = mlp(nn.MSELoss(), real)
+    net[0].weight.requires_grad_(False)  # type: ignore[index]
+    return net, loss
+
+
+def convolutional(*extra: nn.Module) -> Made:
+    net = nn.Sequential(
+        nn.Conv2d(1, 2, 3), *extra, nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(8, 3)
+    )
+    return net, (nn.CrossEntropyLoss(), x32(4, 1, 6, 6), torch.randint(0, 3, (4,)))
+
+
+def normalised(*, train: bool) -> Made:
+    net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Tanh(), nn.Linear(4, 2)).train(train)
+    return net, (nn.MSELoss(), x32(6, 3), x32(6, 2))
+
+
+def any_layer(layer: nn.Module, *shape: int) -> Made:
+    return layer, (lambda out, _: (out.sin() * out).mean(), x32(*shape), None)
+
+
+def embedding(*, sparse: bool) -> Made:
+    net = nn.Sequential(nn.Embedding(7, 3, sparse=sparse), nn.Flatten(), nn.Linear(6, 2))
+    return net, (F.mse_loss, torch.tensor([[0, 3], [3, 3], [1, 6]]), x32(3, 2))
+
+
+class Attention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.attend = nn.MultiheadAttention(4, 2, batch_first=True)
+
+    def forward(self, q: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.attend(q, q, q, key_padding_mask=mask)[0]
+        return out
+
+
+def attention() -> Made:
+    mask = torch.tensor([[False, False, True], [False, False, False]])
+    return Attention(), (F.mse_loss, {"q": x32(2, 3, 4), "mask": mask}, x32(2, 3, 4))
+
+
+def encoder(*, train: bool) -> Made:
+    layer = nn.TransformerEncoderLayer(4, 2, 6, dropout=0.3, batch_first=True).train(train)
+    return layer, (F.mse_loss, x32(2, 3, 4), x32(2, 3, 4))
+
+
+def recurrent(kind: Callable[..., nn.Module]) -> Made:
+    return kind(2, 3, batch_first=True), (
+        lambda out, y: F.mse_loss(out[0], y), x32(2, 4, 2), x32(2, 4, 3),
+    )  # fmt: skip
+
+
+def packed() -> Made:
+    sequence = nn.utils.rnn.pack_padded_sequence(x32(2, 4, 2), [4, 2], batch_first=True)
+    return nn.GRU(2, 3, batch_first=True), (lambda out, _: (out[0].data ** 2).sum(), sequence, None)
+
+
+class Tied(nn.Module):
+    def __init__(self, *, storage: bool = False) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(3, 3), nn.Linear(3, 3)
+        if storage:
+            self.b.weight.data = self.a.weight.data
+        else:
+            self.b.weight = self.a.weight
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.b(torch.tanh(self.a(x)))
+        return out
+
+
+class Listed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.ws = nn.ParameterList([torch.randn(3), torch.randn(())])
+        self.none = nn.Parameter(torch.empty(0, 3))
+        self.unused = nn.Parameter(torch.randn(2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = (x @ self.ws[0]) * self.ws[1].exp()
+        return out
+
+
+class Fourier(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.randn(8))
+        self.register_buffer("filter", torch.fft.rfft(torch.randn(8)))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = torch.fft.irfft(torch.fft.rfft(x * self.w) * self.filter)
+        return out
+
+
+class Stateful(nn.Module):
+    """Counts its calls, keeps what it computed, and holds tensors that are no buffers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 2)
+        self.calls = 0
+        self.last: torch.Tensor | None = None
+        self.scales = [torch.ones(3)]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        out: torch.Tensor = self.linear(x @ torch.diag(self.scales[0]))
+        if self.last is not None:
+            out = out + self.last
+        self.last = out.detach()
+        return out
+
+
+class Uncopyable(Through):
+    def __init__(self) -> None:
+        super().__init__(torch.tanh)
+        self.lock = threading.Lock()
+
+
+class Branching(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.linear(x)
+        found: torch.Tensor = out.exp() if out.sum().item() > 0 else out**2
+        return found
+
+
+def noisy(x: torch.Tensor) -> torch.Tensor:
+    rng = np.random.mtrand._rand  # NumPy's global generator
+    return torch.tanh(x) * torch.from_numpy(rng.standard_normal(4))
+
+
+def physics() -> Made:
+    """A loss that differentiates with respect to the inputs."""
+    net, x = nn.Sequential(nn.Linear(1, 4), nn.Tanh(), nn.Linear(4, 1)), torch.rand(5, 1)
+
+    def loss() -> torch.Tensor:
+        points = x.clone().requires_grad_()
+        u = net(points)
+        (slope,) = torch.autograd.grad(u.sum(), points, create_graph=True)
+        found: torch.Tensor = ((slope - u) ** 2).mean()
+        return found
+
+    return net, loss
+
+
+def closure() -> Made:
+    net, x, y = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)), x32(6, 3), x32(6, 2)
+    return net, lambda: F.mse_loss(net(x), y)
+
+
+def lbfgs(*, careful: bool = False, number: bool = False) -> Made:
+    net, x, y = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)), x32(6, 3), x32(6, 2)
+    optimizer = torch.optim.LBFGS(net.parameters())
+
+    def loss() -> Any:
+        if not careful or torch.is_grad_enabled():
+            optimizer.zero_grad()
+        value = F.mse_loss(net(x), y)
+        if not careful or value.requires_grad:
+            value.backward()  # type: ignore[no-untyped-call]
+        return value.item() if number else value
+
+    return net, loss
+
+
+def direct() -> Made:
+    """A closure that uses the parameters by themselves."""
+    net, x = nn.Linear(3, 2), x32(6, 3)
+    return net, lambda: F.linear(x, net.weight).pow(2).sum() + net.bias.exp().sum()
+
+
+def penalised() -> Made:
+    """A loss_fn that refers to the module itself."""
+    first = nn.Linear(3, 4)
+    net = nn.Sequential(first, nn.GELU(), nn.Linear(4, 2))
+    return net, (
+        lambda out, y: F.mse_loss(out, y) + 0.1 * first.weight.square().sum(),
+        x32(6, 3), x32(6, 2),
+    )  # fmt: skip
+
+
+class Weighted(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, out: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return self.scale * (out - y).pow(2).mean()
+
+
+def two_inputs() -> Made:
+    net = nn.Bilinear(2, 3, 2)
+    return net, (nn.CrossEntropyLoss(weight=torch.tensor([1.0, 3.0])), (x32(4, 2), x32(4, 3)),
+                 torch.tensor([0, 1, 1, 0]))  # fmt: skip
+
+
+def old_weight_norm() -> Made:
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        net = nn.utils.weight_norm(nn.Linear(3, 2))
+    return net, (F.mse_loss, x32(6, 3), x32(6, 2))
+
+
+def narrow(dtype: torch.dtype) -> Made:
+    net, (loss_fn, x, y) = mlp(nn.MSELoss(), real)
+    return net.to(dtype), (loss_fn, x.to(dtype), y.to(dtype))
+
+
+def inplace() -> Made:
+    """A ReLU that overwrites the inputs."""
+    return sequential(nn.ReLU(inplace=True), nn.Linear(3, 2), loss_fn=F.mse_loss, targets=x32(6, 2))
+
+
+def casting(x: torch.Tensor) -> torch.Tensor:
+    ones = torch.ones(4, dtype=torch.float32)
+    return torch.tanh(x.float() @ torch.diag(ones))
+
+
+def scripted() -> Made:
+    net, x = nn.Linear(3, 2), x32(6, 3)
+    return net, lambda: checkpointed(net, x)
+
+
+def checkpointed(net: nn.Module, x: torch.Tensor) -> Any:
+    y = x.clone().requires_grad_()
+    return checkpoint(net, y, use_reentrant=True).pow(2).mean()
+
+
+def hooked(*, where: str) -> Made:
+    net, loss = mlp(nn.MSELoss(), real)
+    hook: Any = lambda grad: 3 * grad  # noqa: E731
+    dict(net.named_parameters())[where].register_hook(hook)  # type: ignore[no-untyped-call]
+    return net, loss
+
+
+def hooked_closure() -> Made:
+    net, loss = closure()
+    hook: Any = lambda grad: 3 * grad  # noqa: E731
+    dict(net.named_parameters())["2.bias"].register_hook(hook)  # type: ignore[no-untyped-call]
+    return net, loss
+
+
+def hooked_module() -> Made:
+    net, loss = mlp(nn.MSELoss(), real)
+    net[0].register_full_backward_hook(lambda *_: None)  # type: ignore[index]
+    net[1].register_forward_hook(lambda _, __, out: out.detach())  # type: ignore[index]
+    return net, loss
+
+
+def loss_fn_detached(out: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return ((out - y) * (out - y).detach()).mean()
+
+
+CASES = [
+    Case("mse", partial(mlp, nn.MSELoss(), real), "incremental"),
+    Case(
+        "mse of one layer",
+        lambda: (nn.Linear(3, 2), (F.mse_loss, x32(6, 3), real())),
+        "incremental",
+    ),
+    Case("mse, a sum", partial(mlp, nn.MSELoss(reduction="sum"), real), "incremental"),
+    Case(
+        "mse, a function", partial(mlp, partial(F.mse_loss, reduction="sum"), real), "incremental"
+    ),
+    Case("logits", partial(mlp, nn.BCEWithLogitsLoss(), labels), "incremental"),
+    Case(
+        "logits, a function",
+        partial(mlp, F.binary_cross_entropy_with_logits, labels),
+        "incremental",
+    ),
+    Case(
+        "logits, a sum", partial(mlp, nn.BCEWithLogitsLoss(reduction="sum"), labels), "incremental"
+    ),
+    Case(
+        "logits, weighted",
+        partial(mlp, nn.BCEWithLogitsLoss(pos_weight=torch.tensor(2.0)), labels),
+        "stacked",
+    ),
+    Case("classes", partial(mlp, nn.CrossEntropyLoss(), classes), "incremental"),
+    Case(
+        "classes, a sum", partial(mlp, nn.CrossEntropyLoss(reduction="sum"), classes), "incremental"
+    ),
+    Case(
+        "classes, one-hot",
+        partial(mlp, F.cross_entropy, lambda: torch.eye(2)[classes()]),
+        "incremental",
+    ),
+    Case("classes, soft", partial(mlp, F.cross_entropy, lambda: labels().softmax(1)), "stacked"),
+    Case(
+        "classes, smoothed",
+        partial(mlp, nn.CrossEntropyLoss(label_smoothing=0.1), classes),
+        "stacked",
+    ),
+    Case("classes, ignored", partial(mlp, nn.CrossEntropyLoss(ignore_index=1), classes), "stacked"),
+    Case(
+        "classes, some ignored",
+        partial(mlp, nn.CrossEntropyLoss(), lambda: torch.tensor([0, 1, -100, 1, 0, 1])),
+        "stacked",
+    ),
+    Case(
+        "probabilities",
+        lambda: sequential(
+            nn.Linear(3, 4),
+            nn.Tanh(),
+            nn.Linear(4, 2),
+            nn.Sigmoid(),
+            loss_fn=nn.BCELoss(),
+            targets=labels(),
+        ),
+        "incremental",
+    ),
+    Case(
+        "log-probabilities",
+        lambda: sequential(
+            nn.Linear(3, 2), nn.LogSoftmax(dim=1), loss_fn=nn.NLLLoss(), targets=classes()
+        ),
+        "incremental",
+    ),
+    Case("smooth L1", partial(mlp, nn.SmoothL1Loss(), real), "stacked"),
+    Case("leaky", lambda: activation(nn.LeakyReLU()), "incremental"),
+    Case("leakier", lambda: activation(nn.LeakyReLU(0.2)), "stacked"),
+    Case("tanh", lambda: activation(nn.Tanh()), "incremental"),
+    Case("sigmoid", lambda: activation(nn.Sigmoid()), "incremental"),
+    Case("softplus", lambda: activation(nn.Softplus()), "incremental"),
+    Case("softplus, beta 2", lambda: activation(nn.Softplus(beta=2)), "stacked"),
+    Case("silu", lambda: activation(nn.SiLU()), "incremental"),
+    Case("identity", lambda: activation(nn.Identity()), "incremental"),
+    Case("gelu", lambda: activation(nn.GELU()), "stacked"),
+    Case(
+        "dropout, inactive",
+        lambda: activation(nn.Sequential(nn.Dropout(0.5).eval(), nn.ReLU(), nn.Dropout(0.0))),
+        "incremental",
+    ),
+    Case("dropout", lambda: activation(nn.Dropout(0.5)), "stacked"),
+    Case("alpha dropout", lambda: activation(nn.AlphaDropout(0.5)), "stacked"),
+    Case(
+        "nested",
+        lambda: sequential(
+            nn.Sequential(nn.Linear(3, 4), nn.ReLU()),
+            nn.Sequential(nn.Linear(4, 2, bias=False)),
+            loss_fn=nn.MSELoss(),
+            targets=real(),
+        ),
+        "incremental",
+    ),
+    Case(
+        "flattened",
+        lambda: (
+            nn.Sequential(nn.Flatten(), nn.Linear(6, 2)),
+            (nn.MSELoss(), x32(5, 2, 3), x32(5, 2)),
+        ),
+        "incremental",
+    ),
+    Case("frozen", with_frozen, "incremental", absent=("0.weight",)),
+    Case(
+        "broadcast targets",
+        partial(mlp, lambda out, y: F.mse_loss(out, y), lambda: x32(6, 2), 2),
+        "stacked",
+    ),
+    Case("float64", partial(narrow, torch.float64), "incremental"),
+    Case("float16", partial(narrow, torch.float16), "incremental"),
+    Case("bfloat16", partial(narrow, torch.bfloat16), "incremental"),
+    Case("conv", convolutional, "stacked"),
+    Case("conv, normalised", lambda: convolutional(nn.BatchNorm2d(2)), "stacked"),
+    Case("conv1d", lambda: any_layer(nn.Conv1d(2, 3, 2), 2, 2, 5), "stacked"),
+    Case("batch norm, train", partial(normalised, train=True), "stacked"),
+    Case("batch norm, eval", partial(normalised, train=False), "stacked"),
+    Case("layer norm", lambda: any_layer(nn.LayerNorm(4), 3, 4), "stacked"),
+    Case("group norm", lambda: any_layer(nn.GroupNorm(2, 4), 3, 4, 2), "stacked"),
+    Case("embedding", partial(embedding, sparse=False), "stacked"),
+    Case("embedding, sparse", partial(embedding, sparse=True), "stacked"),
+    Case("attention", attention, "stacked"),
+    Case("encoder, train", partial(encoder, train=True), "loop"),
+    Case("encoder, eval", partial(encoder, train=False), "stacked"),
+    Case("lstm", partial(recurrent, nn.LSTM), "loop"),
+    Case("gru", partial(recurrent, nn.GRU), "loop"),
+    Case("packed", packed, "loop"),
+    Case("tied", lambda: (Tied(), (F.mse_loss, x32(6, 3), x32(6, 3))), "stacked"),
+    Case(
+        "tied storage", lambda: (Tied(storage=True), (F.mse_loss, x32(6, 3), x32(6, 3))), "stacked"
+    ),
+    Case(
+        "listed", lambda: (Listed(), (F.mse_loss, x32(6, 3), x32(6))), "stacked", absent=("none",)
+    ),
+    Case("fourier", lambda: any_layer(Fourier(), 2, 8), "stacked"),
+    Case("stateful", lambda: (Stateful(), (F.mse_loss, x32(6, 3), real())), "stacked"),
+    Case("uncopyable", lambda: (Uncopyable(), (F.mse_loss, x32(6, 3), real())), "stacked"),
+    Case("branching", lambda: (Branching(), (F.mse_loss, x32(6, 3), real())), "loop"),
+    Case("numpy's generator", lambda: through(noisy), "stacked"),
+    Case("custom function", lambda: through(Square.apply), "loop"),
+    Case("casting", lambda: through(casting), "stacked"),
+    Case("inplace", inplace, "stacked"),
+    Case("physics", physics, "loop"),
+    Case("closure", closure, "stacked"),
+    Case("lbfgs", lbfgs, "loop"),
+    Case("lbfgs, careful", partial(lbfgs, careful=True), "stacked"),
+    Case("lbfgs, a number", partial(lbfgs, number=True), "loop"),
+    Case("direct", direct, "stacked"),
+    Case("penalised", penalised, "stacked"),
+    Case("loss with a parameter", partial(mlp, Weighted(), real), "stacked"),
+    Case("two inputs", two_inputs, "loop"),
+    Case(
+        "weight norm",
+        lambda: any_layer(nn.utils.parametrizations.weight_norm(nn.Linear(3, 2)), 4, 3),
+        "loop",
+    ),
+    Case("weight norm, old", old_weight_norm, "loop"),
+    Case(
+        "spectral norm",
+        lambda: any_layer(nn.utils.parametrizations.spectral_norm(nn.Linear(3, 2)).eval(), 4, 3),
+        "stacked",
+    ),
+    Case("checkpointed", scripted, "loop"),
+]
+
+BUGS = [
+    Case(
+        "hook on a Network", partial(hooked, where="0.weight"), "incremental", wrong=("0.weight",)
+    ),
+    Case("hook on a bias", partial(hooked, where="2.bias"), "incremental", wrong=("2.bias",)),
+    Case("hook, closure", hooked_closure, "stacked", wrong=("2.bias",)),
+    Case("detached by a hook", hooked_module, "stacked", wrong=("0.weight", "0.bias")),
+    Case(
+        "custom function", lambda: through(WrongSquare.apply), "loop", wrong=("a.weight", "a.bias")
+    ),
+    Case(
+        "detached",
+        lambda: through(lambda x: x.tanh().detach()),
+        "stacked",
+        wrong=("a.weight", "a.bias"),
+    ),
+    Case(
+        "half detached",
+        partial(mlp, loss_fn_detached, real),
+        "stacked",
+        wrong=("0.weight", "0.bias", "2.weight", "2.bias"),
+    ),
+    Case(
+        "no_grad",
+        lambda: (Through(torch.tanh), (torch.no_grad()(F.mse_loss), x32(6, 3), real())),
+        "stacked",
+        wrong=("a.weight", "a.bias", "b.weight", "b.bias"),
+    ),
+]
