@@ -25,6 +25,7 @@ OnWrong: TypeAlias = Literal["raise", "log"] | Callable[[GradientMismatch], obje
 
 # What a check is expected to take before one has been timed, rather too much than too little.
 FIRST = 11  # evaluations at the parameters: two that must agree, nine for the noise
+STEPS = 12  # evaluations for each tensor, of epsilon="auto"
 OVERHEAD = 0.002  # seconds around the evaluations
 
 SLACK = 1e-9  # relative, for the rounding of times
@@ -35,22 +36,24 @@ class Moment:
     """The gradients of one step, ready to be checked.
 
     Attributes:
-        size: P, the parameters that are checked.
-        tensors: T, of these.
-        evaluate: evaluates the cost once.
+        tensors: T, those that are checked.
+        evaluate: evaluates the cost once, or does what takes as long as several evaluations.
         check: takes the options method, seed, and for "random" directions and per_tensor as well.
         entries: what a check of every entry takes, in evaluations.
         loading: seconds that it takes besides, once in a process.
         spared: evaluations that every check takes before it begins.
+        evaluations: how many `evaluate` takes as long as.
+        overhead: seconds that every check takes besides.
     """
 
-    size: int
     tensors: int
     evaluate: Callable[[], object]
     check: Callable[..., Report]
     entries: float
     loading: float = 0.0
     spared: float = FIRST
+    evaluations: float = 1.0
+    overhead: float = OVERHEAD
 
 
 @dataclass(frozen=True)
@@ -179,40 +182,41 @@ class Watcher:
         moment = self._moment(*of_step)
         if self._began is None:
             self._began = now
-            # a step is taken to last as long as an evaluation, which `credit` or so many pay for
-            steps = 1 if self.credit else math.ceil(1 / self.budget)
-            if steps > 1:
-                self._due = self.step + steps - 1
+            # `credit` pays for the first evaluation, or so many steps do, if each takes as long
+            if not self.credit and self.budget < 1:
+                self._due = self.step + math.ceil(moment.evaluations / self.budget) - 1
                 return None
         before = self._clock()
         moment.evaluate()
-        evaluation = self._clock() - before
-        found = None
+        evaluated = self._clock() - before
+        evaluation, report = evaluated / moment.evaluations, None
         for way in self._ways:
             expected = self._expected(way, moment, evaluation)
             if self._over(expected, now) <= SLACK * expected:
-                found = way
+                report = self._check(way, moment)
+                expected = self._expected(self._ways[-1], moment, evaluation)
                 break
-        if found is None:
-            self._cheapest = expected
-            # the next look evaluates once before it gets here
-            self._ready = self._clock() + self._over(expected + evaluation, now) / self.budget
-            return None
-        began = self._clock()
-        report = moment.check(**found.options, seed=self._seed + self.checks)
-        if found.directions is not None or not moment.loading:
-            self._took[found] = self._clock() - began
-        self.report = report
-        self.checks += 1
-        self._due, self._ready = self.step + self.every, -math.inf
+        self._cheapest = expected
+        # the next look evaluates once before it gets here
+        over = self._over(expected + evaluated, now)
+        self._ready = self._clock() + max(0.0, over) / self.budget
         return report
+
+    def _check(self, way: Way, moment: Moment) -> Report:
+        began = self._clock()
+        self.report = moment.check(**way.options, seed=self._seed + self.checks)
+        if way.directions is not None or not moment.loading:
+            self._took[way] = self._clock() - began
+        self.checks += 1
+        self._due = self.step + self.every
+        return self.report
 
     def _expected(self, way: Way, moment: Moment, evaluation: float) -> float:
         """Seconds: as the last time, or as many as its evaluations take."""
         if way in self._took:
             return self._took[way]
         loading = moment.loading if way.directions is None else 0.0
-        return OVERHEAD + way.price(moment) * evaluation + loading
+        return moment.overhead + way.price(moment) * evaluation + loading
 
     def _over(self, expected: float, now: float) -> float:
         """Seconds that checks would have taken beyond what they may, after one more."""

@@ -11,14 +11,13 @@ from fastgc.methods import METHODS
 from fastgc.operations import forward_operations, operations
 from fastgc.parts import part_of
 from fastgc.preparation import require_choices
-from fastgc.problem import pose
+from fastgc.problem import Problem, pose
 from fastgc.requirements import require_number, require_resources
 from fastgc.response import kernels_are_loaded
 from fastgc.selection import RANDOM, method_for
-from fastgc.watcher import FIRST, Moment, OnWrong, Watcher
+from fastgc.watcher import FIRST, STEPS, Moment, OnWrong, Watcher
 
 # What a check is expected to take before one has been timed, rather too much than too little.
-STEPS = 12  # evaluations for each tensor, of epsilon="auto"
 KERNELS = 5.0  # times as long as the same operations take in a forward pass
 KEPT, COMPILED = 1.0, 10.0  # seconds to load the kernels from disk, and to compile them
 
@@ -152,15 +151,10 @@ def _moment(
     refusal = METHODS[chosen].refusal(problem)
     if refusal is not None:
         raise ValueError(f'method "{method}" cannot check this cost: {refusal}')
-    size, tensors = part.layout.size, len(part.layout.names)
+    tensors = len(part.layout.names)
     spared: float = FIRST + (STEPS * tensors if options["epsilon"] == "auto" else 0)
-    entries, loading = spared + 2 * size, 0.0
-    if METHODS[chosen].exact and problem.inside is not None:
-        widths, m = problem.inside.widths, problem.inside.net.m
-        entries = KERNELS * operations(chosen, widths, m) / forward_operations(widths, m)
-        loading = loading_time()
+    entries, loading = price_of_entries(problem, chosen) or (spared + 2 * part.layout.size, 0.0)
     return Moment(
-        size=size,
         tensors=tensors,
         evaluate=lambda: problem.evaluate(problem.theta),
         check=lambda **way: check(cost, parameters, gradients, **way, **options, progress=False),
@@ -168,6 +162,19 @@ def _moment(
         loading=loading,
         spared=spared,
     )
+
+
+def price_of_entries(problem: Problem, method: str) -> tuple[float, float] | None:
+    """What the kernels take for every entry of a Network: evaluations, and seconds to load them.
+
+    None for a method that evaluates the cost itself.
+    """
+    inside = problem.inside
+    if inside is None or not METHODS[method].exact:
+        return None
+    widths, m = inside.widths, inside.net.m
+    work = operations(method, widths, m) / forward_operations(widths, m)
+    return KERNELS * work, loading_time()
 
 
 def _cost_of(cost: Callable[..., Any], batch: list[Any]) -> Callable[..., Any]:
