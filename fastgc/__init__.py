@@ -6,6 +6,8 @@ from fastgc.network import Network
 from fastgc.planning import Forecast, Plan, plan
 from fastgc.report import Arrays, Entry, Report, TensorReport
 from fastgc.selection import select_method
+from fastgc.watcher import Watcher
+from fastgc.watching import watch
 
 __version__ = "0.1.0"
 
@@ -19,9 +21,11 @@ __all__ = [
     "Plan",
     "Report",
     "TensorReport",
+    "Watcher",
     "assert_gradients",
     "check",
     "numerical_gradient",
     "plan",
     "select_method",
+    "watch",
 ]

@@ -40,6 +40,7 @@ class GradientMismatch(AssertionError):  # noqa: N818  named in the public inter
 
     Attributes:
         report: the `Report`, which is also the message.
+        step: of a training that was watched, which the message begins with; None elsewhere.
 
     >>> import fastgc
     >>> try:
@@ -49,12 +50,13 @@ class GradientMismatch(AssertionError):  # noqa: N818  named in the public inter
     'wrong'
     """
 
-    def __init__(self, report: Report) -> None:
-        super().__init__(str(report))
+    def __init__(self, report: Report, step: int | None = None) -> None:
+        super().__init__(str(report) if step is None else f"step {step}: {report}")
         self.report = report
+        self.step = step
 
-    def __reduce__(self) -> tuple[type["GradientMismatch"], tuple[Report]]:
-        return GradientMismatch, (self.report,)
+    def __reduce__(self) -> tuple[type["GradientMismatch"], tuple[Report, int | None]]:
+        return GradientMismatch, (self.report, self.step)
 
 
 def check(

@@ -58,17 +58,7 @@ def prepare(
     checkpoint: "str | os.PathLike[str] | None",
 ) -> Prepared:
     """Looks at what a caller passed, and decides what is to be done; nothing is evaluated yet."""
-    known = ("auto", *METHODS, RANDOM)
-    if not isinstance(method, str):
-        raise TypeError(f"method is {method!r}; wanted one of the names: {', '.join(known)}")
-    if method not in known:
-        raise ValueError(f'method is "{method}"; known are: {", ".join(known)}')
-    require_flag(vectorized, "vectorized")
-    if reseed is not None and not callable(reseed):
-        raise TypeError(
-            f"reseed is {reseed!r}; wanted a function without arguments that seeds what the cost "
-            "draws from, as lambda: rng.seed(0)"
-        )
+    epsilon = require_choices(method, epsilon, vectorized, reseed)
     if executor is not None:
         from fastgc.crew import require_executor  # loads concurrent.futures
 
@@ -86,15 +76,6 @@ def prepare(
     refusal = engine.refusal(problem)
     if refusal is not None:
         raise ValueError(f'method "{method}" cannot check this cost: {refusal}')
-    if isinstance(epsilon, str):
-        if epsilon != "auto":
-            raise ValueError(
-                f'epsilon is "{epsilon}"; wanted a positive step such as 1e-7, or "auto"'
-            )
-    elif epsilon is not None:
-        epsilon = require_number(epsilon, "epsilon")
-        if epsilon == 0:
-            raise ValueError("epsilon is 0; wanted a positive step such as 1e-7")
     if epsilon is None or (isinstance(epsilon, str) and engine.exact):
         epsilon = engine.epsilon
     loading = time.perf_counter()
@@ -103,6 +84,40 @@ def prepare(
     # kernels are sent arrays that fastgc makes; all else evaluates the problem
     divided = division(executor, checkpoint, None if engine.exact else problem)
     return Prepared(problem, method, engine, epsilon, divided, loading)
+
+
+def require_method(method: object) -> None:
+    """Raises TypeError or ValueError for what is no method's name."""
+    known = ("auto", *METHODS, RANDOM)
+    if not isinstance(method, str):
+        raise TypeError(f"method is {method!r}; wanted one of the names: {', '.join(known)}")
+    if method not in known:
+        raise ValueError(f'method is "{method}"; known are: {", ".join(known)}')
+
+
+def require_choices(
+    method: object, epsilon: object, vectorized: object, reseed: object
+) -> float | str | None:
+    """The epsilon= asked for; TypeError or ValueError for what cannot be one of these options."""
+    require_method(method)
+    require_flag(vectorized, "vectorized")
+    if reseed is not None and not callable(reseed):
+        raise TypeError(
+            f"reseed is {reseed!r}; wanted a function without arguments that seeds what the cost "
+            "draws from, as lambda: rng.seed(0)"
+        )
+    if epsilon is None:
+        return None
+    if isinstance(epsilon, str):
+        if epsilon != "auto":
+            raise ValueError(
+                f'epsilon is "{epsilon}"; wanted a positive step such as 1e-7, or "auto"'
+            )
+        return epsilon
+    step = require_number(epsilon, "epsilon")
+    if step == 0:
+        raise ValueError("epsilon is 0; wanted a positive step such as 1e-7")
+    return step
 
 
 class AtWork:

@@ -69,6 +69,11 @@ def kernels(announce: bool = True) -> ModuleType:
     return module
 
 
+def kernels_are_loaded() -> bool:
+    """Whether `kernels` takes no time any more."""
+    return _ready
+
+
 def _forget_after_fork() -> None:
     """Another thread of the parent may have held the lock, which nobody would open."""
     global _lock

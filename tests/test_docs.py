@@ -20,7 +20,7 @@ DOCS = ROOT / "docs"
 COMING_FROM = (DOCS / "coming-from.md").read_text().split("\n## ")
 
 #: Modules whose `__all__` is public, and what they need.
-PUBLIC = {"fastgc": None, "fastgc.lab": None}
+PUBLIC = {"fastgc": None, "fastgc.lab": None, "fastgc.torch": "torch", "fastgc.jax": "jax"}
 
 NAMES = [
     (module, name)

@@ -1,0 +1,173 @@
+"""fastgc.torch.watch: the gradients of a module in training, checked now and then."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from fastgc.checking import DEFAULT_MEMORY
+from fastgc.layout import flatten
+from fastgc.parts import part_of
+from fastgc.preparation import require_choices
+from fastgc.problem import Problem, pose
+from fastgc.requirements import DIRECTIONS, require_flag, require_number, require_resources
+from fastgc.selection import method_for
+from fastgc.torch.evaluation import Evaluation, settings
+from fastgc.torch.module import AFFORDABLE, check_module
+from fastgc.torch.recognise import Unknown, recognise
+from fastgc.torch.state import Generators
+from fastgc.torch.subject import Loss, in_place, require_loss, trained
+from fastgc.watcher import FIRST, STEPS, Moment, OnWrong, Watcher
+from fastgc.watching import price_of_entries
+
+# What a check is expected to take before one has been timed, rather too much than too little.
+POSED = 4.0  # evaluations that posing a module takes: one of them, and a backward pass
+LIKENESS = 12  # evaluations, to see that a Network computes the same loss
+BATCHED = 6  # evaluations for each tensor, to see whether torch can batch them
+OVERHEAD = 0.05  # seconds
+
+
+def watch(
+    module: nn.Module,
+    loss: Loss | Callable[..., Any],
+    *,
+    every: int = 500,
+    budget: float = 0.01,
+    credit: float = 0.0,
+    on_wrong: OnWrong = "raise",
+    held: bool = False,
+    method: str = "auto",
+    epsilon: float | Literal["auto"] | None = None,
+    tolerance: float = 2e-7,
+    only: Sequence[str] | None = None,
+    directions: int | None = None,
+    per_tensor: bool | None = None,
+    seed: int = 0,
+    memory: int = DEFAULT_MEMORY,
+    threads: int | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Watcher:
+    """Watches a module in training: `fastgc.watch` with `check_module` for its checks.
+
+    Call what it returns with every step, before the optimizer's: ``watcher(inputs, targets)``, for
+    the loss ``loss(module(inputs), targets)``, or ``watcher()`` where `loss` is a closure. A step
+    with no check due takes a fraction of a microsecond. A check leaves parameters, buffers,
+    gradients and the random generators as they were, to the bit, so that the training is the same.
+
+    Args:
+        module: as for `check_module`.
+        loss: a function of the module's output and the targets, as ``nn.BCEWithLogitsLoss()``; or
+            a closure without arguments, or a tuple (loss_fn, inputs, targets).
+        every, budget, credit, on_wrong: as for `fastgc.watch`.
+        held: whether the gradients that the parameters hold in ``.grad`` are checked, in the
+            precision that they have: then they have to be those of the step's loss alone, not
+            clipped nor accumulated, of a module that draws nothing at random. Else those that a
+            backward pass in float64 leaves.
+        method, epsilon, tolerance, only, memory, threads: as for `check_module`.
+        directions, per_tensor, seed, clock: as for `fastgc.watch`.
+
+    Raises:
+        TypeError, ValueError: for options that cannot be, at once; for a loss that cannot be
+            checked, at the first step or where it is.
+
+    >>> import torch, fastgc.torch
+    >>> net, loss_fn = torch.nn.Linear(3, 1), torch.nn.MSELoss()
+    >>> optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    >>> with fastgc.torch.watch(net, loss_fn, every=10, budget=1.0) as watcher:
+    ...     for _ in range(20):
+    ...         x, y = torch.randn(8, 3), torch.randn(8, 1)
+    ...         optimizer.zero_grad()
+    ...         loss_fn(net(x), y).backward()
+    ...         _ = watcher(x, y)
+    ...         optimizer.step()
+    >>> watcher.checks, watcher.report.ok
+    (2, True)
+    """
+    trained(module)
+    if not isinstance(loss, tuple) and not callable(loss):
+        require_loss(loss)
+    require_choices(method, epsilon, vectorized=False, reseed=None)
+    require_flag(held, "held")
+    memory, threads = require_resources(memory, threads, progress=False)
+    options = {
+        "epsilon": epsilon, "tolerance": require_number(tolerance, "tolerance"), "only": only,
+        "memory": memory, "threads": threads,
+    }  # fmt: skip
+
+    def moment(*batch: Any) -> Moment:
+        if len(batch) not in (0, 2):
+            raise TypeError(
+                f"the watcher got {len(batch)} argument{'s' * (len(batch) != 1)}; wanted "
+                "watcher(inputs, targets), or watcher() for a loss without arguments. Several "
+                "inputs are one tuple"
+            )
+        return _moment(
+            module, require_loss((loss, *batch) if batch else loss), held, method, options
+        )
+
+    return Watcher(
+        moment, every=every, budget=budget, credit=credit, on_wrong=on_wrong, method=method,
+        directions=directions, per_tensor=per_tensor, seed=seed, clock=clock,
+    )  # fmt: skip
+
+
+def _moment(
+    module: nn.Module, loss: Loss, held: bool, method: str, options: dict[str, Any]
+) -> Moment:
+    """The gradients of one step."""
+    parameters = trained(module)
+    arrays = {name: p.detach().to("cpu", torch.float64).numpy() for name, p in parameters.items()}
+    part = part_of(flatten(arrays)[0], options["only"], None, 0)
+    size, tensors = part.layout.size, len(part.layout.names)
+    spared = FIRST + POSED + BATCHED * tensors
+    if options["epsilon"] == "auto":
+        spared += STEPS * tensors
+    lines = DIRECTIONS * tensors if size > AFFORDABLE else size
+    entries, loading = spared + 2 * lines, 0.0
+    network = _as_network(module, loss) if method in ("auto", "incremental", "node") else None
+    if network is not None:
+        chosen = method_for(network) if method == "auto" else method
+        kernels = price_of_entries(network, chosen)
+        if kernels is not None:
+            entries, loading = POSED + LIKENESS + kernels[0], kernels[1]
+
+    def evaluate() -> None:
+        generators = Generators.now({p.device for p in module.parameters()})
+        try:
+            with settings(options["threads"]), in_place(module, loss) as subject:
+                Evaluation(subject, options["memory"])
+        finally:
+            generators.restore()
+
+    def check(**way: Any) -> Any:
+        own = {name: p.grad for name, p in parameters.items()} if held else None
+        return check_module(module, loss, gradients=own, **way, **options, progress=False)
+
+    return Moment(
+        tensors=tensors,
+        evaluate=evaluate,
+        check=check,
+        entries=entries,
+        loading=loading,
+        spared=spared,
+        evaluations=POSED,
+        overhead=OVERHEAD,
+    )
+
+
+def _as_network(module: nn.Module, loss: Loss) -> Problem | None:
+    """The Network that a check will make of the module; None where it is none."""
+    if not isinstance(loss, tuple):
+        return None
+    try:
+        found = recognise(module, *loss)
+    except Unknown:
+        return None
+    theta: dict[str, Any] = {}
+    for l, layer in enumerate(found.layers.values(), start=1):
+        theta[f"W{l}"] = layer.weight.detach().to("cpu", torch.float64).numpy()
+        theta[f"b{l}"] = np.zeros((layer.out_features, 1))  # of any value: shapes alone matter
+    return pose(found.net, theta)
