@@ -194,6 +194,7 @@ def test_the_tutorial_has_the_number_of_the_course(stored: Any) -> None:
         ("W1  W1[0, 1]  1  1  1.0  correct", "W1  W1[2, 3]  4  4  1.0  correct", True),
         ("W1  W1[0, 1]  1  1  1.0  correct", "W2  W1[0, 1]  1  1  1.0  correct", False),
         ("W1  W1[0, 1]  1  2  0.5  wrong, 1 of 3", "W1  W1[0, 2]  1  2  0.5  wrong, 1 of 3", False),
+        ("correct: 4097 entries", "correct: 4098 entries", False),
         ("the sign is flipped", "the sign is right", False),
     ],
 )

@@ -29,6 +29,15 @@ class GradcheckError(TorchGradcheckError):
     Attributes:
         report: the `fastgc.Report` on the Jacobian. It is correct where the Jacobian is, and the
             message says which other requirement is not met; None where there is nothing to compare.
+
+    >>> import torch
+    >>> from fastgc.torch import GradcheckError, gradcheck
+    >>> x = torch.ones(3, dtype=torch.float64, requires_grad=True)
+    >>> try:
+    ...     gradcheck(lambda x: (x**2).detach() * x, x)
+    ... except GradcheckError as error:
+    ...     error.report.verdict
+    'wrong'
     """
 
     def __init__(self, message: str, report: Report | None = None) -> None:
@@ -60,16 +69,17 @@ def gradcheck(
     """Whether the gradients of `func` are its slopes; as ``torch.autograd.gradcheck``, and faster.
 
     The answer is that of PyTorch's slow mode: every entry of every Jacobian, of each output with
-    respect to each input that requires a gradient, has to be within atol + rtol · |numerical| of a
-    central difference. Many points are evaluated at once with ``torch.func.vmap``, and many
-    backward passes, wherever that gives what single ones give; else they go one by one.
+    respect to each input that requires a gradient, has to be within
+    ``atol + rtol · |numerical|`` of a central difference. Many points are evaluated at once with
+    ``torch.func.vmap``, and many backward passes, wherever that gives what single ones give; else
+    they go one by one.
 
     Args:
         func: a function of tensors, and of anything else, that returns a tensor or a tuple of them.
         inputs: its arguments, as a tuple or a list; or its only one. Those that require a gradient
             are checked. They are written to during the check and restored to the bit.
         eps: the step of the differences.
-        atol, rtol: |analytic − numerical| ≤ atol + rtol · |numerical|, for each entry.
+        atol, rtol: ``|analytic − numerical| ≤ atol + rtol · |numerical|``, for each entry.
         raise_exception: whether wrong gradients raise; otherwise the answer is False.
         nondet_tol: how far apart two backward passes over the same graph may be.
         check_undefined_grad: whether a backward pass has to take undefined gradients for zeros.

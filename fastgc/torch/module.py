@@ -99,9 +99,9 @@ def check_module(
             these that can be, else ``loop``; but ``random`` where more than 50,000 entries were to
             be evaluated by the last two.
         threads: at most this many, of torch's as well; None for as many as torch is set to take.
-        epsilon, tolerance, only, sample, directions, per_tensor, seed, memory, progress,
-            checkpoint: as for `fastgc.check`; names are the module's, as in
-            ``only=["*.weight"]``.
+        only: as for `fastgc.check`; names are the module's, as in ``only=["*.weight"]``.
+        epsilon, tolerance, sample, directions, per_tensor, seed: as for `fastgc.check`.
+        memory, progress, checkpoint: as for `fastgc.check`.
 
     A Network is made of ``Sequential`` (nested as well), ``Linear``, ``ReLU``, ``LeakyReLU``,
     ``Tanh``, ``Sigmoid``, ``Softplus``, ``SiLU``, ``Identity``, ``Flatten`` and inactive

@@ -40,8 +40,9 @@ def gradgradcheck(
         gen_non_contig_grad_outputs: whether those are not contiguous.
         check_fwd_over_rev: as `gradcheck`'s ``check_forward_ad``.
         check_rev_over_rev: as `gradcheck`'s ``check_backward_ad``.
-        eps, atol, rtol, raise_exception, nondet_tol, check_undefined_grad, check_grad_dtypes,
-            check_batched_grad, fast_mode, masked: as `gradcheck` has them.
+        eps, atol, rtol, raise_exception, nondet_tol: as `gradcheck` has them.
+        check_undefined_grad, check_grad_dtypes: likewise.
+        check_batched_grad, fast_mode, masked: likewise.
 
     Returns:
         True; or False for wrong ones where `raise_exception` is False.
