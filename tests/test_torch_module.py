@@ -138,6 +138,17 @@ def test_one_linear_module_has_plain_names() -> None:
     )
 
 
+def test_an_entry_of_a_bias_has_one_index() -> None:
+    net, loss = mlp(nn.MSELoss(), real)
+    gradients = autograd(net, loss)
+    gradients["0.bias"][0] += 1.0
+    gradients["0.weight"][2, 1] += 1.0
+    report = check_module(net, loss, gradients=gradients)
+    assert str(report.tensors["0.bias"].diagnosis).startswith("one entry alone: 0.bias[0] is ")
+    assert str(report.tensors["0.weight"].diagnosis).startswith("one entry alone: 0.weight[2, 1] ")
+    assert report.worst(2)[0].name in ("0.bias[0]", "0.weight[2, 1]")
+
+
 def test_weight_decay_is_named_as_an_optimizer_counts_it() -> None:
     net, loss = mlp(nn.MSELoss(), real)
     weight = net[0].weight  # type: ignore[index]
@@ -538,6 +549,19 @@ def test_float32_is_not_in_the_way_of_precision(narrowed: Any) -> None:
     report = check_module(net, loss)
     assert report.noise < 1e-14
     assert report.ok
+
+
+def test_what_a_closure_writes_to_is_written_to() -> None:
+    net, x, log = nn.Linear(3, 2), x32(6, 3), torch.zeros(())
+
+    def loss() -> Any:
+        value = net(x).square().mean()
+        log.add_(value.detach())
+        return value
+
+    assert check_module(net, loss).ok
+    assert log > 0
+    assert log.dtype == torch.float32
 
 
 def test_a_loss_that_runs_the_module_again() -> None:

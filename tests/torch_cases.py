@@ -497,6 +497,11 @@ CASES = [
     Case("branching", lambda: (Branching(), (F.mse_loss, x32(6, 3), real())), "loop"),
     Case("numpy's generator", lambda: through(noisy), "stacked"),
     Case("custom function", lambda: through(Square.apply), "loop"),
+    Case(
+        "another loss without gradients",
+        lambda: through(lambda x: x.tanh() if torch.is_grad_enabled() else x),
+        "loop",
+    ),
     Case("casting", lambda: through(casting), "stacked"),
     Case("inplace", inplace, "stacked"),
     Case("physics", physics, "loop"),
