@@ -18,7 +18,17 @@ from typing import Any
 import numpy as np
 
 import fastgc
-from benchmarks import detection_report, directions, fresh, plot, regression, scale_report
+from benchmarks import (
+    detection_report,
+    directions,
+    fresh,
+    jax_checkers,
+    plot,
+    regression,
+    scale_report,
+    torch_modules,
+    watching,
+)
 from benchmarks.bench_methods import CASES, LAB, PASS, PLAIN, network_case
 from benchmarks.tables import time_of
 from fastgc.methods import METHODS
@@ -135,7 +145,7 @@ def write_up(table: Table) -> str:
     parts = [
         "# Benchmarks",
         "",
-        f"Written by `{COMMAND}` (needs the extra `bench`), in one run: each time is the least of",
+        f"Written by `{COMMAND}` (needs the extras `bench` and `examples`), in one run: each time is the least of",
         "at least five rounds, each speed is the time of the lab's loop over it, and every result",
         "is compared with the backward pass before it is timed. Where a whole would take minutes",
         "a random sample of the entries is timed and scaled; the table says so.",
@@ -157,6 +167,9 @@ def write_up(table: Table) -> str:
         "",
         *(line for case in CASES for line in table.lines(case, together)),
         *directions.section(),
+        *torch_modules.section(),
+        *jax_checkers.section(),
+        *watching.section(),
         "## First use, in fresh processes",
         "",
         "| | |",

@@ -6,6 +6,8 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
+import pytest
+
 import fastgc
 from tests.shown import blocks, require_same
 
@@ -51,10 +53,22 @@ def test_no_global_generator_is_used() -> None:
         assert not re.search(r"np\.random\.(seed|randn?|normal|uniform)\(", code), path
 
 
+README = (ROOT / "README.md").read_text()
+EXTRAS = {"PyTorch": "torch", "JAX": "jax"}  # sections of the README, and what they need
+
+
 def test_the_readme_prints_what_it_shows() -> None:
-    program = blocks((ROOT / "README.md").read_text())
+    sections = README.split("\n## ")
+    program = blocks("\n## ".join(s for s in sections if s.split("\n")[0] not in EXTRAS))
     assert len(program) >= 4
     require_same(program)
+
+
+@pytest.mark.parametrize("title", EXTRAS)
+def test_the_readme_prints_what_it_shows_of(title: str) -> None:
+    pytest.importorskip(EXTRAS[title], reason=f"needs the extra {EXTRAS[title]}")
+    (section,) = (s for s in README.split("\n## ") if s.split("\n")[0] == title)
+    require_same(blocks(section))
 
 
 def test_links_of_the_readme_lead_somewhere() -> None:
