@@ -1,6 +1,7 @@
 """When and how gradients are checked while a network trains, within a share of the time."""
 
 import contextlib
+import importlib
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ FIRST = 11  # evaluations at the parameters: two that must agree, nine for the n
 STEPS = 12  # evaluations for each tensor, of epsilon="auto"
 OVERHEAD = 0.002  # seconds around the evaluations
 
+MARGIN = 2.0  # times as long as this time, the next time
 SLACK = 1e-9  # relative, for the rounding of times
 
 
@@ -151,6 +153,8 @@ class Watcher:
                 f'"{method}"; pass method="random" as well'
             )
         self._ways = tuple(ways(method, directions, per_tensor))
+        if self._ways[-1].directions is not None:
+            importlib.import_module("scipy.special")  # what these need, before the run begins
         self._seed = require_seed(seed)
         self._moment, self._on_wrong, self._clock = moment, on_wrong, clock
         self.step, self.checks, self.seconds = 0, 0, 0.0
@@ -160,6 +164,8 @@ class Watcher:
         self._due: float = 0  # the step of the next look
         self._ready = -math.inf  # and the time before which nothing fits
         self._cheapest: float | None = None  # expected seconds of the cheapest check
+        self._evaluation: float | None = None  # seconds of one, as last timed
+        self._fresh = True  # whether the next look is the first for its check, and times one
         self._took: dict[Way, float] = {}
         self._doubted = False
 
@@ -187,25 +193,29 @@ class Watcher:
     def _look(self, of_step: tuple[Any, ...], now: float) -> Report | None:
         """Checks what was given, in the best way that fits; None where none does."""
         moment = self._moment(*of_step)
+        posed = self._clock() - now
         if self._began is None:
             self._began = now
-            # `credit` pays for the first evaluation, or so many steps do, if each takes as long
+            # `credit` pays for the first look, or so many steps do, if each is an evaluation long
             if not self.credit and self.budget < 1:
-                self._due = self.step + math.ceil(moment.evaluations / self.budget) - 1
+                self._due = self.step + math.ceil(2 * moment.evaluations / self.budget) - 1
                 return None
-        before = self._clock()
-        moment.evaluate()
-        evaluated = self._clock() - before
-        evaluation, report = evaluated / moment.evaluations, None
+        if self._evaluation is None:
+            moment.evaluate()  # as it may compile or load something, only the second one is timed
+        if self._evaluation is None or self._fresh:
+            before = self._clock()
+            moment.evaluate()
+            self._evaluation = (self._clock() - before) / moment.evaluations
+        report, again = None, posed * MARGIN  # what the next look takes before it gets here
         for way in self._ways:
-            expected = self._expected(way, moment, evaluation)
+            expected = self._expected(way, moment, self._evaluation)
             if self._over(expected, now) <= SLACK * expected:
                 report = self._check(way, moment)
-                expected = self._expected(self._ways[-1], moment, evaluation)
+                again += self._evaluation * moment.evaluations
                 break
-        self._cheapest = expected
-        # the next look evaluates once before it gets here
-        over = self._over(expected + evaluated, now)
+        self._fresh = report is not None
+        self._cheapest = self._expected(self._ways[-1], moment, self._evaluation)
+        over = self._over(self._cheapest + again, now)
         self._ready = self._clock() + max(0.0, over) / self.budget
         return report
 

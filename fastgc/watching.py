@@ -54,8 +54,10 @@ def watch(
     it will take fits into the budget. Then it is the best that fits: every entry; else 8 random
     directions through each tensor; else up to 8 through all of them at once. What a check will
     take goes by one evaluation of the cost, timed before each, and by what it took the last time.
+    The first such look waits until two evaluations fit, if they take no longer than a step.
     That a `Network`'s kernels are loaded, or compiled once in an installation, counts as well:
-    until the budget has room for that, directions are taken, which need none.
+    until the budget has room for that, directions are taken. SciPy, which these need, is loaded by
+    `watch` itself, before the time begins.
 
     Args:
         cost: as for `check`; or what makes the cost of a step from its batch, as

@@ -899,18 +899,3 @@ def test_no_warnings_and_no_output(capfd: pytest.CaptureFixture[str]) -> None:
     with warnings.catch_warnings(action="error"):
         fastgc.jax.check(loss, params, *args)
     assert capfd.readouterr() == ("", "")
-
-
-def test_fastgc_loads_no_jax() -> None:
-    code = "import sys, fastgc\nassert 'jax' not in sys.modules\nassert not hasattr(fastgc, 'jax')"
-    subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def test_without_jax_it_says_what_to_install() -> None:
-    code = (
-        "import sys\nsys.modules['jax'] = None\n"
-        "try:\n    import fastgc.jax\n"
-        "except ImportError as error:\n    print(error)"
-    )
-    run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert run.stdout == 'fastgc.jax needs JAX; pip install "fastgc[jax]"\n'

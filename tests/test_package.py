@@ -31,7 +31,26 @@ def test_import_loads_nothing_heavier_than_numpy() -> None:
     )
     loaded = set(run.stdout.split())
     assert "numpy" in loaded
-    assert not loaded & {"numba", "scipy", "rich", "typer", "threadpoolctl", "concurrent.futures"}
+    heavy = {
+        "numba",
+        "scipy",
+        "rich",
+        "typer",
+        "threadpoolctl",
+        "concurrent.futures",
+        "torch",
+        "jax",
+    }
+    assert not loaded & heavy
+
+
+@pytest.mark.parametrize(("module", "library"), [("torch", "PyTorch"), ("jax", "JAX")])
+def test_an_adapter_without_its_library_says_what_to_install(module: str, library: str) -> None:
+    program = f"import sys; sys.modules[{module!r}] = None; import fastgc.{module}"
+    run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert run.stderr.splitlines()[-1] == (
+        f'ModuleNotFoundError: fastgc.{module} needs {library}; pip install "fastgc[{module}]"'
+    )
 
 
 def test_version_is_that_of_the_distribution() -> None:

@@ -95,15 +95,15 @@ def test_with_time_enough_it_checks_the_first_step_and_every_so_many() -> None:
 
 
 def test_a_check_waits_until_it_fits_into_the_budget() -> None:
-    training = Training()
+    training = Training(evaluation=0.05)
     watcher = training.watch(every=1, budget=0.1)
     began = training.clock.now
     reports = training.run(watcher, 1000)
-    # the cheapest, one direction through all: 11 evaluations, 2 along it, and one that is timed
-    first = min(reports)
-    assert way(reports[first]) == ("random", 1)
-    expected = OVERHEAD + 14 * training.evaluation
-    assert (first - 2) * STEP < expected / watcher.budget < (first + 1) * STEP
+    # the cheapest, one direction through all: 11 evaluations and 2 along it; two are spent before
+    first, report = next(iter(reports.items()))
+    assert way(report) == ("random", 1)
+    spent = OVERHEAD + 15 * training.evaluation
+    assert (first - 2) * STEP < spent / watcher.budget - spent < first * STEP
     assert watcher.seconds == pytest.approx(training.evaluations * training.evaluation)
     assert watcher.share == pytest.approx(watcher.seconds / (training.clock.now - began))
     assert 0.08 < watcher.share <= 0.1
@@ -135,12 +135,14 @@ def test_it_never_takes_more_than_its_share(
 def test_the_first_evaluation_is_paid_for_as_well() -> None:
     training = Training(evaluation=STEP)  # as long as a step, which is all it is taken to be
     watcher = training.watch(budget=0.01)
-    training.run(watcher, 99)
+    training.run(watcher, 199)
     assert (training.evaluations, watcher.seconds) == (0, 0.0)
     training.run(watcher, 1)
-    assert training.evaluations == 1
+    assert (
+        training.evaluations == 2
+    )  # one that may have to compile something, and one that is timed
     training.run(watcher, 500)
-    assert training.evaluations == 1
+    assert training.evaluations == 2
     assert watcher.checks == 0
 
 
@@ -160,13 +162,14 @@ def test_a_check_that_took_longer_than_expected_is_made_up_for() -> None:
 
     def cost(p: Any) -> float:
         value = training.cost(p)
-        training.evaluation = 0.1  # all but the one that is timed
+        if training.evaluations == 2:
+            training.evaluation = 0.1  # all but the one that is timed, and one before it
         return value
 
     watcher = fastgc.watch(cost, every=1, budget=0.1, clock=training.clock)
     reports = training.run(watcher, 2000)
     (first, report), (second, _), *_ = reports.items()
-    assert (first, report.method) == (10, "loop")  # which takes 1 ms each, by the one
+    assert (first, report.method) == (20, "loop")  # which takes 1 ms each, by the one
     assert (second - first) * STEP > 9 * 0.1 * report.evaluations
 
 
@@ -185,13 +188,13 @@ def test_time_before_the_first_step_does_not_count() -> None:
 @pytest.mark.parametrize(
     ("seconds", "wanted"),
     [
-        (0.97, ("loop", 42)),        # 11 + 2 · 42 evaluations of 10 ms, one timed, 2 ms around them
-        (0.95, ("random", 16)),      # 11 + 2 · 8 · 2
-        (0.45, ("random", 16)),
-        (0.43, ("random", 8)),       # 11 + 2 · 8
-        (0.27, ("random", 7)),
-        (0.15, ("random", 1)),
-        (0.13, None),
+        (0.98, ("loop", 42)),        # 11 + 2 · 42 evaluations of 10 ms, two looks, 2 ms around them
+        (0.96, ("random", 16)),      # 11 + 2 · 8 · 2
+        (0.46, ("random", 16)),
+        (0.44, ("random", 8)),       # 11 + 2 · 8
+        (0.28, ("random", 7)),
+        (0.16, ("random", 1)),
+        (0.14, None),
     ],
 )  # fmt: skip
 def test_it_takes_the_best_way_that_fits(seconds: float, wanted: tuple[str, int] | None) -> None:
@@ -357,7 +360,7 @@ def test_the_first_wrong_gradient_raises_with_its_step() -> None:
     assert training.run(watcher, 100) == {}  # what is wrong was found
 
 
-@pytest.mark.parametrize("credit", [0.15, 0.3, 0.5])  # one direction, eight, and eight each
+@pytest.mark.parametrize("credit", [0.16, 0.3, 0.5])  # one direction, eight, and eight each
 def test_directions_find_it_too(credit: float) -> None:
     training = Training()
     watcher = training.watch(budget=1e-9, credit=credit)
@@ -429,12 +432,9 @@ def test_it_shows_what_it_did() -> None:
     watcher = training.watch(every=10, budget=1.0)
     assert repr(watcher) == "Watcher(step=0, checks=0, seconds=0, share=0.00%, verdict=None)"
     training.run(watcher, 20)
-    assert re.fullmatch(
-        r"Watcher\(step=20, checks=2, seconds=1\.92, share=49\.0%, verdict='correct'\)".replace(
-            r"49\.0%", r"\d\d\.\d\d%"
-        ),
-        repr(watcher),
-    )
+    shown = "Watcher(step=20, checks=2, seconds=1.93, share=49.11%, verdict='correct')"
+    assert repr(watcher) == shown
+    assert watcher.share == pytest.approx(1.93 / 3.93)
     watcher.close()
     share = watcher.share
     training.clock.now += 1e6
@@ -449,15 +449,15 @@ def test_steps_go_on_from_an_earlier_run() -> None:
 
 
 def test_a_run_too_short_for_a_check_says_so(caplog: pytest.LogCaptureFixture) -> None:
-    training = Training()
+    training = Training(evaluation=0.02)
     with training.watch() as watcher:
-        training.run(watcher, 120)
+        training.run(watcher, 220)
     watcher.close()
     [record] = caplog.records
     assert record.levelno == logging.WARNING
     assert record.getMessage() == (
-        "no gradient was checked in 120 steps, 12 s, of which checks may take 0.12 s, and a check "
-        "takes about 0.13 s; pass a larger budget=, or credit= in seconds, which may be spent at "
+        "no gradient was checked in 220 steps, 22 s, of which checks may take 0.22 s, and a check "
+        "takes about 0.26 s; pass a larger budget=, or credit= in seconds, which may be spent at "
         "the first step"
     )
     assert training.run(watcher, 500) == {}  # it is closed
