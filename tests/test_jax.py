@@ -609,6 +609,7 @@ def test_a_loss_is_read_anew_unless_it_was_compiled() -> None:
     factor[0] = 3.0
     second = fastgc.jax.check(loss, w)
     assert second.ok
+    assert first.cost is not None
     assert second.cost == pytest.approx(3 * first.cost)
 
 
