@@ -145,7 +145,7 @@ def write_up(table: Table) -> str:
     parts = [
         "# Benchmarks",
         "",
-        f"Written by `{COMMAND}` (needs the extras `bench` and `examples`), in one run: each time is the least of",
+        f"Written by `{COMMAND}` (needs the extra `bench`), in one run: each time is the least of",
         "at least five rounds, each speed is the time of the lab's loop over it, and every result",
         "is compared with the backward pass before it is timed. Where a whole would take minutes",
         "a random sample of the entries is timed and scaled; the table says so.",

@@ -2,8 +2,6 @@
 
 import functools
 import inspect
-import subprocess
-import sys
 import threading
 import warnings
 from collections.abc import Callable
