@@ -1,7 +1,8 @@
 """What `fastgc.watch` costs: the examples' training, with and without it.
 
-``python -m benchmarks.watching`` measures and prints the section of docs/benchmarks.md. Each training
-runs alternately watched and unwatched, from the same seed; the least of several times counts.
+``python -m benchmarks.watching`` measures and prints the section of docs/benchmarks.md. Each
+training runs alternately watched and unwatched, from the same seed; the least of several times
+counts.
 """
 
 import importlib
