@@ -144,6 +144,8 @@ class Watcher:
                 f'"{method}"; pass method="random" as well'
             )
         self._ways = tuple(ways(method, directions, per_tensor))
+        if any(way.directions for way in self._ways):
+            import scipy.special  # noqa: F401  now, and not at the expense of the first check
         self._seed = require_seed(seed)
         self._moment, self._on_wrong, self._clock = moment, on_wrong, clock
         self.step, self.checks, self.seconds = 0, 0, 0.0

@@ -55,7 +55,8 @@ def watch(
     directions through each tensor; else up to 8 through all of them at once. What a check will
     take goes by one evaluation of the cost, timed before each, and by what it took the last time.
     That a `Network`'s kernels are loaded, or compiled once in an installation, counts as well:
-    until the budget has room for that, directions are taken, which need none.
+    until the budget has room for that, directions are taken. What these need, SciPy, is loaded
+    with the watcher, before the first step.
 
     Args:
         cost: as for `check`; or what makes the cost of a step from its batch, as
