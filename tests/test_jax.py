@@ -411,7 +411,8 @@ def test_a_relu_network_passes_where_check_grads_raises() -> None:
 
 def settings_of_jax() -> dict[str, Any]:
     names = ("jax_enable_x64", "jax_default_device", "jax_default_prng_impl", "jax_default_matmul_precision",
-             "jax_numpy_dtype_promotion", "jax_debug_nans", "jax_disable_jit", "jax_numpy_rank_promotion")  # fmt: skip
+             "jax_numpy_dtype_promotion", "jax_debug_nans", "jax_disable_jit", "jax_numpy_rank_promotion",
+             "jax_debug_key_reuse", "jax_transfer_guard")  # fmt: skip
     return {name: getattr(jax.config, name) for name in names}
 
 
@@ -494,6 +495,47 @@ def test_keys_are_arguments_and_pass_unchanged() -> None:
             ValueError, match=r"as you call it, and .* in double precision.* grads=, such as jax"
         ):
             fastgc.jax.check(dropout, w, key, grads=jax.grad(dropout)(w, key))
+
+
+def test_a_loss_in_half_precision_may_be_as_far_off_as_that_allows() -> None:
+    def loss(w: Any) -> Any:
+        return jnp.sum(w**3)
+
+    w = (1 + jnp.arange(35) / 64).astype(jnp.bfloat16)
+    grads = jax.grad(loss)(w)
+    one, other = float(loss(w)), fastgc.jax.check(loss, w).cost
+    assert other is not None
+    assert abs(one / other - 1) > 3e-3
+    assert fastgc.jax.check(loss, w, grads=grads)
+    report = fastgc.jax.check(loss, w, grads=2 * grads)
+    assert str(report.tensors["params"].diagnosis).endswith("× the numerical gradient")
+
+
+def test_gradients_of_a_perfect_fit_in_single_precision_are_not_accused() -> None:
+    def loss(w: Any, x: Any, y: Any) -> Any:
+        return jnp.mean((x @ w - y) ** 2)
+
+    w, x = normal(1, 3, 2), normal(2, 8, 3)
+    y = x @ w
+    grads = jax.grad(loss)(w, x, y)
+    with pytest.raises(ValueError, match=r"nearly equal numbers are subtracted, as in a perfect"):
+        fastgc.jax.check(loss, w, x, y, grads=grads)
+    assert fastgc.jax.check(loss, w, x, y, grads=jax.grad(loss))
+
+
+def test_guards_of_jax_are_for_the_caller() -> None:
+    def noisy(w: Any, key: Any) -> Any:
+        return jnp.sum((w + jax.random.normal(key, w.shape, w.dtype)) ** 2)
+
+    w, key, ones = normal(0, 3), jax.random.key(1), np.ones(3)
+    with jax.transfer_guard("disallow"), jax.debug_key_reuse(True):
+        for method in ("stacked", "loop", "random"):
+            assert fastgc.jax.check(noisy, w, key, method=method)
+        with pytest.raises(ValueError, match=r"as you call it"):
+            fastgc.jax.check(noisy, w, key, grads=ones)
+        assert settings_of_jax()["jax_debug_key_reuse"]
+        with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
+            jnp.add(ones, 1)
 
 
 def test_a_random_loss_is_refused() -> None:
@@ -815,6 +857,33 @@ def test_messages(
 def test_within_jit_it_says_so() -> None:
     with pytest.raises(TypeError, match=r"^params\['w'\] is a tracer: fastgc\.jax runs outside of"):
         jax.jit(lambda w: fastgc.jax.check(total, {"w": w, "b": 1.0}))(normal(0, 2))
+
+
+@pytest.mark.parametrize("around", [jax.jit, jax.grad, jax.vmap])
+def test_tracers_that_are_arguments_or_that_the_loss_uses(around: Any) -> None:
+    def scaled(params: Any, data: Any) -> Any:
+        return jnp.sum(data["x"]) * jnp.sum(params**2)
+
+    def as_argument(x: Any) -> Any:
+        return fastgc.jax.check(scaled, ones, {"x": x})
+
+    def closed_over(grads: Any) -> Callable[[Any], Any]:
+        return lambda x: fastgc.jax.check(lambda w: scaled(w, {"x": x}), ones, grads=grads)
+
+    ones, x = np.ones(2), jnp.ones(3)
+    if around is jax.grad:
+        x = x[0]
+    outside = "is a tracer: fastgc.jax runs outside of jit, grad and vmap"
+    with pytest.raises(TypeError, match=rf"^args\[0\]\['x'\] {outside}"):
+        around(as_argument)(x)
+    for grads in (None, ones, lambda w: w):
+        with pytest.raises(TypeError, match=rf"^what the loss returned {outside}"):
+            around(closed_over(grads))(x)
+
+
+def test_within_jit_arrays_that_have_values_do_not_help() -> None:
+    with pytest.raises(TypeError, match=r"^what the loss returned is a tracer"):
+        jax.jit(lambda x: fastgc.jax.check(total, W))(jnp.ones(2))
 
 
 def notes(error: BaseException) -> str:

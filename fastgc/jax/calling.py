@@ -10,13 +10,25 @@ import jax.numpy as jnp
 import numpy as np
 
 
-def double_precision() -> AbstractContextManager[Any]:
-    """JAX in double precision, on this thread, until it ends. Nothing global changes."""
+@contextmanager
+def unguarded() -> Iterator[None]:
+    """JAX on this thread without its guards against what a check does on purpose, until it ends.
+
+    It moves arrays between NumPy and JAX, and calls a loss again and again with the same keys.
+    """
+    with jax.transfer_guard("allow"), jax.debug_key_reuse(False):
+        yield
+
+
+@contextmanager
+def double_precision() -> Iterator[None]:
+    """JAX in double precision, and `unguarded`, on this thread. Nothing global changes."""
     switch = getattr(jax, "enable_x64", None)
     if switch is None:  # older versions
         switch = import_module("jax.experimental").enable_x64
     context: AbstractContextManager[Any] = switch(True)
-    return context
+    with unguarded(), context:
+        yield
 
 
 PINNED = (
@@ -55,6 +67,15 @@ def held(leaf: Any) -> Any:
     if jnp.issubdtype(leaf.dtype, jnp.complexfloating):
         return leaf.astype(np.complex128)
     return leaf.astype(np.float64 if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf.dtype)
+
+
+def require_concrete(value: Any, what: str) -> None:
+    """TypeError for a tracer."""
+    if isinstance(value, jax.core.Tracer):
+        raise TypeError(
+            f"{what} is a tracer: fastgc.jax runs outside of jit, grad and vmap, on arrays that "
+            "have values"
+        )
 
 
 def require_scalar(value: Any) -> Any:

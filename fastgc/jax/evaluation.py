@@ -10,7 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from fastgc.drawing import generator
-from fastgc.jax.calling import PINNED, double_precision, held, noting, require_scalar
+from fastgc.jax.calling import (
+    PINNED,
+    double_precision,
+    held,
+    noting,
+    require_concrete,
+    require_scalar,
+)
 from fastgc.jax.tracing import narrow_dtypes, work_bytes
 from fastgc.jax.tree import Tree
 from fastgc.layout import FloatArray
@@ -28,6 +35,8 @@ MOST_ROWS = 64
 SAME = 1e-5
 
 AWAY = 1e-3  # of the parameters' scale: where the second point of that comparison is
+
+RETURNED = "what the loss returned"
 
 KEPT = 8  # compiled functions, three for each loss
 
@@ -123,6 +132,8 @@ class Posed:
     def __init__(
         self, loss: Callable[..., Any], params: Any, tree: Tree, args: tuple[Any, ...]
     ) -> None:
+        for path, leaf in jax.tree_util.tree_flatten_with_path(args)[0]:
+            require_concrete(leaf, f"args{jax.tree_util.keystr(path)}")
         leaves, self._structure = jax.tree_util.tree_flatten((params, *args))
         self._loss, self._checked = loss, tuple(tree.checked.values())
         self._traced = [isinstance(leaf, jax.Array) for leaf in leaves]
@@ -165,6 +176,7 @@ class Posed:
         """The loss at `values`, for the first time."""
         with noting(f"the loss raised this, called in double precision. {PINNED}"):
             value = self._loss(*self.called_with(self.values))
+        require_concrete(value, RETURNED)
         return require_scalar(value)
 
     def _compiled(self, kind: str) -> Any:
@@ -175,6 +187,7 @@ class Posed:
                 found = run(self.values)
             except Exception:  # what is no fault of compiling is raised again, by the plain call
                 continue
+            require_concrete(jax.tree_util.tree_leaves(found)[0], RETURNED)
             self.form, self.arrays = form, arrays
             self.single = partial(_value_of, run) if kind == "gradient" else run
             return found

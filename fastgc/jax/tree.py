@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgc.jax.calling import require_concrete
+
 #: What a pytree that is one array is called.
 ROOT = "params"
 
@@ -147,11 +149,7 @@ def _step(name: str) -> str:
 
 def _dtype_of(leaf: Any, expression: str) -> Any:
     """The dtype of a number or an array; None for anything else."""
-    if isinstance(leaf, jax.core.Tracer):
-        raise TypeError(
-            f"{expression} is a tracer: fastgc.jax runs outside of jit, grad and vmap, on arrays "
-            "that have values"
-        )
+    require_concrete(leaf, expression)
     if isinstance(leaf, bool | int | float | complex):
         return np.dtype(bool if isinstance(leaf, bool) else type(leaf))
     if isinstance(leaf, jax.Array | np.ndarray | np.generic):
