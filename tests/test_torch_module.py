@@ -1,5 +1,6 @@
 """fastgc.torch: right modules pass, planted bugs are named, and nothing of the caller's changes."""
 
+import functools
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,6 +45,8 @@ def made(case: Case, seed: int = 0) -> Any:
 def bits(tensor: Any) -> Any:
     if tensor is None:
         return None
+    if tensor.layout != torch.strided:
+        return id(tensor), tensor.dtype, bits(tensor.detach().to_dense())[2:]
     values = tensor.detach().contiguous()
     if values.is_complex():
         values = torch.view_as_real(values)
@@ -570,6 +573,56 @@ def test_a_loss_that_runs_the_module_again() -> None:
     with unchanged(net):
         report = check_module(net, loss)
     assert report.ok
+
+
+@pytest.mark.parametrize("form", ["closure", "loss_fn", "method", "partial", "global"])
+def test_other_modules_of_a_loss_are_left_alone(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a generator, or a network that a loss compares features with."""
+    net, other, x = nn.Linear(3, 4), nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 1)), x32(6, 3)
+    other[1].weight.grad = torch.ones(1, 4)
+    monkeypatch.setitem(globals(), "OTHER", other)
+
+    def over(critic: Any) -> Any:
+        return critic(net(x).tanh()).square().mean()
+
+    class Trainer:
+        def __init__(self) -> None:
+            self.other = other
+
+        def loss(self) -> Any:
+            return over(self.other)
+
+    loss: Any = {
+        "closure": lambda: over(other),
+        "loss_fn": (lambda out, _: other(out.tanh()).square().mean(), x, None),
+        "method": Trainer().loss,
+        "partial": functools.partial(over, other),
+        "global": lambda: over(OTHER),  # type: ignore[name-defined]  # noqa: F821
+    }[form]
+    with unchanged(net), unchanged(other):
+        report = check_module(net, loss)
+    assert report.ok
+    assert report.noise < 1e-14
+    with unchanged(other), pytest.raises(ZeroDivisionError):
+        check_module(net, lambda: over(other) / (1 // 0))
+
+
+def test_an_embedding_that_is_renormalised_is_refused() -> None:
+    net = nn.Sequential(nn.Embedding(5, 3, max_norm=0.1), nn.Linear(3, 2))
+    loss = (F.mse_loss, torch.tensor([0, 1, 1]), x32(3, 2))
+    with (
+        unchanged(net),
+        pytest.raises(ValueError, match=r"changes the parameter 0\.weight .* Embedding max_norm\?"),
+    ):
+        check_module(net, loss)
+
+
+def test_what_warns_under_vmap_alone_is_not_stacked() -> None:
+    net, loss = activation(nn.PReLU(4))
+    with pytest.raises(
+        ValueError, match=r'"stacked" cannot .* module: torch.func.vmap warns: An o'
+    ):
+        check_module(net, loss, method="stacked")
 
 
 def test_steps_that_the_backward_pass_takes_are_left_out() -> None:
