@@ -4,7 +4,7 @@ import contextlib
 import importlib
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
 from fastgc.checking import GradientMismatch
@@ -206,6 +206,8 @@ class Watcher:
             if self._over(expected, now) <= SLACK * expected:
                 report = self._check(way, moment, self._evaluation)
                 again += self._evaluation * moment.evaluations
+                if way.directions is None:
+                    moment = replace(moment, loading=0.0)  # that is done
                 break
         self._fresh = report is not None
         self._cheapest = self._expected(self._ways[-1], moment, self._evaluation)
