@@ -18,7 +18,17 @@ from typing import Any
 import numpy as np
 
 import fastgc
-from benchmarks import detection_report, directions, fresh, plot, regression, scale_report
+from benchmarks import (
+    detection_report,
+    directions,
+    fresh,
+    jax_checkers,
+    plot,
+    regression,
+    scale_report,
+    torch_modules,
+    watching,
+)
 from benchmarks.bench_methods import CASES, LAB, PASS, PLAIN, network_case
 from benchmarks.tables import time_of
 from fastgc.methods import METHODS
@@ -83,7 +93,7 @@ class Table:
     def lines(self, case: str, rate: float) -> list[str]:
         """A line for each contender on a network."""
         lines = [
-            f"### {case} (P = {self.sizes[case]:,})",
+            f"## {case} (P = {self.sizes[case]:,})",
             "",
             "| | time | speed | checks | |",
             "|---|---|---|---|---|",
@@ -157,6 +167,9 @@ def write_up(table: Table) -> str:
         "",
         *(line for case in CASES for line in table.lines(case, together)),
         *directions.section(),
+        *torch_modules.section(),
+        *jax_checkers.section(),
+        *watching.section(),
         "## First use, in fresh processes",
         "",
         "| | |",

@@ -1,9 +1,8 @@
 """What `fastgc.watch` costs: the examples' training, with and without it.
 
-    python -m benchmarks.watching [runs]
-
-prints a Markdown table. Each training runs alternately watched and unwatched, from the same seed;
-the least of several times counts.
+``python -m benchmarks.watching`` measures and prints the section of docs/benchmarks.md. Each
+training runs alternately watched and unwatched, from the same seed; the least of several times
+counts.
 """
 
 import importlib
@@ -19,6 +18,7 @@ import numpy as np
 import fastgc
 from benchmarks.tables import time_of
 
+COMMAND = "python -m benchmarks.watching"
 EXAMPLES = Path(__file__).parent.parent / "examples"
 TRAININGS = (("train_fraud", 10_000), ("train_torch", 5_000))
 CALLS = 100_000  # of a watcher with no check due
@@ -111,10 +111,20 @@ def table(found: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    print(table(rows(int(sys.argv[1]) if len(sys.argv) > 1 else 5)))
-    print(f"\nA step with no check due: {time_of(idle())}.")
+def section() -> list[str]:
+    """Of docs/benchmarks.md."""
+    return [
+        f"## Watching a training (`{COMMAND}`)",
+        "",
+        "The two trainings of `examples/`, with and without their watcher, in turn, the same seed:",
+        "the least time of several runs each. The overhead is the difference of the two.",
+        "",
+        table(rows()),
+        "",
+        f"A step with no check due: {time_of(idle())}.",
+        "",
+    ]
 
 
 if __name__ == "__main__":
-    main()
+    print("\n".join(section()))

@@ -41,6 +41,13 @@ class GradientMismatch(AssertionError):  # noqa: N818  named in the public inter
     Attributes:
         report: the `Report`, which is also the message.
         step: of a training that was watched, which the message begins with; None elsewhere.
+
+    >>> import fastgc
+    >>> try:
+    ...     fastgc.assert_gradients(lambda t: t**3, 2.0, 8.0)
+    ... except fastgc.GradientMismatch as mismatch:
+    ...     mismatch.report.verdict
+    'wrong'
     """
 
     def __init__(self, report: Report, step: int | None = None) -> None:

@@ -29,6 +29,7 @@ class Precision(NamedTuple):
 NARROW = {
     "float32": Precision(1e-4, 2.0**29, 2.0**-149),
     "float16": Precision(5e-2, 2.0**42, 2.0**-24),
+    "bfloat16": Precision(2e-1, 2.0**45, 2.0**-133),
 }
 
 

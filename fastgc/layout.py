@@ -29,6 +29,8 @@ class Layout:
         build: makes the caller's kind of container from a list of arrays; it can be pickled.
         places: where only some entries of the tensors are meant, their flat indices, one array per
             tensor; None where all are. Then the vector has these entries alone.
+        output_axes: of Jacobians, how many of each tensor's first axes are those of the output;
+            None of tensors that are parameters.
     """
 
     kind: Literal["mapping", "sequence", "array"]
@@ -37,6 +39,7 @@ class Layout:
     offsets: tuple[int, ...]
     build: Callable[[list[FloatArray]], Any]
     places: tuple[NDArray[np.intp], ...] | None = None
+    output_axes: tuple[int, ...] | None = None
 
     @property
     def size(self) -> int:
@@ -112,8 +115,15 @@ def index_of(shape: tuple[int, ...], flat: int) -> tuple[int, ...]:
     return tuple(reversed(found))
 
 
-def entry_name(tensor: str, index: tuple[int, ...]) -> str:
-    """``W2[3, 7]``; a scalar has its tensor's name."""
+def entry_name(tensor: str, index: tuple[int, ...], output_axes: int = 0) -> str:
+    """``W2[3, 7]``; a scalar has its tensor's name. Of a Jacobian, ``output[2]/W2[3, 7]``.
+
+    The tensor of a Jacobian is ``outputs[1]/W2``, or ``W2`` where there is but one output.
+    """
+    if output_axes:
+        output, _, tensor = tensor.rpartition("/")
+        row = entry_name(output or "output", index[:output_axes])
+        return f"{row}/{entry_name(tensor, index[output_axes:])}"
     return f"{tensor}[{', '.join(map(str, index))}]" if index else tensor
 
 
@@ -242,7 +252,8 @@ def as_real_array(value: object, label: str, kinds: str = "iuf") -> NDArray[Any]
             f"{label} cannot be made an array of numbers: {str(error).rstrip('.')}. "
             "Pass each tensor as an array of its own"
         ) from error
-    if array.dtype.kind not in kinds:
+    # NumPy has no kind for bfloat16, which PyTorch and JAX bring along
+    if array.dtype.kind not in kinds and array.dtype.name != "bfloat16":
         raise TypeError(
             f"{label} has dtype {array.dtype}; wanted real numbers (float or integer). "
             f"{_dtype_advice(array.dtype.kind, label)}"

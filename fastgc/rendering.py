@@ -231,12 +231,13 @@ def _resolution(report: Report) -> float:
 
 def figures(report: Report) -> list[str]:
     """The lines below the table."""
-    lines = [f"difference {report.difference:.6g}, cost {report.cost:.6g}"]
+    cost = "" if report.cost is None else f", cost {report.cost:.6g}"
+    lines = [f"difference {report.difference:.6g}{cost}"]
     if report.estimate is not None:
         of = report.estimate
         lines[0] = (
             f"error {of.error:.2g} of the gradient's norm, {of.low:.2g} to {of.high:.2g} with 95 % "
-            f"confidence; difference about {report.difference:.2g}, cost {report.cost:.6g}"
+            f"confidence; difference about {report.difference:.2g}{cost}"
         )
     if report.noise:
         largest = max(tensor.resolution for tensor in report.tensors.values())

@@ -34,6 +34,11 @@ class Entry:
         verdict: ``agree``, ``kink``, ``unresolved``, ``disagree`` or ``nonfinite``.
         slopes: the least and the greatest slope that a second look found; None where there was no
             second look. They are apart where the cost has a corner.
+
+    >>> import fastgc
+    >>> entry = fastgc.check(lambda t: t**2, 3.0, 12.0).worst(1)[0]
+    >>> entry.verdict, entry.analytic, round(entry.ratio, 6)
+    ('disagree', 12.0, 2.0)
     """
 
     name: str
@@ -65,6 +70,13 @@ class Arrays:
         verdicts: of each entry, indices into agree, kink, unresolved, disagree, nonfinite.
         looked_at: flat indices of the entries that had a second look, in order, (n,).
         slopes: the least and the greatest slope that it found, (n,) each.
+        output_axes: of a Jacobian, how many of its first axes are those of the output.
+
+    >>> import fastgc, numpy as np
+    >>> w = np.array([3.0, 4.0])
+    >>> report = fastgc.check(lambda p: (p["w"] ** 2).sum(), {"w": w}, {"w": 2 * w})
+    >>> report.tensors["w"].arrays.numerical.round(5).tolist()
+    [6.0, 8.0]
     """
 
     shape: tuple[int, ...]
@@ -75,6 +87,7 @@ class Arrays:
     verdicts: NDArray[np.uint8]
     looked_at: NDArray[np.intp]
     slopes: tuple[FloatArray, FloatArray]
+    output_axes: int = 0
 
     def entry(self, tensor: str, place: int) -> Entry:
         """The entry at flat index `place` of these arrays, of the tensor so named."""
@@ -82,7 +95,7 @@ class Arrays:
         at = int(np.searchsorted(self.looked_at, place)) if self.looked_at.size else 0
         looked_at = at < self.looked_at.size and self.looked_at[at] == place
         return Entry(
-            name=entry_name(tensor, index),
+            name=entry_name(tensor, index, self.output_axes),
             index=index,
             analytic=float(self.analytic.flat[place]),
             numerical=float(self.numerical.flat[place]),
@@ -92,9 +105,10 @@ class Arrays:
         )
 
     def errors(self) -> FloatArray:
-        """|analytic − numerical| / max(|analytic|, |numerical|, their tensor's size); in its shape.
+        """Relative errors, in the tensor's shape; 0 for 0 / 0, inf where either is not finite.
 
-        0 for 0 / 0, inf where either is not finite.
+        ``|analytic − numerical| / max(|analytic|, |numerical|, size)``, where the size is the root
+        mean square of the tensor's `numerical`.
         """
         g, found = self.analytic.ravel(), self.numerical.ravel()
         with np.errstate(all="ignore"):
@@ -129,6 +143,11 @@ class TensorReport:
             random directions.
         estimate: what random directions say of its error; None for the other methods.
         located: of a random check, wrong entries that were found after it, worst first.
+
+    >>> import fastgc
+    >>> report = fastgc.check(lambda p: p["a"] * p["b"], {"a": 3.0, "b": 4.0}, {"a": 4.0, "b": 4.0})
+    >>> report.tensors["a"].ok, report.tensors["b"].verdict, report.tensors["b"].worst.name
+    (True, 'wrong', 'b')
     """
 
     name: str
@@ -171,7 +190,7 @@ class Report:
         tolerance: relative, as it was asked for.
         epsilon: the step; the longest where it was chosen entry by entry.
         method: the method that was used.
-        cost: J at the parameters.
+        cost: J at the parameters; None of a Jacobian, where there is not one number.
         noise: σ_J, the rounding noise of J as measured; 0 for ``incremental`` and ``node``, whose
             differences have none.
         evaluations: of the cost, in all; for ``node``, of the loss of one sample.
@@ -198,7 +217,7 @@ class Report:
     tolerance: float
     epsilon: float
     method: str
-    cost: float
+    cost: float | None
     noise: float
     evaluations: int
     seconds: float
@@ -341,6 +360,7 @@ def tensor_reports(
             verdicts=findings.codes[part].reshape(shape),
             looked_at=findings.disputed[looked_at] - part.start,
             slopes=(findings.slopes[0][looked_at], findings.slopes[1][looked_at]),
+            output_axes=0 if layout.output_axes is None else layout.output_axes[t],
         )
         reports[name] = TensorReport(
             name=name,

@@ -96,7 +96,7 @@ def from_dict(data: Mapping[str, Any]) -> Report:
         tolerance=read("tolerance", _float),
         epsilon=read("epsilon", _float),
         method=read("method", _str),
-        cost=read("cost", _float),
+        cost=read("cost", _optional(_float)),
         noise=read("noise", _float),
         evaluations=read("evaluations", int),
         seconds=read("seconds", _float),

@@ -108,6 +108,13 @@ class Watcher:
         seconds: that they took, with all that was needed to prepare them.
         report: the latest `Report`; None before the first check.
         every, budget, credit: as passed to `watch`.
+
+    >>> import fastgc
+    >>> watcher = fastgc.watch(lambda t: t**2, every=2, budget=1.0, credit=1.0)
+    >>> [watcher(t, 2 * t) is not None for t in (3.0, 2.0, 1.0)]
+    [True, False, True]
+    >>> watcher.step, watcher.checks, watcher.report.verdict
+    (3, 2, 'correct')
     """
 
     def __init__(

@@ -17,7 +17,7 @@ THETA = np.array([1.0, 2.0])
 
 
 @given(calls())
-@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=400, suppress_health_check=list(HealthCheck))
 def test_whatever_is_passed_the_claims_hold(call: Call) -> None:
     attempt(call)
 

@@ -618,7 +618,7 @@ def _total(p: Any) -> float:
 
 
 @given(ANYTHING, ANYTHING)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_whatever_is_passed_only_documented_errors_come_out(
     parameters: Any, gradients: Any
 ) -> None:

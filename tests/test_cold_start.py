@@ -80,6 +80,21 @@ def test_the_demo_and_plain_costs_never_wait_for_the_compiler() -> None:
     assert run.returncode == 0, run.stderr
 
 
+def test_a_watch_loads_what_its_checks_need_before_the_first_step() -> None:
+    watched = (
+        "import sys, fastgc\n"
+        "watcher = fastgc.watch(lambda t: t**2, every=1, budget=1.0{options})\n"
+        "before = set(sys.modules)\n"
+        "watcher(3.0, 6.0), watcher(3.0, 6.0)\n"
+        "assert watcher.report.method == {method!r}\n"
+        "late = {{name for name in set(sys.modules) - before if name.startswith('scipy')}}\n"
+        "assert not late, late\n"
+    )
+    for options, method in ((", method='random'", "random"), (", method='loop'", "loop")):
+        run = python(watched.format(options=options, method=method))
+        assert run.returncode == 0, run.stderr
+
+
 def test_without_the_jit_the_answer_is_the_same() -> None:
     run = python(CHECK, NUMBA_DISABLE_JIT="1")
     assert (run.returncode, run.stderr) == (0, "")

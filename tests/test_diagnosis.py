@@ -61,7 +61,7 @@ def test_every_mistake_is_planted_somewhere() -> None:
     mistake=st.sampled_from(MISTAKES),
     seed=st.integers(0, 2**32 - 1),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_drawn_networks(case: NetworkCase, mistake: Mistake, seed: int) -> None:
     net, parameters = case.build()
     assume(corner_distance(net, parameters) > 1e-6)

@@ -133,7 +133,7 @@ def _zero_biases(parameters: Tensors) -> Tensors:
     seed=st.integers(0, 10**6),
     zero_samples=st.booleans(),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_networks_full_of_corners_are_not_accused(
     method: str, widths: list[int], m: int, seed: int, zero_samples: bool
 ) -> None:
@@ -151,7 +151,7 @@ def test_networks_full_of_corners_are_not_accused(
 
 
 @given(case=networks(min_scale=1e-3, max_scale=0.1))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_small_weights_near_corners_are_not_accused(case: NetworkCase) -> None:
     net, parameters = case.build()
     assume(any(np.abs(v).max() > 0 for v in parameters.values()))
@@ -165,7 +165,7 @@ def test_small_weights_near_corners_are_not_accused(case: NetworkCase) -> None:
     seed=st.integers(0, 10**6),
     active=st.booleans(),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_several_corners_in_one_sample(
     method: str, widths: list[int], m: int, seed: int, active: bool
 ) -> None:
@@ -207,7 +207,7 @@ def _with_slope_at_zero(net: fastgc.Network, parameters: Tensors, slope: float) 
     m=st.integers(1, 6),
     seed=st.integers(0, 10**6),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_corners_of_a_cost_that_cannot_be_seen_into(widths: list[int], m: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     widths = [*widths, 1]

@@ -64,7 +64,7 @@ def test_slopes_at_a_corner_are_those_of_most_backward_passes() -> None:
 
 
 @given(case=networks(max_depth=5))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_sensitivities_are_those_of_backpropagation(case: NetworkCase) -> None:
     net, parameters = case.build()
     inside = pose(net, parameters).inside

@@ -35,7 +35,7 @@ def test_the_labs_cost_is_the_networks() -> None:
 
 
 @given(case=networks(min_scale=0.3))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_network_is_like_itself(case: NetworkCase) -> None:
     net, parameters = case.build()
     gradients = backward(net, parameters)

@@ -67,7 +67,7 @@ def test_one_of_a_million_beside_five_other_tensors() -> None:
 
 
 @given(st.integers(33, 5000), st.integers(1, 7), st.integers(0, 2**32 - 1))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_a_few_wrong_entries_are_all_found(n: int, count: int, seed: int) -> None:
     cost = Counted(n, seed)
     rng = np.random.default_rng(seed)

@@ -52,7 +52,7 @@ def test_closed_forms(method: str, case: FunctionCase) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 @given(case=networks(max_depth=3, max_width=5, max_samples=5), data=st.data())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_networks_agree_with_mpmath(method: str, case: NetworkCase, data: st.DataObject) -> None:
     net, parameters = case.build()
     found = run(method, pose(net, parameters))
@@ -70,7 +70,7 @@ def test_networks_agree_with_mpmath(method: str, case: NetworkCase, data: st.Dat
 
 @pytest.mark.parametrize("method", [name for name in METHODS if name != "loop"])
 @given(case=networks(max_scale=10.0))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_methods_agree_with_the_loop(method: str, case: NetworkCase) -> None:
     net, parameters = case.build()
     problem = pose(net, parameters)

@@ -21,7 +21,7 @@ U = 2.0**-53
 
 
 @given(networks())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_cost_agrees_with_mpmath(case: NetworkCase) -> None:
     net, parameters = case.build()
     wanted = exact.cost(net, exact.rows(parameters))

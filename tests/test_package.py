@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import fastgc
+from tests.shown import blocks, require_same
 
 ROOT = Path(__file__).parent.parent
 
@@ -30,7 +31,26 @@ def test_import_loads_nothing_heavier_than_numpy() -> None:
     )
     loaded = set(run.stdout.split())
     assert "numpy" in loaded
-    assert not loaded & {"numba", "scipy", "rich", "typer", "threadpoolctl", "concurrent.futures"}
+    heavy = {
+        "numba",
+        "scipy",
+        "rich",
+        "typer",
+        "threadpoolctl",
+        "concurrent.futures",
+        "torch",
+        "jax",
+    }
+    assert not loaded & heavy
+
+
+@pytest.mark.parametrize(("module", "library"), [("torch", "PyTorch"), ("jax", "JAX")])
+def test_an_adapter_without_its_library_says_what_to_install(module: str, library: str) -> None:
+    program = f"import sys; sys.modules[{module!r}] = None; import fastgc.{module}"
+    run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert run.stderr.splitlines()[-1] == (
+        f'ModuleNotFoundError: fastgc.{module} needs {library}; pip install "fastgc[{module}]"'
+    )
 
 
 def test_version_is_that_of_the_distribution() -> None:
@@ -52,43 +72,22 @@ def test_no_global_generator_is_used() -> None:
         assert not re.search(r"np\.random\.(seed|randn?|normal|uniform)\(", code), path
 
 
-BLOCK = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)
+README = (ROOT / "README.md").read_text()
+EXTRAS = {"PyTorch": "torch", "JAX": "jax"}  # sections of the README, and what they need
 
 
-def _numbers(line: str) -> list[float]:
-    return [float(n) for n in re.findall(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e-?\d+)?(?![\w.])", line)]
+def test_the_readme_prints_what_it_shows() -> None:
+    sections = README.split("\n## ")
+    program = blocks("\n## ".join(s for s in sections if s.split("\n")[0] not in EXTRAS))
+    assert len(program) >= 4
+    require_same(program)
 
 
-def _same(shown: str, printed: str) -> bool:
-    """Alike in words; in numbers to a thousandth, save for times and rounding errors."""
-    if shown.endswith("correct"):  # which entry rounds worst depends on the processor
-        return shown.split()[0] == printed.split()[0] and printed.endswith("correct")
-    words = [
-        re.sub(r"[-\d.e+]+", "#", re.sub(r"in [\d.]+ m?s", "in #", s)) for s in (shown, printed)
-    ]
-    if words[0] != words[1]:
-        return False
-    if "evaluations in" in shown:
-        return True
-    return _numbers(shown) == pytest.approx(_numbers(printed), rel=1e-3)
-
-
-@pytest.mark.parametrize("document", ["README.md"])
-def test_code_blocks_run_and_print_what_they_show(
-    document: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    names: dict[str, object] = {}
-    blocks = BLOCK.findall((ROOT / document).read_text())
-    assert sum(kind == "python" for kind, _ in blocks) >= 4
-    for (kind, block), following in zip(blocks, [*blocks[1:], ("", "")], strict=True):
-        if kind != "python":
-            continue
-        exec(block, names)
-        printed = capsys.readouterr().out.splitlines()
-        shown = following[1].splitlines() if following[0] == "text" else []
-        assert len(printed) == len(shown)
-        for left, right in zip(shown, printed, strict=True):
-            assert _same(left, right), f"{document} shows\n{left}\nand prints\n{right}"
+@pytest.mark.parametrize("title", EXTRAS)
+def test_the_readme_prints_what_it_shows_of(title: str) -> None:
+    pytest.importorskip(EXTRAS[title], reason=f"needs the extra {EXTRAS[title]}")
+    (section,) = (s for s in README.split("\n## ") if s.split("\n")[0] == title)
+    require_same(blocks(section))
 
 
 def test_links_of_the_readme_lead_somewhere() -> None:

@@ -37,7 +37,7 @@ def test_only_some_tensors(method: str) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 @given(case=networks(), data=st.data())
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_a_sample_agrees_with_the_whole(method: str, case: Any, data: st.DataObject) -> None:
     net, parameters = case.build()
     gradients = backward(net, parameters)

@@ -165,7 +165,7 @@ def test_the_quantiles() -> None:
 
 
 @given(case=networks(max_scale=10.0))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_right_gradients_raise_no_alarm(case: NetworkCase) -> None:
     net, parameters = case.build()
     gradients = backward(net, parameters)
@@ -548,7 +548,7 @@ def test_an_exception_names_the_tensor_that_was_moved() -> None:
 
 
 @given(seed=st.integers(0, 2**70), directions=st.integers(1, 20))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_any_seed_and_number_of_directions(seed: int, directions: int) -> None:
     theta = {"a": np.array([0.5, 2.0]), "b": 3.0}
     report = fastgc.check(

@@ -70,7 +70,7 @@ def test_a_single_precision_cost_is_told_right_from_wrong() -> None:
 
 
 @given(seed=st.integers(0, 2**32 - 1), size=st.integers(1, 6), scale=st.sampled_from([0.1, 1, 30]))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_a_single_precision_cost_is_never_accused(seed: int, size: int, scale: float) -> None:
     rng = np.random.default_rng(seed)
     A, w = rng.standard_normal((4, size)) * scale, rng.standard_normal(size)

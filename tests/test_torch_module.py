@@ -1,5 +1,6 @@
 """fastgc.torch: right modules pass, planted bugs are named, and nothing of the caller's changes."""
 
+import functools
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,6 +45,8 @@ def made(case: Case, seed: int = 0) -> Any:
 def bits(tensor: Any) -> Any:
     if tensor is None:
         return None
+    if tensor.layout != torch.strided:
+        return id(tensor), tensor.dtype, bits(tensor.detach().to_dense())[2:]
     values = tensor.detach().contiguous()
     if values.is_complex():
         values = torch.view_as_real(values)
@@ -64,6 +67,7 @@ def snapshot(module: nn.Module) -> list[Any]:
         bits(torch.get_rng_state())[2:], random.getstate(),
         [np.asarray(part).tolist() for part in np.random.get_state()],
         torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_num_threads(),
+        torch.backends.cuda.flash_sdp_enabled(), torch.backends.cuda.mem_efficient_sdp_enabled(),
         torch.backends.mha.get_fastpath_enabled(), torch.are_deterministic_algorithms_enabled(),
     ]  # fmt: skip
 
@@ -135,6 +139,17 @@ def test_one_linear_module_has_plain_names() -> None:
         "weight is right, so the gradient of the output of the module is: "
         "look at how the gradient of bias is formed."
     )
+
+
+def test_an_entry_of_a_bias_has_one_index() -> None:
+    net, loss = mlp(nn.MSELoss(), real)
+    gradients = autograd(net, loss)
+    gradients["0.bias"][0] += 1.0
+    gradients["0.weight"][2, 1] += 1.0
+    report = check_module(net, loss, gradients=gradients)
+    assert str(report.tensors["0.bias"].diagnosis).startswith("one entry alone: 0.bias[0] is ")
+    assert str(report.tensors["0.weight"].diagnosis).startswith("one entry alone: 0.weight[2, 1] ")
+    assert report.worst(2)[0].name in ("0.bias[0]", "0.weight[2, 1]")
 
 
 def test_weight_decay_is_named_as_an_optimizer_counts_it() -> None:
@@ -521,11 +536,118 @@ def test_a_check_does_not_break_a_graph_that_waits() -> None:
         assert torch.equal(p.grad, grad)
 
 
-def test_float32_is_not_in_the_way_of_precision() -> None:
+@pytest.mark.parametrize(
+    "narrowed",
+    [
+        lambda x: x.float(),
+        lambda x: x.to(torch.float32),
+        lambda x: x.to(dtype=torch.bfloat16),
+        lambda x: torch.zeros_like(x, dtype=torch.float16) + x.half(),
+        lambda x: torch.cat([x[:, :1], x[:, 1:].type(torch.float32)], 1),
+    ],
+)
+def test_float32_is_not_in_the_way_of_precision(narrowed: Any) -> None:
     """Explicit casts on the way are to float64 as well: the noise of the loss is that of double."""
-    module, loss = made(next(case for case in CASES if case.name == "casting"))
-    report = check_module(module, loss)
+    net, loss = through(lambda x: narrowed(x).tanh())
+    report = check_module(net, loss)
     assert report.noise < 1e-14
+    assert report.ok
+
+
+def test_what_a_closure_writes_to_is_written_to() -> None:
+    net, x, log = nn.Linear(3, 2), x32(6, 3), torch.zeros(())
+
+    def loss() -> Any:
+        value = net(x).square().mean()
+        log.add_(value.detach())
+        return value
+
+    assert check_module(net, loss).ok
+    assert log > 0
+    assert log.dtype == torch.float32
+
+
+def test_a_loss_that_runs_the_module_again() -> None:
+    net, x, y = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Tanh()), x32(6, 3), x32(6, 4)
+    loss = (lambda out, y: F.mse_loss(out, y) + net(x).exp().mean(), x32(6, 3), y)
+    with unchanged(net):
+        report = check_module(net, loss)
+    assert report.ok
+
+
+@pytest.mark.parametrize("form", ["closure", "loss_fn", "method", "partial", "global"])
+def test_other_modules_of_a_loss_are_left_alone(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a generator, or a network that a loss compares features with."""
+    net, other, x = nn.Linear(3, 4), nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 1)), x32(6, 3)
+    other[1].weight.grad = torch.ones(1, 4)
+    monkeypatch.setitem(globals(), "OTHER", other)
+
+    def over(critic: Any) -> Any:
+        return critic(net(x).tanh()).square().mean()
+
+    class Trainer:
+        def __init__(self) -> None:
+            self.other = other
+
+        def loss(self) -> Any:
+            return over(self.other)
+
+    loss: Any = {
+        "closure": lambda: over(other),
+        "loss_fn": (lambda out, _: other(out.tanh()).square().mean(), x, None),
+        "method": Trainer().loss,
+        "partial": functools.partial(over, other),
+        "global": lambda: over(OTHER),  # type: ignore[name-defined]  # noqa: F821
+    }[form]
+    with unchanged(net), unchanged(other):
+        report = check_module(net, loss)
+    assert report.ok
+    assert report.noise < 1e-14
+    with unchanged(other), pytest.raises(ZeroDivisionError):
+        check_module(net, lambda: over(other) / (1 // 0))
+
+
+def test_an_embedding_that_is_renormalised_is_refused() -> None:
+    net = nn.Sequential(nn.Embedding(5, 3, max_norm=0.1), nn.Linear(3, 2))
+    loss = (F.mse_loss, torch.tensor([0, 1, 1]), x32(3, 2))
+    with (
+        unchanged(net),
+        pytest.raises(ValueError, match=r"changes the parameter 0\.weight .* Embedding max_norm\?"),
+    ):
+        check_module(net, loss)
+
+
+def test_what_warns_under_vmap_alone_is_not_stacked() -> None:
+    net, loss = activation(nn.PReLU(4))
+    with pytest.raises(
+        ValueError, match=r'"stacked" cannot .* module: torch.func.vmap warns: An o'
+    ):
+        check_module(net, loss, method="stacked")
+
+
+def test_steps_that_the_backward_pass_takes_are_left_out() -> None:
+    net, x = nn.Linear(3, 2), x32(6, 3)
+    stepped: list[Any] = []
+    for p in net.parameters():
+        p.register_post_accumulate_grad_hook(stepped.append)  # type: ignore[no-untyped-call]
+    assert check_module(net, (F.mse_loss, x, real())).ok
+    assert check_module(net, lambda: net(x).exp().mean()).ok
+    assert not stepped
+    net(x).exp().mean().backward()
+    assert len(stepped) == 2
+
+
+def test_flags_are_put_back() -> None:
+    net, x = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2)), x32(6, 3)
+
+    def loss() -> Any:
+        net.train(not net.training)
+        net[0].requires_grad_(False)
+        return net(x).exp().mean()
+
+    with unchanged(net):
+        report = check_module(net, loss)
+    assert [name for name, t in report.tensors.items() if not t.ok] == ["0.weight", "0.bias"]
 
 
 def test_threads_are_put_back() -> None:

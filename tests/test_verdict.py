@@ -114,7 +114,7 @@ def test_no_pair_of_vectors_is_beyond_the_rule(g: Array, approx: Array) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 @given(case=networks(min_scale=1e-2, max_scale=100.0))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_right_gradients_are_never_called_wrong(method: str, case: NetworkCase) -> None:
     net, parameters = case.build()
     assume(corner_distance(net, parameters) > 1e-5)
@@ -124,7 +124,7 @@ def test_right_gradients_are_never_called_wrong(method: str, case: NetworkCase) 
 
 @pytest.mark.parametrize("method", METHODS)
 @given(case=networks(min_scale=0.5), bug=st.sampled_from(BUGS), data=st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_wrong_gradients_are_named(
     method: str, case: NetworkCase, bug: Bug, data: st.DataObject
 ) -> None:

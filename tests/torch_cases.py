@@ -1,6 +1,7 @@
 """Modules with their losses: right ones, and ones with a planted bug."""
 
 import threading
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -302,8 +303,6 @@ def two_inputs() -> Made:
 
 
 def old_weight_norm() -> Made:
-    import warnings
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         net = nn.utils.weight_norm(nn.Linear(3, 2))
@@ -325,7 +324,7 @@ def casting(x: torch.Tensor) -> torch.Tensor:
     return torch.tanh(x.float() @ torch.diag(ones))
 
 
-def scripted() -> Made:
+def recomputed() -> Made:
     net, x = nn.Linear(3, 2), x32(6, 3)
     return net, lambda: checkpointed(net, x)
 
@@ -333,6 +332,64 @@ def scripted() -> Made:
 def checkpointed(net: nn.Module, x: torch.Tensor) -> Any:
     y = x.clone().requires_grad_()
     return checkpoint(net, y, use_reentrant=True).pow(2).mean()
+
+
+def scripted(*, form: str) -> Made:
+    """A module that runs outside of Python."""
+    net, x = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)), x32(6, 3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        twin = torch.jit.trace(net, x) if form == "traced" else torch.jit.script(net)
+    return twin, (lambda: twin(x).exp().mean()) if form == "closure" else (F.mse_loss, x, real())
+
+
+def compiled(*, closed: bool) -> Made:
+    net, x = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)), x32(6, 3)
+    twin: Any = torch.compile(net, backend="eager")
+    return twin, (lambda: twin(x).exp().mean()) if closed else (F.mse_loss, x, real())
+
+
+class Graph(nn.Module):
+    """Buffers of unusual layouts: sparse, and with entries that share memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 2)
+        self.register_buffer("edges", torch.eye(6).roll(1, 0).to_sparse())
+        self.register_buffer("scale", torch.tensor([0.5]).expand(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.layer(torch.sparse.mm(self.edges, x * self.scale))
+        return out
+
+
+def graph(*, closed: bool) -> Made:
+    net, x = Graph(), x32(6, 3)
+    return net, (lambda: net(x).exp().mean()) if closed else (F.mse_loss, x, real())
+
+
+def sparse_targets() -> Made:
+    def loss_fn(out: torch.Tensor, edges: torch.Tensor) -> torch.Tensor:
+        return torch.sparse.mm(edges, out).square().mean()
+
+    return activation(nn.GELU())[0], (loss_fn, x32(6, 3), torch.eye(6).to_sparse())
+
+
+def leaf_outside(*, inner: bool) -> Made:
+    """The inputs that a loss differentiates by are float32 tensors of the caller's."""
+    net, x = nn.Sequential(nn.Linear(1, 4), nn.Tanh(), nn.Linear(4, 1)), torch.rand(5, 1)
+    x.requires_grad_(not inner)
+
+    def slopes() -> torch.Tensor:
+        (found,) = torch.autograd.grad(net(x).sum(), x, create_graph=True)
+        return found
+
+    def batched() -> torch.Tensor:
+        slope: Any = torch.func.grad(lambda point: net(point).sum())
+        found: torch.Tensor = torch.func.vmap(slope)(x)
+        return found
+
+    return net, lambda: (batched() if inner else slopes()).square().mean()
 
 
 def hooked(*, where: str) -> Made:
@@ -497,6 +554,11 @@ CASES = [
     Case("branching", lambda: (Branching(), (F.mse_loss, x32(6, 3), real())), "loop"),
     Case("numpy's generator", lambda: through(noisy), "stacked"),
     Case("custom function", lambda: through(Square.apply), "loop"),
+    Case(
+        "another loss without gradients",
+        lambda: through(lambda x: x.tanh() if torch.is_grad_enabled() else x),
+        "loop",
+    ),
     Case("casting", lambda: through(casting), "stacked"),
     Case("inplace", inplace, "stacked"),
     Case("physics", physics, "loop"),
@@ -519,7 +581,18 @@ CASES = [
         lambda: any_layer(nn.utils.parametrizations.spectral_norm(nn.Linear(3, 2)).eval(), 4, 3),
         "stacked",
     ),
-    Case("checkpointed", scripted, "loop"),
+    Case("checkpointed", recomputed, "loop"),
+    Case("scripted", partial(scripted, form="copied"), "stacked"),
+    Case("traced", partial(scripted, form="traced"), "stacked"),
+    Case("scripted, closure", partial(scripted, form="closure"), "stacked"),
+    Case("compiled", partial(compiled, closed=False), "stacked"),
+    Case("compiled, closure", partial(compiled, closed=True), "stacked"),
+    Case("graph", partial(graph, closed=False), "stacked"),
+    Case("graph, closure", partial(graph, closed=True), "stacked"),
+    Case("sparse targets", sparse_targets, "loop"),
+    Case("leaf outside", partial(leaf_outside, inner=False), "loop"),
+    Case("torch.func", partial(leaf_outside, inner=True), "stacked"),
+    Case("warns under vmap", lambda: activation(nn.PReLU(4)), "loop"),
 ]
 
 BUGS = [

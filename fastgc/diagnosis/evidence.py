@@ -34,6 +34,12 @@ class Diagnosis:
         kind: one word, for programs; docs/report.md lists them.
         text: for people.
         value: the number in it, such as a factor or λ; None where there is none.
+
+    >>> import fastgc, numpy as np
+    >>> w = np.array([3.0, 4.0])
+    >>> diagnosis = fastgc.check(lambda w: w @ w, w, 6 * w).tensors["parameters"].diagnosis
+    >>> diagnosis.kind, round(diagnosis.value, 6), str(diagnosis)
+    ('factor', 3.0, '3.000 × the numerical gradient')
     """
 
     kind: str
@@ -60,6 +66,7 @@ class Evidence:
         fixed: the part of `found` that weight decay adds.
         tolerance: relative.
         places: of a sample, the flat indices of its entries in the tensor; and the tensor's shape.
+        output_axes: of a Jacobian, how many of its first axes are those of the output.
     """
 
     name: str
@@ -73,11 +80,12 @@ class Evidence:
     fixed: FloatArray
     tolerance: float
     places: tuple[NDArray[np.intp], tuple[int, ...]] | None = None
+    output_axes: int = 0
 
     def address(self, k: int) -> str:
         """Of entry number k, as ``W2[3, 7]``."""
         if self.places is None:
-            return entry_name(self.name, index_of(self.shape, k))
+            return entry_name(self.name, index_of(self.shape, k), self.output_axes)
         places, shape = self.places
         return entry_name(self.name, index_of(shape, int(places[k])))
 

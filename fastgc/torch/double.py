@@ -40,7 +40,8 @@ def tensors_of(modules: Iterable[torch.nn.Module]) -> list[torch.Tensor]:
     """Parameters, buffers and tensors in plain attributes of the modules, each once."""
     found: dict[int, torch.Tensor] = {}
     for module in modules:
-        found |= {id(tensor): tensor for tensor in tensors_in(vars(module))}
+        own = (vars(module), [*module.parameters(False), *module.buffers(False)])
+        found |= {id(tensor): tensor for tensor in tensors_in(own)}
     return list(found.values())
 
 

@@ -1,9 +1,9 @@
 """The loss of a module as a cost that fastgc can check, and the gradients that autograd leaves."""
 
 import numbers
-import warnings
+import sys
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -15,6 +15,7 @@ from torch.func import functional_call, vmap
 from fastgc.drawing import generator
 from fastgc.layout import flatten_parameters
 from fastgc.torch.double import InDouble
+from fastgc.torch.numerical import warned
 from fastgc.torch.state import State
 from fastgc.torch.subject import Subject, leaves_of
 
@@ -40,12 +41,24 @@ FUSED = (
 MOVES, UNMOVED = (1e-2, 0.3, 1.0), 1e-12
 
 
+def _eagerly() -> AbstractContextManager[Any]:
+    """Modules that torch.compile took are run as they are written.
+
+    The compiler knows neither their float64 nor what `InDouble` does; it would compile them anew.
+    """
+    stance = getattr(torch.compiler, "set_stance", None)  # since PyTorch 2.6
+    if stance is None or "torch._dynamo" not in sys.modules:  # nothing has been compiled
+        return nullcontext()
+    found: AbstractContextManager[Any] = stance("force_eager")
+    return found
+
+
 @contextmanager
 def settings(threads: int | None) -> Iterator[None]:
     """Torch's global settings for a check, and the caller's again afterwards."""
     dtype, fast = torch.get_default_dtype(), torch.backends.mha.get_fastpath_enabled()
-    running, kernels = torch.get_num_threads(), [enabled() for enabled, _ in FUSED]  # type: ignore[no-untyped-call]
-    with torch.inference_mode(mode=False):
+    running, kernels = torch.get_num_threads(), [enabled() for enabled, _ in FUSED]
+    with torch.inference_mode(mode=False), _eagerly():
         try:
             torch.set_default_dtype(torch.float64)
             torch.backends.mha.set_fastpath_enabled(False)  # it is off where gradients are taken
@@ -161,12 +174,16 @@ class Evaluation:
                 for name, values in self.theta.items()
             }
             try:
-                with warnings.catch_warnings():
-                    warnings.filterwarnings("error", message=".*performance drop")
+                with warned() as seen:
                     found = self.stacked(points)
             except Exception as error:
                 return f"torch.func.vmap raises {type(error).__name__}: {_first_line(error)}"
-            alone = [self({name: np.asarray(a[i]) for name, a in points.items()}) for i in (0, 1)]
+            with warned() as usual:
+                alone = [self({n: np.asarray(a[i]) for n, a in points.items()}) for i in (0, 1)]
+            said = {(w.category, str(w.message)) for w in usual}
+            for w in seen:
+                if (w.category, str(w.message)) not in said:
+                    return f"torch.func.vmap warns: {str(w.message).splitlines()[0]}"
             if not np.allclose(found, alone, rtol=ROUNDING, atol=0):
                 return (
                     f"under torch.func.vmap the loss is {float(found[0])!r}, and "
@@ -222,7 +239,7 @@ class Evaluation:
                     others = [(x, x.grad) for x in self.leaves if id(x) not in own]
                     for leaf, _ in others:
                         leaf.grad = None
-                    loss.backward()  # type: ignore[no-untyped-call]
+                    loss.backward()
             found = {name: _as_array(p.grad) for name, p in parameters.items()}
         finally:
             self._tracked = False
@@ -257,7 +274,7 @@ class Evaluation:
             if p.data_ptr() != handle.data_ptr() or not same:
                 raise ValueError(
                     f"the loss changes the parameter {name} while it is evaluated. Does it take "
-                    "an optimizer's step? Leave that out of it"
+                    "an optimizer's step, or has an Embedding max_norm? Leave that out of it"
                 )
 
 

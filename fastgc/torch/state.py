@@ -1,7 +1,7 @@
 """What an evaluation may change besides its result: random generators, buffers, attributes."""
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,12 +67,10 @@ class State:
 
     def __init__(self, modules: Sequence[torch.nn.Module], tensors: Iterable[torch.Tensor]) -> None:
         tensors = list(tensors)
-        self._tensors = [(tensor.data, tensor.data.clone()) for tensor in tensors]
-        self._attributes = [
-            (held, dict(held))
-            for module in modules
-            for held in (vars(module), module._parameters, module._buffers, module._modules)
+        self._tensors = [
+            (part, part.clone()) for tensor in tensors for part in _strided(tensor.data)
         ]
+        self._attributes = attributes_of(modules)
         self.generators = Generators.now({tensor.device for tensor in tensors})
         self._draws = True
 
@@ -84,8 +82,8 @@ class State:
 
     def changes(self, tensor: torch.Tensor) -> bool:
         """Whether evaluations write to a tensor, as to running statistics."""
-        pointer = tensor.data_ptr()
-        return any(data.data_ptr() == pointer for data, _ in self._tensors)
+        pointers = {part.data_ptr() for part in _strided(tensor.data)}
+        return any(data.data_ptr() in pointers for data, _ in self._tensors)
 
     def restore(self) -> None:
         """Puts back what changes."""
@@ -97,6 +95,33 @@ class State:
                 held.update(items)
         if self._draws:
             self.generators.restore()
+
+
+def attributes_of(
+    modules: Iterable[torch.nn.Module],
+) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """What the modules hold, by attribute, and a copy of that.
+
+    A scripted module has its parameters, buffers and modules in no dict of Python's.
+    """
+    return [
+        (held, dict(held))
+        for module in modules
+        for held in (vars(module), module._parameters, module._buffers, module._modules)
+        if isinstance(held, dict)
+    ]
+
+
+def _strided(data: torch.Tensor) -> Iterator[torch.Tensor]:
+    """The tensors that a tensor's values are in: itself, or those of a sparse one."""
+    if data.layout == torch.sparse_coo:
+        yield from (data._indices(), data._values())
+    elif data.layout in (torch.sparse_csr, torch.sparse_bsr):
+        yield from (data.crow_indices(), data.col_indices(), data.values())
+    elif data.layout in (torch.sparse_csc, torch.sparse_bsc):
+        yield from (data.ccol_indices(), data.row_indices(), data.values())
+    else:
+        yield data
 
 
 def _same_items(held: dict[str, Any], items: dict[str, Any]) -> bool:

@@ -1,6 +1,8 @@
 """The module that is evaluated: a float64 copy of the caller's, or that itself for a while."""
 
 import copy
+import functools
+import types
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,6 +13,7 @@ import torch
 from torch import nn
 
 from fastgc.torch.double import put_back, tensors_in, tensors_of, widen, widened
+from fastgc.torch.state import attributes_of
 
 Loss: TypeAlias = Callable[[], Any] | tuple[Callable[..., Any], Any, Any]
 
@@ -96,6 +99,58 @@ def require_loss(loss: object) -> Loss:
     return loss
 
 
+def captured(function: object) -> tuple[list[nn.Module], list[torch.Tensor]]:
+    """The modules, and the leaf tensors, that a function holds or names.
+
+    These are in its closure, among the globals it names, the arguments of a partial, and what a
+    method is bound to; the functions there are looked into as well.
+    """
+    modules: dict[int, nn.Module] = {}
+    tensors: dict[int, torch.Tensor] = {}
+    seen: set[int] = set()
+    waiting = [function]
+    while waiting:
+        item = waiting.pop()
+        if id(item) in seen:
+            continue
+        seen.add(id(item))
+        if isinstance(item, nn.Module):
+            modules |= {id(m): m for m in item.modules()}
+        elif isinstance(item, torch.Tensor):
+            if item.is_leaf and not item.is_inference():
+                tensors[id(item)] = item
+        elif isinstance(item, functools.partial):
+            waiting += [item.func, *item.args, *item.keywords.values()]
+        elif isinstance(item, types.MethodType):
+            held = getattr(item.__self__, "__dict__", {})
+            waiting += [item.__func__, item.__self__, *held.values()]
+        elif isinstance(item, types.FunctionType) and not (item.__module__ or "").startswith(
+            "torch."
+        ):
+            waiting += [cell.cell_contents for cell in item.__closure__ or () if _is_full(cell)]
+            names = _names(item.__code__)
+            waiting += [item.__globals__[name] for name in names if name in item.__globals__]
+    return list(modules.values()), list(tensors.values())
+
+
+def _is_of_torch(function: types.FunctionType) -> bool:
+    return (function.__module__ or "").startswith("torch.")
+
+
+def _is_full(cell: types.CellType) -> bool:
+    try:
+        _ = cell.cell_contents
+    except ValueError:
+        return False
+    return True
+
+
+def _names(code: types.CodeType) -> set[str]:
+    """What a function, and those inside it, may name of their globals."""
+    inner = [_names(const) for const in code.co_consts if isinstance(const, types.CodeType)]
+    return set(code.co_names).union(*inner)
+
+
 def copied(module: nn.Module, loss: tuple[Callable[..., Any], Any, Any]) -> Subject | None:
     """A float64 copy with its own loss and data; None for a module that cannot be copied."""
     loss_fn, inputs, targets = loss
@@ -105,9 +160,11 @@ def copied(module: nn.Module, loss: tuple[Callable[..., Any], Any, Any]) -> Subj
             twin, twin_loss = copy.deepcopy((module, loss_fn))
     except Exception:  # __deepcopy__ may raise anything; the module itself serves then
         return None
+    if not all(q.is_leaf for q in twin.parameters()):
+        return None  # as of a scripted module
     for p, q in zip(module.parameters(), twin.parameters(), strict=True):
         for hook in (p._backward_hooks or {}).values():  # which copying leaves behind
-            q.register_hook(hook)  # type: ignore[no-untyped-call]
+            q.register_hook(hook)
     modules = list(twin.modules())
     if isinstance(twin_loss, nn.Module):
         modules += [m for m in twin_loss.modules() if m not in modules]
@@ -117,14 +174,27 @@ def copied(module: nn.Module, loss: tuple[Callable[..., Any], Any, Any]) -> Subj
 
 @contextmanager
 def in_place(module: nn.Module, loss: Loss) -> Iterator[Subject]:
-    """The module itself, made double; it is put back to the bit, come what may."""
-    modules = list(module.modules())
-    kept = [
-        (held, dict(held))
-        for m in modules
-        for held in (vars(m), m._parameters, m._buffers, m._modules)
-    ]
+    """The module itself, made double; it is put back to the bit, come what may.
+
+    So are other modules that the loss holds, and its tensors.
+    """
+    with borrowed(loss[0] if isinstance(loss, tuple) else loss, module) as modules:
+        parts = None
+        if isinstance(loss, tuple):
+            parts = (loss[0], widened(loss[1]), widened(loss[2]))
+        yield _subject(module, modules, parts, None if isinstance(loss, tuple) else loss)
+
+
+@contextmanager
+def borrowed(function: object, module: nn.Module | None = None) -> Iterator[list[nn.Module]]:
+    """The modules that a function holds, and one more, made double, and put back to the bit."""
+    modules = [] if module is None else list(module.modules())
+    others, data = captured(function)
+    modules += [m for m in others if m not in modules]
+    kept = attributes_of(modules)
     tensors = tensors_of(modules)
+    known = set(map(id, tensors))
+    tensors += [tensor for tensor in data if id(tensor) not in known]
     flags = [tensor.requires_grad for tensor in tensors]
     leaves = [tensor for tensor in tensors if tensor.is_leaf]
     grads = [leaf.grad for leaf in leaves]
@@ -138,10 +208,7 @@ def in_place(module: nn.Module, loss: Loss) -> Iterator[Subject]:
             hooks.clear()
         for tensor in tensors:
             had += widen([tensor])
-        parts = None
-        if isinstance(loss, tuple):
-            parts = (loss[0], widened(loss[1]), widened(loss[2]))
-        yield _subject(module, modules, parts, None if isinstance(loss, tuple) else loss)
+        yield modules
     finally:
         for held, items in kept:
             held.clear()

@@ -1,0 +1,281 @@
+"""Gradients of JAX functions, checked over any pytree of parameters.
+
+JAX is the extra ``jax``: ``pip install "fastgc[jax]"``.
+"""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+try:
+    import jax
+except ModuleNotFoundError as error:
+    if error.name != "jax":
+        raise
+    advice = 'fastgc.jax needs JAX; pip install "fastgc[jax]"'
+    raise ModuleNotFoundError(advice, name="jax") from error
+
+import numpy as np
+
+import fastgc
+from fastgc.checking import DEFAULT_MEMORY, GradientMismatch
+from fastgc.claim import NARROW
+from fastgc.jax.calling import PINNED, copied, double_precision, noting, unguarded
+from fastgc.jax.evaluation import Posed
+from fastgc.jax.tree import Tree, gradients_of, is_function, tree_of
+from fastgc.layout import flatten_parameters
+from fastgc.parts import part_of
+from fastgc.report import Report
+from fastgc.requirements import require_number, require_resources, require_seed
+from fastgc.selection import RANDOM
+
+__all__ = ["assert_gradients", "check"]
+
+METHODS = ("auto", "loop", "stacked", RANDOM)
+
+# Entries beyond which method="auto" takes random directions. Their time grows with the square: of
+# 784-32-10 with m = 32 (P = 25,450) it is 6 to 10 s on two cores, of a hundred times that a day.
+MOST_ENTRIES = 20_000
+
+#: Options of `fastgc.check` that have no meaning here, and why.
+REFUSED = {
+    "vectorized": "whether jit(vmap(loss)) can be evaluated is found out by trying",
+    "reseed": "random numbers of JAX come from keys, which are arguments of the loss",
+    "against": "there is no fastgc.Network here to compare with",
+    "threads": "JAX spreads each evaluation over the cores itself",
+    "executor": "JAX spreads each evaluation over the cores itself",
+}
+
+SINGLE = "float32"
+
+# Losses that lie so far apart, relative, are not the same function in float64 and float32.
+APART = 1e-3
+
+
+def check(
+    loss: Callable[..., Any],
+    params: Any,
+    *args: Any,
+    grads: Any = None,
+    method: str = "auto",
+    epsilon: float | Literal["auto"] | None = None,
+    tolerance: float = 2e-7,
+    only: Sequence[str] | None = None,
+    sample: int | None = None,
+    directions: int | None = None,
+    per_tensor: bool = True,
+    seed: int = 0,
+    memory: int = DEFAULT_MEMORY,
+    progress: bool = True,
+    checkpoint: str | os.PathLike[str] | None = None,
+    **unknown: Any,
+) -> Report:
+    """Whether the gradients of ``loss(params, *args)`` by `params` are right, entry by entry.
+
+    Loss and gradients are evaluated in double precision, `params` and `args` converted to it; your
+    ``jax_enable_x64`` stays as it is. Every floating-point leaf of `params` is a tensor of the
+    report, under the path that JAX gives it: ``['dense']['kernel'][3, 7]`` is an entry. A pytree
+    that is one array is called ``params``. Leaves of integers, booleans, keys or anything else, and
+    empty ones, are passed on as they are.
+
+    A float32 that the loss pins inside keeps it, and its gradients, in single precision: the report
+    says so, they are held to 1e-4, and small ones may be "cannot tell". Less than that is refused.
+
+    Args:
+        loss: a function that returns one real number; `params` are its first argument. For keyword
+            arguments of its own pass ``lambda params, *args: loss(params, *args, train=False)``,
+            for auxiliary output ``lambda params, *args: loss(params, *args)[0]``. It is compiled,
+            for many sets of parameters in one call, wherever ``jit(vmap(loss))`` can be had and
+            gives the same numbers. A loss that is compiled already, ``jax.jit(loss)``, is compiled
+            in that form once for all checks of it; any other is in each.
+        params: any pytree of arrays and numbers; never written to, nor donated.
+        *args: passed on to the loss, likewise.
+        grads: the gradients to be checked. None for those of ``jax.grad(loss)``, as for a loss with
+            ``custom_vjp`` or ``custom_jvp`` in it; a pytree with the structure of `params`, those
+            of leaves that are not floating-point being passed over; or a function of
+            ``(params, *args)`` that returns one. Those of dtype float32 are held to 1e-4, of
+            float16 to 5e-2, of bfloat16 to 2e-1.
+        method: ``stacked``, many sets of parameters in one call, ``jit(vmap(loss))``; ``loop``, one
+            in each; ``random``, random directions, 16 evaluations for each tensor of any size; or
+            ``auto``: ``stacked``, or ``loop`` where the loss does not allow that, for up to 20,000
+            entries to be checked, ``random`` for more.
+        epsilon: the step, as for `fastgc.check`. None for 1e-7, and for ``"auto"`` where the loss
+            pins float32.
+        tolerance: the relative error that an entry may have and still agree.
+        only: names of the leaves to check, or patterns, as ``["['dense']*"]``; None for all.
+        sample: so many entries of each leaf, drawn at random, are checked; None for all.
+        directions: how many random directions ``random`` takes through each leaf; None for 8.
+        per_tensor: whether each of these goes through one leaf, or through all.
+        seed: of the generator of directions and samples, which is fastgc's own.
+        memory: bytes that a block of sets of parameters may take, about.
+        progress: whether a check that lasts over a second shows a bar, in a terminal.
+        checkpoint: a file that what is done is saved to, as for `fastgc.check`.
+
+    Returns:
+        A `fastgc.Report`, true when the gradients are right.
+
+    Raises:
+        TypeError, ValueError: for input that cannot be checked. Wrong gradients raise nothing.
+
+    An exception of your own functions passes through, with a note of where it was raised.
+
+    >>> import fastgc.jax, jax, jax.numpy as jnp
+    >>> params = {"dense": {"kernel": jnp.ones((2, 3)), "bias": jnp.zeros(3)}}
+    >>> def loss(params, x):
+    ...     return jnp.sum(jnp.tanh(x @ params["dense"]["kernel"] + params["dense"]["bias"]))
+    >>> x = jnp.array([[1.0, 2.0]])
+    >>> fastgc.jax.check(loss, params, x).ok
+    True
+    >>> def doubled(params, x):
+    ...     grads = jax.grad(loss)(params, x)
+    ...     return {"dense": {**grads["dense"], "bias": 2 * grads["dense"]["bias"]}}
+    >>> report = fastgc.jax.check(loss, params, x, grads=doubled)
+    >>> report.verdict, str(report.tensors["['dense']['bias']"].diagnosis)
+    ('wrong', '2.000 × the numerical gradient')
+    """
+    if not callable(loss):
+        raise TypeError(
+            f"loss is a {type(loss).__name__}; wanted a function of (params, *args). "
+            "The order of the arguments is loss, params, *args"
+        )
+    began = time.perf_counter()
+    _require_known(unknown, method)
+    tolerance = require_number(tolerance, "tolerance")
+    memory, _ = require_resources(memory, None, progress)
+    tree = tree_of(params)
+    posed = Posed(loss, params, tree, args)
+    parameters = dict(zip(tree.checked, posed.values, strict=True))
+    part = part_of(flatten_parameters(parameters)[0], only, sample, require_seed(seed))
+    if method == "auto" and sample is None and part.layout.size > MOST_ENTRIES:
+        method = RANDOM
+    with double_precision():
+        value, gradients = _gradients(posed, tree, grads, part.layout.names)
+        narrow = _is_narrow(posed.narrow_dtypes(value))
+        cost = posed.cost(float(value), part.layout.size, memory, many=method != "loop")
+    if narrow:
+        cost = cost.rounded_to(SINGLE)
+        tolerance = max(tolerance, NARROW[SINGLE].tolerance)
+        epsilon = "auto" if epsilon is None else epsilon
+    if method == "stacked" and cost.rows is None:
+        raise ValueError(
+            f'method "stacked" cannot check this loss: {cost.refusal}. method="loop" evaluates '
+            "one set of parameters at a time"
+        )
+    report = fastgc.check(
+        cost, parameters, gradients, method=method, epsilon=epsilon, tolerance=tolerance,
+        vectorized=cost.rows is not None, only=only, sample=sample, directions=directions,
+        per_tensor=per_tensor, seed=seed, memory=memory, progress=progress, checkpoint=checkpoint,
+    )  # fmt: skip
+    if not (report.ok or grads is None or is_function(grads, tree)):
+        _require_same_loss(loss, params, args, float(value))
+    if not tree.ordered:
+        report = replace(report, origin=None)  # which is told by the order of the tensors
+    if narrow:
+        report = replace(report, scope=_with_precision(report))
+    return replace(report, seconds=time.perf_counter() - began)
+
+
+def assert_gradients(loss: Callable[..., Any], params: Any, *args: Any, **options: Any) -> Report:
+    """`check`, for tests: returns the `Report` of right gradients and raises on any other.
+
+    Takes the arguments and options of `check`.
+
+    Raises:
+        fastgc.GradientMismatch: an AssertionError whose text is the report.
+
+    >>> import fastgc.jax, jax.numpy as jnp
+    >>> fastgc.jax.assert_gradients(lambda w: jnp.sum(w**3), jnp.array([1.0, 2.0])).ok
+    True
+    """
+    __tracebackhide__ = True
+    report = check(loss, params, *args, **options)
+    if not report.ok:
+        raise GradientMismatch(report)
+    return report
+
+
+def _require_known(unknown: dict[str, Any], method: object) -> None:
+    for name in unknown:
+        if name in REFUSED:
+            raise TypeError(f"fastgc.jax takes no {name}=: {REFUSED[name]}. Leave it out")
+        raise TypeError(
+            f"fastgc.jax has no option {name}=. Is it an argument of the loss? Pass "
+            f"lambda params, *args: loss(params, *args, {name}=...) as the loss"
+        )
+    if not isinstance(method, str):
+        raise TypeError(f"method is {method!r}; wanted one of the names: {', '.join(METHODS)}")
+    if method not in METHODS:
+        advice = ""
+        if method in ("incremental", "node"):
+            advice = ". That one is for a fastgc.Network"
+        raise ValueError(f'method is "{method}"; known here are: {", ".join(METHODS)}{advice}')
+
+
+def _gradients(
+    posed: Posed, tree: Tree, grads: Any, wanted: Sequence[str]
+) -> tuple[Any, dict[str, Any]]:
+    """The loss, and the gradients that are to be checked, by name."""
+    if grads is None:
+        value, derived = posed.derive()
+        return value, dict(zip(tree.checked, map(np.asarray, derived), strict=True))
+    if is_function(grads, tree):
+        value = posed.evaluate()
+        with noting(f"grads raised this, called in double precision. {PINNED}"):
+            grads = grads(*posed.called_with(posed.values))
+        return value, gradients_of(tree, grads, wanted)
+    given = gradients_of(tree, grads, wanted)
+    return posed.evaluate(), given
+
+
+def _require_same_loss(
+    loss: Callable[..., Any], params: Any, args: tuple[Any, ...], value: float
+) -> None:
+    """Whether gradients that were computed elsewhere may be those of the loss that was checked.
+
+    Raises:
+        ValueError: where the loss is another number as the caller calls it.
+    """
+    called = jax.tree_util.tree_map(copied, (params, *args))
+    try:
+        with unguarded():
+            found = loss(*called)
+            own = float(found)
+    except Exception:  # in single precision it cannot be had, and there is nothing to compare
+        return
+    narrow = NARROW.get(str(getattr(found, "dtype", None)))
+    apart = APART if narrow is None else max(APART, narrow.tolerance)
+    if abs(own - value) > apart * max(abs(own), abs(value)):
+        raise ValueError(
+            f"the loss is {own!r} as you call it, and {value!r} in double precision, where fastgc "
+            "checks it, so that gradients computed beforehand may be those of something else. "
+            "Random numbers, as for dropout, differ between the two, and so does what is left "
+            "where nearly equal numbers are subtracted, as in a perfect fit. Pass a function as "
+            "grads=, such as jax.grad(loss): it is called in double precision as well"
+        )
+
+
+def _is_narrow(dtypes: Sequence[str]) -> bool:
+    """Whether the loss computes in single precision, of the `dtypes` below double that it is in.
+
+    Raises:
+        ValueError: for half precision.
+    """
+    half = " and ".join(dtype for dtype in dtypes if dtype != SINGLE)
+    if half:
+        raise ValueError(
+            f"the loss computes in {half} where its parameters and arguments are float64, by a "
+            "dtype or an astype in it. Differences of numbers of so few digits tell nothing; let "
+            "it follow its inputs, as x.dtype, or take the dtype as an argument"
+        )
+    return bool(dtypes)
+
+
+def _with_precision(report: Report) -> str:
+    """What a check proves, where something in the loss keeps it in single precision."""
+    text = (
+        f"a dtype or an astype in the loss keeps it in {SINGLE}: its gradients are held to "
+        f"{report.tolerance:g}, as that allows. x.dtype would follow its inputs"
+    )
+    return f"{report.scope}; {text}" if report.scope else text

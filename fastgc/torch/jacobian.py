@@ -1,0 +1,301 @@
+"""A drop-in for ``torch.autograd.gradcheck`` that compares all entries, fast, and reports."""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# by this path the module: as an attribute, torch.autograd.gradcheck is the function
+from torch.autograd.gradcheck import GradcheckError as TorchGradcheckError
+from torch.autograd.gradcheck import gradcheck as torch_gradcheck
+
+from fastgc.report import Report
+from fastgc.requirements import require_number
+from fastgc.torch import analytical
+from fastgc.torch.comparison import Comparison, Pair, look_again, real_part
+from fastgc.torch.mismatch import first_line, report_of
+from fastgc.torch.numerical import Subject, Tolerance, as_tuple, parts_of, quiet, slopes
+from fastgc.torch.posing import are_plain, meets, posed, unchanged_random_state
+
+LOOKS = 64  # columns, and rows, that are looked at again one by one before they are called wrong
+
+
+class GradcheckError(TorchGradcheckError):
+    """What `gradcheck` raises; ``torch.autograd.gradcheck``'s own error, with fastgc's report.
+
+    Attributes:
+        report: the `fastgc.Report` on the Jacobian. It is correct where the Jacobian is, and the
+            message says which other requirement is not met; None where there is nothing to compare.
+
+    >>> import torch
+    >>> from fastgc.torch import GradcheckError, gradcheck
+    >>> x = torch.ones(3, dtype=torch.float64, requires_grad=True)
+    >>> try:
+    ...     gradcheck(lambda x: (x**2).detach() * x, x)
+    ... except GradcheckError as error:
+    ...     error.report.verdict
+    'wrong'
+    """
+
+    def __init__(self, message: str, report: Report | None = None) -> None:
+        super().__init__(message)
+        self.report = report
+
+    def __reduce__(self) -> tuple[type["GradcheckError"], tuple[str, Report | None]]:
+        return GradcheckError, (str(self), self.report)
+
+
+def gradcheck(
+    func: Callable[..., Any],
+    inputs: Any,
+    *,
+    eps: float = 1e-6,
+    atol: float = 1e-5,
+    rtol: float = 1e-3,
+    raise_exception: bool = True,
+    nondet_tol: float = 0.0,
+    check_undefined_grad: bool = True,
+    check_grad_dtypes: bool = False,
+    check_batched_grad: bool = False,
+    check_batched_forward_grad: bool = False,
+    check_forward_ad: bool = False,
+    check_backward_ad: bool = True,
+    fast_mode: bool = False,  # noqa: ARG001  all entries are compared in any case
+    masked: bool | None = None,
+) -> bool:
+    """Whether the gradients of `func` are its slopes; as ``torch.autograd.gradcheck``, and faster.
+
+    The answer is that of PyTorch's slow mode: every entry of every Jacobian, of each output with
+    respect to each input that requires a gradient, has to be within
+    ``atol + rtol · |numerical|`` of a central difference. Many points are evaluated at once with
+    ``torch.func.vmap``, and many backward passes, wherever that gives what single ones give; else
+    they go one by one.
+
+    Args:
+        func: a function of tensors, and of anything else, that returns a tensor or a tuple of them.
+        inputs: its arguments, as a tuple or a list; or its only one. Those that require a gradient
+            are checked. They are written to during the check and restored to the bit.
+        eps: the step of the differences.
+        atol, rtol: ``|analytic − numerical| ≤ atol + rtol · |numerical|``, for each entry.
+        raise_exception: whether wrong gradients raise; otherwise the answer is False.
+        nondet_tol: how far apart two backward passes over the same graph may be.
+        check_undefined_grad: whether a backward pass has to take undefined gradients for zeros.
+        check_grad_dtypes: whether gradients have to have their inputs' dtypes.
+        check_batched_grad: whether backward passes have to work under vmap.
+        check_batched_forward_grad: whether forward AD has to.
+        check_forward_ad: whether forward AD is checked as well.
+        check_backward_ad: whether backward passes are checked.
+        fast_mode: taken for the sake of the signature; all entries are compared in any case.
+        masked: of sparse inputs, as PyTorch has it.
+
+    Calls with a sparse, MKL-DNN or nested tensor among the inputs that require a gradient are
+    handed to ``torch.autograd.gradcheck`` in its slow mode; their exceptions are PyTorch's.
+
+    Returns:
+        True; or False for wrong gradients where `raise_exception` is False.
+
+    Raises:
+        GradcheckError: for wrong gradients; a ``torch.autograd.gradcheck.GradcheckError`` whose
+            ``report`` is fastgc's, and whose text says which entry is wrong and how.
+        ValueError: where no input requires a gradient, or for an `eps` that is not above 0.
+        RuntimeError: for an input of which entries share memory, as of ``expand``.
+
+    Inputs of less than double precision get PyTorch's warning, and its differences to the bit. An
+    exception that the function raises passes through. The random state is left as it was.
+
+    Source: torch.autograd.gradcheck, whose documentation describes what is required.
+
+    >>> import torch
+    >>> from fastgc.torch import gradcheck
+    >>> x = torch.tensor([1.0, 2.0], dtype=torch.float64, requires_grad=True)
+    >>> gradcheck(torch.sin, (x,))
+    True
+    >>> gradcheck(lambda x: (x**2).detach() * x, (x,), raise_exception=False)
+    False
+    """
+    for value, name in ((atol, "atol"), (rtol, "rtol")):
+        require_number(value, name)
+    if require_number(eps, "eps") == 0:
+        raise ValueError("eps is 0; wanted the step of the differences, as 1e-6")
+    if not nondet_tol >= 0:
+        raise ValueError(f"nondet_tol is {nondet_tol}; wanted 0 or more")
+    arguments = as_tuple(inputs)
+    options: dict[str, Any] = {
+        "check_undefined_grad": check_undefined_grad,
+        "check_grad_dtypes": check_grad_dtypes,
+        "check_batched_grad": check_batched_grad,
+        "check_batched_forward_grad": check_batched_forward_grad,
+        "check_forward_ad": check_forward_ad,
+        "check_backward_ad": check_backward_ad,
+        "masked": masked,
+    }
+    if any(_is_beyond(x) for x in arguments):
+        return torch_gradcheck(
+            func, inputs, eps=eps, atol=atol, rtol=rtol, raise_exception=raise_exception,
+            nondet_tol=nondet_tol, **options,
+        )  # fmt: skip
+    asked = [name for name, value in options.items() if value]
+    began = time.perf_counter()
+    tolerance = Tolerance(float(atol), float(rtol))
+    with unchanged_random_state(arguments):
+        subject = None
+        if are_plain(arguments) and set(asked) - {"check_undefined_grad"} == {"check_backward_ad"}:
+            subject = posed(func, arguments)
+            if not meets(subject, check_undefined_grad=check_undefined_grad):
+                subject = None
+        reason = None
+        if subject is None:  # PyTorch's own says what is amiss, if anything is
+            reason = _other_requirements(func, inputs, arguments, eps, options)
+            subject = posed(func, arguments)
+        comparison = None
+        if not any(o.requires_grad for o in subject.outputs):
+            modes: tuple[str, ...] = ("no gradient",)
+        else:
+            modes = ("backward AD",) * check_backward_ad + ("forward AD",) * check_forward_ad
+        try:
+            for mode in modes:
+                comparison = _compare(subject, mode, float(eps), tolerance, nondet_tol)
+                if comparison.at_fault:
+                    break
+        except analytical.Refused as refusal:
+            reason, comparison = str(refusal), None
+    wrong = comparison is not None and comparison.at_fault
+    if not wrong and reason is None:
+        return True
+    if not raise_exception:
+        return False
+    report = None
+    if comparison is not None and any(len(pair) for pair in comparison.pairs):
+        report = report_of(comparison, subject, time.perf_counter() - began)
+    if wrong and report is not None:
+        reason = first_line(report)
+    raise GradcheckError(f"{reason}\n{report}" if report is not None else str(reason), report)
+
+
+def _is_beyond(x: object) -> bool:
+    """Whether an input is left to PyTorch's own gradcheck."""
+    return isinstance(x, Tensor) and x.requires_grad and (x.layout != torch.strided or x.is_nested)
+
+
+def _other_requirements(
+    func: Callable[..., Any],
+    inputs: Any,
+    arguments: tuple[Any, ...],
+    eps: float,
+    options: dict[str, Any],
+) -> str | None:
+    """What PyTorch's gradcheck finds amiss beside the Jacobian; None for nothing.
+
+    This is its fast mode with a step that moves nothing and a tolerance that allows everything, so
+    that its one random projection decides nothing.
+    """
+    half = any(isinstance(x, Tensor) and x.dtype == torch.float16 for x in arguments)
+    try:
+        torch_gradcheck(
+            func, inputs, eps=eps if half else 1e-30, atol=1e300, rtol=0.0, nondet_tol=float("inf"),
+            fast_mode=True, **options,
+        )  # fmt: skip
+    except TorchGradcheckError as error:
+        return str(error)
+    return None
+
+
+def _compare(
+    subject: Subject, mode: str, eps: float, tolerance: Tolerance, nondet_tol: float
+) -> Comparison:
+    """Analytic against numerical; what is wrong as computed in batches is looked at again."""
+    graph = not quiet(subject)
+    for batch in (True, False):
+        numerical = {
+            (k, part): slopes(subject, k, part, eps, tolerance, graph=graph, batch=batch)
+            for k in subject.wanted
+            for part in parts_of(subject.inputs[k])
+        }
+        pairs = PAIRS[mode](
+            subject, {at: s.central for at, s in numerical.items()}, nondet_tol, batch
+        )
+        if mode == "no gradient":
+            tolerance = Tolerance(0.0, 0.0)
+        comparison = Comparison(mode, eps, tolerance, tuple(pairs))
+        if not comparison.at_fault:
+            return comparison
+        again = look_again(subject, comparison, LOOKS, graph=graph)
+        if not batch:
+            return replace(comparison, ends=again.ends)
+        if again.confirms(comparison):
+            return again
+    raise AssertionError("the second time nothing is batched")
+
+
+def _pairs_backward(
+    subject: Subject,
+    numerical: dict[tuple[int, complex], list[Tensor]],
+    nondet_tol: float,
+    batch: bool,
+) -> list[Pair]:
+    wanted = [subject.inputs[k] for k in subject.wanted]
+    pairs = []
+    for o, output in enumerate(subject.outputs):
+        for of_output in parts_of(output):
+            found = analytical.rows(real_part(output, of_output), wanted, nondet_tol, batch=batch)
+            for k, J in zip(subject.wanted, found.jacobian, strict=True):
+                parts = parts_of(subject.inputs[k])
+                pairs.append(
+                    Pair(
+                        outputs=tuple((o, of_output) for _ in parts),
+                        inputs=tuple((k, part) for part in parts),
+                        analytic=tuple(_real(J, part) for part in parts),
+                        numerical=tuple(
+                            _real(numerical[k, part][o], of_output).T for part in parts
+                        ),
+                    )
+                )
+    return pairs
+
+
+def _pairs_forward(
+    subject: Subject, numerical: dict[tuple[int, complex], list[Tensor]], _: float, batch: bool
+) -> list[Pair]:
+    pairs = []
+    for (k, part), found in numerical.items():
+        columns = analytical.columns(subject, k, part, batch=batch)
+        for o, (J, N) in enumerate(zip(columns, found, strict=True)):
+            parts = parts_of(subject.outputs[o])
+            pairs.append(
+                Pair(
+                    outputs=tuple((o, of_output) for of_output in parts),
+                    inputs=tuple((k, part) for _ in parts),
+                    analytic=tuple(_real(J, of_output).T for of_output in parts),
+                    numerical=tuple(_real(N, of_output).T for of_output in parts),
+                )
+            )
+    return pairs
+
+
+def _pairs_zero(
+    subject: Subject, numerical: dict[tuple[int, complex], list[Tensor]], _: float, __: bool
+) -> list[Pair]:
+    """Of outputs that have no gradient, which says that it is zero."""
+    pairs = []
+    for (k, part), found in numerical.items():
+        for o, N in enumerate(found):
+            for of_output in parts_of(subject.outputs[o]):
+                real = _real(N, of_output).T
+                pairs.append(
+                    Pair(((o, of_output),), ((k, part),), (torch.zeros_like(real),), (real,))
+                )
+    return pairs
+
+
+PAIRS = {
+    "backward AD": _pairs_backward,
+    "forward AD": _pairs_forward,
+    "no gradient": _pairs_zero,
+}
+
+
+def _real(x: Tensor, part: complex) -> Tensor:
+    return real_part(x, part).to(torch.float64)
