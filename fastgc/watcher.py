@@ -4,7 +4,7 @@ import contextlib
 import importlib
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
 from fastgc.checking import GradientMismatch
@@ -167,6 +167,7 @@ class Watcher:
         self._evaluation: float | None = None  # seconds of one, as last timed
         self._fresh = True  # whether the next look is the first for its check, and times one
         self._took: dict[Way, float] = {}
+        self._overhead = 0.0  # seconds of the last check that were not its evaluations'
         self._doubted = False
 
     def __call__(self, *of_step: Any) -> Report | None:
@@ -210,8 +211,10 @@ class Watcher:
         for way in self._ways:
             expected = self._expected(way, moment, self._evaluation)
             if self._over(expected, now) <= SLACK * expected:
-                report = self._check(way, moment)
+                report = self._check(way, moment, self._evaluation)
                 again += self._evaluation * moment.evaluations
+                if way.directions is None:
+                    moment = replace(moment, loading=0.0)  # that is done
                 break
         self._fresh = report is not None
         self._cheapest = self._expected(self._ways[-1], moment, self._evaluation)
@@ -219,21 +222,25 @@ class Watcher:
         self._ready = self._clock() + max(0.0, over) / self.budget
         return report
 
-    def _check(self, way: Way, moment: Moment) -> Report:
+    def _check(self, way: Way, moment: Moment, evaluation: float) -> Report:
         began = self._clock()
-        self.report = moment.check(**way.options, seed=self._seed + self.checks)
+        report = moment.check(**way.options, seed=self._seed + self.checks)
+        took = self._clock() - began
         if way.directions is not None or not moment.loading:
-            self._took[way] = self._clock() - began
+            self._took[way] = took
+            self._overhead = took - report.evaluations * evaluation
+        self.report = report
         self.checks += 1
         self._due = self.step + self.every
-        return self.report
+        return report
 
     def _expected(self, way: Way, moment: Moment, evaluation: float) -> float:
-        """Seconds: as the last time, or as many as its evaluations take."""
+        """Seconds: as the last time, or as many as its evaluations take and what came on top."""
         if way in self._took:
             return self._took[way]
         loading = moment.loading if way.directions is None else 0.0
-        return moment.overhead + way.price(moment) * evaluation + loading
+        overhead = max(moment.overhead, self._overhead)
+        return overhead + way.price(moment) * evaluation + loading
 
     def _over(self, expected: float, now: float) -> float:
         """Seconds that checks would have taken beyond what they may, after one more."""

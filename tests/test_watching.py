@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import fastgc
@@ -107,8 +107,12 @@ def test_a_check_waits_until_it_fits_into_the_budget() -> None:
     assert watcher.seconds == pytest.approx(training.evaluations * training.evaluation)
     assert watcher.share == pytest.approx(watcher.seconds / (training.clock.now - began))
     assert 0.08 < watcher.share <= 0.1
+    # no look is for nothing but the first, which finds out what a check takes
+    looked = sum(report.evaluations for report in reports.values()) + len(reports) + 1
+    assert training.evaluations == looked
 
 
+@example(evaluation=0.0625, budget=0.125, every=1, credit=0.0)
 @settings(max_examples=25, deadline=None)
 @given(
     evaluation=st.floats(1e-4, 0.1),
@@ -173,6 +177,24 @@ def test_a_check_that_took_longer_than_expected_is_made_up_for() -> None:
     assert (second - first) * STEP > 9 * 0.1 * report.evaluations
 
 
+def test_what_a_check_took_is_what_the_next_will_take() -> None:
+    training = Training(evaluation=1e-6)
+    watcher = training.watch(every=1, budget=0.1)
+
+    def gradients(_: Any) -> Tensors:
+        training.clock.now += 2.0  # a backward pass of its own, which no evaluation foretells
+        return training.gradients()
+
+    steps = []
+    for _ in range(1000):
+        if watcher(training.parameters, gradients) is not None:
+            steps.append(watcher.step)
+            assert watcher.share <= 0.1 or len(steps) == 1
+        training.clock.now += STEP
+    assert len(steps) >= 4
+    assert min(np.diff(steps)[1:]) * STEP > 17.9  # 2 s of 20
+
+
 def test_time_before_the_first_step_does_not_count() -> None:
     training = Training()
     watcher = training.watch(budget=0.01)
@@ -201,6 +223,71 @@ def test_it_takes_the_best_way_that_fits(seconds: float, wanted: tuple[str, int]
     training = Training()
     report = training.run(training.watch(budget=1e-9, credit=seconds), 1).get(1)
     assert (report and way(report)) == wanted
+
+
+def test_what_is_left_out_is_not_paid_for() -> None:
+    training = Training()
+    report = training.run(training.watch(budget=1e-9, credit=0.18, only=["b"]), 1)[1]
+    assert way(report) == ("loop", 2)
+    # and what a step of its own choice takes is: 12 evaluations for each tensor
+    watcher = training.watch(budget=1e-9, credit=0.4, epsilon="auto", method="random")
+    assert way(training.run(watcher, 1)[1]) == ("random", 1)
+
+
+class Loading:
+    """A check whose entries take a second, and `seconds` to load the first time, if at all."""
+
+    def __init__(self, *, entries: float, seconds: float = 0.0, evaluations: float = 1.0) -> None:
+        self.clock, self.entries = Clock(), entries
+        self.loading, self.evaluations = seconds, evaluations
+        self.right = fastgc.check(lambda t: t * t, 3.0, 6.0)
+
+    def evaluate(self) -> None:
+        self.clock.now += 0.4
+
+    def check(self, **_: Any) -> fastgc.Report:
+        self.clock.now += 1.0 + self.loading
+        self.loading = 0.0
+        return self.right
+
+    def moment(self) -> watcher_module.Moment:
+        return watcher_module.Moment(
+            tensors=1, evaluate=self.evaluate, check=self.check, entries=self.entries,
+            loading=self.loading, evaluations=self.evaluations,
+        )  # fmt: skip
+
+    def checked(self, steps: int, **options: Any) -> list[float]:
+        """When checks were made, seconds from the first step."""
+        given = {
+            "every": 1, "budget": 0.1, "credit": 0.0, "on_wrong": "raise", "method": "loop",
+            "directions": None, "per_tensor": None, "seed": 0, "clock": self.clock, **options,
+        }  # fmt: skip
+        watcher, began, found = fastgc.Watcher(self.moment, **given), self.clock.now, []
+        for _ in range(steps):
+            now = self.clock.now - began
+            if watcher() is not None:
+                found.append(now)
+            self.clock.now += STEP
+        return found
+
+
+@pytest.mark.parametrize(("evaluations", "checks"), [(1.0, 0), (4.0, 1)])
+def test_an_evaluation_may_come_with_others(evaluations: float, checks: int) -> None:
+    case = Loading(entries=10.0, evaluations=evaluations)  # which are 4 s, or 1
+    assert len(case.checked(1, budget=1e-9, credit=2.0)) == checks
+
+
+def test_a_check_that_took_less_than_expected_is_made_more_often() -> None:
+    first, second, *_ = Loading(entries=100.0).checked(6000)
+    assert first > 350  # a hundred evaluations of 0.4 s
+    assert second - first < 20
+
+
+def test_what_loads_once_is_not_expected_again() -> None:
+    first, second, third, *_ = Loading(entries=2.0, seconds=30.0).checked(6000)
+    assert first > 270
+    assert second - first < 30
+    assert third - second < 30
 
 
 def test_a_method_that_was_named_is_taken_as_it_is_and_waits() -> None:
@@ -269,9 +356,17 @@ def test_it_takes_directions_until_there_is_time_to_load_the_kernels(
     monkeypatch.setattr(watching, "kernels_are_loaded", lambda: ready)
     assert watching.loading_time() in (watching.KEPT, watching.COMPILED)
     monkeypatch.setattr(watching, "loading_time", lambda: 0.0 if ready else 5.0)
+
+    def loading(*arguments: Any, **options: Any) -> fastgc.Report:
+        report = fastgc.check(*arguments, **options)
+        if report.method == "incremental" and not ready:
+            clock.now += 5.0
+        return report
+
+    monkeypatch.setattr(watching, "check", loading)
     watcher = fastgc.watch(net, every=1, budget=0.1, clock=clock)
     methods = {}
-    for _ in range(600):
+    for _ in range(1200):
         report = watcher(parameters, gradients)
         clock.now += STEP
         if report is not None:
@@ -282,6 +377,8 @@ def test_it_takes_directions_until_there_is_time_to_load_the_kernels(
     assert set(found[:loaded]) == {"random"}
     assert set(found[loaded:]) == {"incremental"}
     assert list(methods)[loaded] * STEP + 5.0 > 5.0 / 0.1
+    assert len(found) > loaded + 100  # it is loaded once, and the next check takes no 5 s
+    assert watcher.share <= 0.1
 
 
 def test_vectorized_and_compiled_costs_and_single_arrays() -> None:
@@ -467,8 +564,14 @@ def test_a_run_with_checks_or_errors_ends_in_silence(caplog: pytest.LogCaptureFi
     training = Training()
     with training.watch(budget=1.0) as watcher:
         training.run(watcher, 3)
-    with pytest.raises(IndexError), training.watch():
-        [].pop()  # as a training that fails
+
+    def fails() -> None:
+        with training.watch() as watcher:
+            training.run(watcher, 3)
+            raise IndexError
+
+    with pytest.raises(IndexError):
+        fails()
     with training.watch():
         pass  # nothing was watched
     assert caplog.records == []
