@@ -357,6 +357,8 @@ CASES = [
     Case("forward AD, batched", lambda: (lambda x, y: (x @ y).tanh(), (draw(3, 4), draw(4, 2, seed=1))), True, {"check_forward_ad": True, "check_batched_forward_grad": True}),
     Case("forward AD, complex", lambda: (lambda z: z * z.conj() + z.exp(), (draw(3, dtype=complex_),)), True, {"check_forward_ad": True}),
     Case("forward AD, complex, wrong", lambda: (lambda z: Forward.apply(z, 0.5), (draw(3, dtype=complex_),)), False, {"check_forward_ad": True, "check_backward_ad": False, "check_undefined_grad": False}, says="0.500 ×"),
+    Case("no forward AD, right", lambda: (lambda x: Scaled.apply(x, 1.0), (draw(3, 4),)), None, {"check_forward_ad": True}, raises=NotImplementedError, says="jvp"),
+    Case("no forward AD, wrong", lambda: (lambda x: Scaled.apply(x, 0.5), (draw(3, 4),)), False, {"check_forward_ad": True}, says="0.500 ×"),
     Case("neither", lambda: (torch.sin, draw(3)), None, {"check_backward_ad": False}, raises=AssertionError, says="at least one of check_forward_ad or check_backward_ad"),
     # complex
     Case("complex to complex", lambda: (lambda z: z * z.exp(), (draw(4, dtype=complex_),)), True),

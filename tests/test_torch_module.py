@@ -361,6 +361,16 @@ def test_a_bias_below_a_normalisation() -> None:
     assert check_module(net, loss).tensors["0.bias"].verdict == "wrong"
 
 
+def test_a_loss_of_another_module_is_told() -> None:
+    net, other, x = nn.Linear(3, 1), nn.Linear(3, 1), x32(4, 3)
+    said = "the loss uses none of these parameters: is it the loss of this module?"
+    report = check_module(net, lambda: other(x).square().mean())
+    assert report.ok
+    assert report.scope == said
+    both = nn.ModuleList([net, other])
+    assert check_module(both, lambda: other(x).square().mean()).scope is None
+
+
 def test_corners_raise_no_alarm() -> None:
     net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.MaxPool1d(1), nn.Linear(3, 1))
     for p in net.parameters():

@@ -146,9 +146,12 @@ def gradcheck(
             subject = posed(func, arguments)
             if not meets(subject, check_undefined_grad=check_undefined_grad):
                 subject = None
-        reason = None
+        reason = lacking = None
         if subject is None:  # PyTorch's own says what is amiss, if anything is
-            reason = _other_requirements(func, inputs, arguments, eps, options)
+            try:
+                reason = _other_requirements(func, inputs, arguments, eps, options)
+            except NotImplementedError as error:  # which a wrong backward pass comes before
+                lacking = error
             subject = posed(func, arguments)
         comparison = None
         if not any(o.requires_grad for o in subject.outputs):
@@ -163,6 +166,8 @@ def gradcheck(
         except analytical.Refused as refusal:
             reason, comparison = str(refusal), None
     wrong = comparison is not None and comparison.at_fault
+    if not wrong and lacking is not None:
+        raise lacking
     if not wrong and reason is None:
         return True
     if not raise_exception:

@@ -38,6 +38,8 @@ NONE = Diagnosis(
     "none", "autograd left no gradient, and the loss depends on it: is it detached on the way?"
 )
 
+UNUSED = "the loss uses none of these parameters: is it the loss of this module?"
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Options:
@@ -243,7 +245,10 @@ def _checked(
         vectorized=vectorized,
         **vars(options),
     )
-    return told(_explained(report, gradients), fixed)
+    report = told(_explained(report, gradients), fixed)
+    if report.ok and all(gradients[name] is None for name in part.layout.names):
+        report = replace(report, scope="; ".join(filter(None, (report.scope, UNUSED))))
+    return report
 
 
 def _as_network(
