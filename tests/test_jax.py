@@ -967,3 +967,46 @@ def test_no_warnings_and_no_output(capfd: pytest.CaptureFixture[str]) -> None:
     with warnings.catch_warnings(action="error"):
         fastgc.jax.check(loss, params, *args)
     assert capfd.readouterr() == ("", "")
+
+
+def keyed(params: Any, x: Any) -> Any:
+    """Attention, whose softmax takes out what a bias of the keys adds."""
+    q, k, v = (x @ params[c]["w"] + params[c]["b"] for c in "qkv")
+    return jnp.mean((jax.nn.softmax(q @ k.T) @ v) ** 2)
+
+
+def normed(params: Any, x: Any) -> Any:
+    """A batch normalisation, which takes out the bias below it."""
+    z = x @ params["w"] + params["b"]
+    return jnp.mean(jnp.tanh((z - z.mean(0)) / jnp.sqrt(z.var(0) + 1e-5) * params["g"]))
+
+
+@pytest.mark.parametrize("method", ["auto", "loop", "random"])
+@pytest.mark.parametrize("single", [False, True])
+@pytest.mark.parametrize(
+    ("loss", "params", "name"),
+    [
+        (keyed, {c: {"w": normal(i, 3, 3), "b": normal(i + 3, 3)} for i, c in enumerate("qkv")},
+         "['k']['b']"),
+        (normed, {"w": normal(0, 3, 3), "b": normal(1, 3), "g": normal(2, 3)}, "['b']"),
+    ],
+)  # fmt: skip
+def test_a_tensor_that_the_loss_does_not_depend_on(
+    loss: Any, params: Any, name: str, single: bool, method: str
+) -> None:
+    x = normal(9, 5, 3)
+    grads = jax.grad(loss)(params, x) if single else None
+    report = fastgc.jax.check(loss, params, x, grads=grads, method=method)
+    assert report.ok
+    said = f"the loss does not depend on {name}: what gradient there is, is rounding of zero"
+    assert report.scope is not None
+    assert report.scope.endswith(said)
+
+    def planted(params: Any, x: Any) -> Any:
+        def plant(path: Any, grad: Any) -> Any:
+            return grad + 1e-3 * (jax.tree_util.keystr(path) == name)
+
+        return jax.tree_util.tree_map_with_path(plant, jax.grad(loss)(params, x))
+
+    wrong = fastgc.jax.check(loss, params, x, grads=planted, method=method)
+    assert [name for name, tensor in wrong.tensors.items() if tensor.verdict == "wrong"] == [name]

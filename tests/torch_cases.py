@@ -339,7 +339,9 @@ def scripted(*, form: str) -> Made:
     net, x = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)), x32(6, 3)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        twin = torch.jit.trace(net, x) if form == "traced" else torch.jit.script(net)
+        script: Any = torch.jit.script
+        trace: Any = torch.jit.trace
+        twin = trace(net, x) if form == "traced" else script(net)
     return twin, (lambda: twin(x).exp().mean()) if form == "closure" else (F.mse_loss, x, real())
 
 
@@ -351,6 +353,9 @@ def compiled(*, closed: bool) -> Made:
 
 class Graph(nn.Module):
     """Buffers of unusual layouts: sparse, and with entries that share memory."""
+
+    edges: torch.Tensor
+    scale: torch.Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -369,7 +374,7 @@ def graph(*, closed: bool) -> Made:
 
 
 def sparse_targets() -> Made:
-    def loss_fn(out: torch.Tensor, edges: torch.Tensor) -> torch.Tensor:
+    def loss_fn(out: torch.Tensor, edges: torch.Tensor) -> Any:
         return torch.sparse.mm(edges, out).square().mean()
 
     return activation(nn.GELU())[0], (loss_fn, x32(6, 3), torch.eye(6).to_sparse())
@@ -381,12 +386,14 @@ def leaf_outside(*, inner: bool) -> Made:
     x.requires_grad_(not inner)
 
     def slopes() -> torch.Tensor:
-        (found,) = torch.autograd.grad(net(x).sum(), x, create_graph=True)
+        found: torch.Tensor = torch.autograd.grad(net(x).sum(), x, create_graph=True)[0]
         return found
 
+    def total(point: torch.Tensor) -> Any:
+        return net(point).sum()
+
     def batched() -> torch.Tensor:
-        slope: Any = torch.func.grad(lambda point: net(point).sum())
-        found: torch.Tensor = torch.func.vmap(slope)(x)
+        found: torch.Tensor = torch.func.vmap(torch.func.grad(total))(x)
         return found
 
     return net, lambda: (batched() if inner else slopes()).square().mean()

@@ -30,6 +30,7 @@ from fastgc.parts import part_of
 from fastgc.report import Report
 from fastgc.requirements import require_number, require_resources, require_seed
 from fastgc.selection import RANDOM
+from fastgc.unrelated import told, unrelated
 
 __all__ = ["assert_gradients", "check"]
 
@@ -163,6 +164,10 @@ def check(
             f'method "stacked" cannot check this loss: {cost.refusal}. method="loop" evaluates '
             "one set of parameters at a time"
         )
+    fixed = unrelated(cost.at, parameters, gradients, part.layout.names)
+    if fixed:
+        cost = replace(cost, fixed={name: parameters[name] for name in fixed})
+        gradients = gradients | {name: np.zeros_like(parameters[name]) for name in fixed}
     report = fastgc.check(
         cost, parameters, gradients, method=method, epsilon=epsilon, tolerance=tolerance,
         vectorized=cost.rows is not None, only=only, sample=sample, directions=directions,
@@ -174,6 +179,7 @@ def check(
         report = replace(report, origin=None)  # which is told by the order of the tensors
     if narrow:
         report = replace(report, scope=_with_precision(report))
+    report = told(report, fixed)
     return replace(report, seconds=time.perf_counter() - began)
 
 

@@ -1,7 +1,7 @@
 """The caller's loss in double precision: as it is, compiled, and over many sets of parameters."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache, partial
 from typing import Any, TypeAlias
 
@@ -298,19 +298,30 @@ class Cost:
         rows: how many sets of parameters each call takes; None where it takes one.
         refusal: why that is so, where many were tried.
         digits: binary ones that a loss is rounded to; None for all.
+        fixed: parameters that are not moved, whatever the mapping says.
     """
 
     call: Callable[[Values], Any]
     rows: int | None
     refusal: str | None = None
     digits: int | None = None
+    fixed: Mapping[str, FloatArray] = field(default_factory=dict)
 
     def __call__(self, parameters: dict[str, FloatArray]) -> Any:
         """The loss; or the losses of a stack."""
-        values = list(parameters.values())
+        values = [
+            value if name not in self.fixed else np.broadcast_to(self.fixed[name], value.shape)
+            for name, value in parameters.items()
+        ]
         with double_precision():
             found = float(self.call(values)) if self.rows is None else self.stack(values)
         return found if self.digits is None else _rounded(found, self.digits)
+
+    def at(self, parameters: dict[str, FloatArray]) -> float:
+        """The loss of one set of parameters."""
+        if self.rows is None:
+            return float(self(parameters))
+        return float(self({name: value[np.newaxis] for name, value in parameters.items()})[0])
 
     def rounded_to(self, dtype: str) -> "Cost":
         """With no more digits than this dtype, which the loss passes through, has.

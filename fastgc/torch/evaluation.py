@@ -36,11 +36,6 @@ FUSED = (
 )
 
 
-# A parameter that the loss does not depend on: moved by so much of its own size, it changes the
-# loss by no more than this, relatively.
-MOVES, UNMOVED = (1e-2, 0.3, 1.0), 1e-12
-
-
 def _eagerly() -> AbstractContextManager[Any]:
     """Modules that torch.compile took are run as they are written.
 
@@ -191,22 +186,10 @@ class Evaluation:
                 )
         return None
 
-    def unrelated(self, names: Iterable[str]) -> list[str]:
-        """Those of the tensors that the loss does not depend on; they stay fixed from now on.
-
-        As the bias below a batch normalisation: moving it by its own size changes nothing.
-        """
-        rng, value, found = generator(7), self(self.theta), []
-        for name in names:
-            values = self.theta[name]
-            size = float(np.sqrt(np.mean(np.square(values)))) or 1.0
-            moves = [move * size * rng.standard_normal(values.shape) for move in MOVES]
-            away = [self({**self.theta, name: values + move}) for move in moves]
-            if all(abs(J - value) <= UNMOVED * abs(value) for J in away):
-                found.append(name)
+    def fix(self, names: Iterable[str]) -> None:
+        """Parameters that are not moved from now on."""
         self._move(self.theta)
-        self._fixed |= set(found)
-        return found
+        self._fixed |= set(names)
 
     def _together(self, rows: Mapping[str, torch.Tensor]) -> NDArray[np.float64]:
         """The losses where some parameters have a leading axis and the others are as set."""

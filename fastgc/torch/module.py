@@ -26,15 +26,13 @@ from fastgc.torch.naming import Names, renamed
 from fastgc.torch.recognise import Recognised, Unknown, recognise
 from fastgc.torch.state import Generators, State
 from fastgc.torch.subject import Loss, borrowed, copied, in_place, require_loss, trained
+from fastgc.unrelated import told, unrelated
 
 Gradients = dict[str, NDArray[Any] | None]
 
 #: Entries up to which ``auto`` looks at each, two evaluations of the loss; beyond, at directions.
 #: A small CNN of 46,196 took 20 s on one thread; a larger one takes minutes.
 AFFORDABLE = 50_000
-
-#: Gradients that are this small beside others, in their dtype, may be rounding errors of zero.
-VANISHING = {"float64": 1e-12, "float32": 1e-5, "float16": 1e-2}
 
 NONE = Diagnosis(
     "none", "autograd left no gradient, and the loss depends on it: is it detached on the way?"
@@ -234,8 +232,9 @@ def _checked(
         )
     vectorized = method != "loop" and refusal is None
     gradients = dict(gradients)
-    unrelated = evaluation.unrelated(_vanishing(gradients, part.layout.names))
-    gradients |= {name: np.zeros_like(evaluation.theta[name]) for name in unrelated}
+    fixed = unrelated(evaluation, evaluation.theta, gradients, part.layout.names)
+    evaluation.fix(fixed)
+    gradients |= {name: np.zeros_like(evaluation.theta[name]) for name in fixed}
     report = check(
         evaluation.stacked if vectorized else evaluation,
         evaluation.theta,
@@ -244,25 +243,7 @@ def _checked(
         vectorized=vectorized,
         **vars(options),
     )
-    if unrelated:
-        said = (
-            f"the loss does not depend on {', '.join(unrelated)}: "
-            "what gradient there is, is rounding of zero"
-        )
-        report = replace(report, scope="; ".join(filter(None, (report.scope, said))))
-    return _explained(report, gradients)
-
-
-def _vanishing(gradients: Gradients, names: Sequence[str]) -> list[str]:
-    """The tensors whose gradients are not zero, but rounding beside the largest of all."""
-    held = {name: g for name, g in gradients.items() if g is not None}
-    top = max((float(np.abs(g).max()) for g in held.values()), default=0.0)
-    return [
-        name
-        for name in names
-        if name in held
-        and 0 < np.abs(held[name]).max() <= VANISHING.get(held[name].dtype.name, 1e-12) * top
-    ]
+    return told(_explained(report, gradients), fixed)
 
 
 def _as_network(
