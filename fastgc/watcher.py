@@ -207,18 +207,17 @@ class Watcher:
             before = self._clock()
             moment.evaluate()
             self._evaluation = (self._clock() - before) / moment.evaluations
-        report, again = None, posed * MARGIN  # what the next look takes before it gets here
+        report = None
         for way in self._ways:
             expected = self._expected(way, moment, self._evaluation)
             if self._over(expected, now) <= SLACK * expected:
                 report = self._check(way, moment, self._evaluation)
-                again += self._evaluation * moment.evaluations
                 if way.directions is None:
                     moment = replace(moment, loading=0.0)  # that is done
                 break
         self._fresh = report is not None
         self._cheapest = self._expected(self._ways[-1], moment, self._evaluation)
-        over = self._over(self._cheapest + again, now)
+        over = self._over(self._cheapest + MARGIN * posed, now)
         self._ready = self._clock() + max(0.0, over) / self.budget
         return report
 

@@ -107,9 +107,9 @@ def test_a_check_waits_until_it_fits_into_the_budget() -> None:
     assert watcher.seconds == pytest.approx(training.evaluations * training.evaluation)
     assert watcher.share == pytest.approx(watcher.seconds / (training.clock.now - began))
     assert 0.08 < watcher.share <= 0.1
-    # no look is for nothing but the first, which finds out what a check takes
+    # one is timed for each check, however often it has to wait, and one before the first of all
     looked = sum(report.evaluations for report in reports.values()) + len(reports) + 1
-    assert training.evaluations == looked
+    assert training.evaluations in (looked, looked + 1)
 
 
 @example(evaluation=0.0625, budget=0.125, every=1, credit=0.0)
@@ -241,11 +241,13 @@ class Loading:
         self.clock, self.entries = Clock(), entries
         self.loading, self.evaluations = seconds, evaluations
         self.right = fastgc.check(lambda t: t * t, 3.0, 6.0)
+        self.methods: list[str] = []
 
     def evaluate(self) -> None:
         self.clock.now += 0.4
 
-    def check(self, **_: Any) -> fastgc.Report:
+    def check(self, method: str, **_: Any) -> fastgc.Report:
+        self.methods.append(method)
         self.clock.now += 1.0 + self.loading
         self.loading = 0.0
         return self.right
@@ -277,16 +279,16 @@ def test_an_evaluation_may_come_with_others(evaluations: float, checks: int) -> 
     assert len(case.checked(1, budget=1e-9, credit=2.0)) == checks
 
 
-def test_a_check_that_took_less_than_expected_is_made_more_often() -> None:
-    first, second, *_ = Loading(entries=100.0).checked(6000)
-    assert first > 350  # a hundred evaluations of 0.4 s
-    assert second - first < 20
+def test_a_check_that_took_less_than_expected_is_made_again() -> None:
+    case = Loading(entries=100.0)  # which are 40 s, and take one
+    assert len(case.checked(1000, method="auto", credit=42.0)) > 30
+    assert set(case.methods) == {"auto"}
 
 
 def test_what_loads_once_is_not_expected_again() -> None:
     first, second, third, *_ = Loading(entries=2.0, seconds=30.0).checked(6000)
     assert first > 270
-    assert second - first < 30
+    assert second - first < 50
     assert third - second < 30
 
 

@@ -14,8 +14,8 @@ from torch import nn
 from fastgc.checking import DEFAULT_MEMORY, GradientMismatch, check
 from fastgc.diagnosis.evidence import Diagnosis
 from fastgc.likeness import require_likeness
-from fastgc.methods import METHODS
 from fastgc.parts import Part, part_of
+from fastgc.preparation import require_method
 from fastgc.problem import pose
 from fastgc.report import Report
 from fastgc.requirements import require_resources, require_seed
@@ -137,7 +137,7 @@ def check_module(
     loss = require_loss(loss)
     parameters = trained(module)
     memory, threads = require_resources(memory, threads, progress)
-    _require_method(method)
+    require_method(method)
     options = Options(
         epsilon, tolerance, only, sample, directions, per_tensor, require_seed(seed), memory,
         threads, progress, checkpoint,
@@ -378,11 +378,3 @@ def _given(
                 raise ValueError(f"{label} has shape {value.shape}; {name} has shape {shape}")
         found[name] = value
     return found
-
-
-def _require_method(method: object) -> None:
-    known = ("auto", *METHODS, RANDOM)
-    if not isinstance(method, str):
-        raise TypeError(f"method is {method!r}; wanted one of the names: {', '.join(known)}")
-    if method not in known:
-        raise ValueError(f'method is "{method}"; known are: {", ".join(known)}')
