@@ -1,5 +1,6 @@
 """That nothing is skipped unseen where --forbid-skips forbids it."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -27,7 +28,8 @@ def run(folder: Path, modules: dict[str, str], *options: str) -> "subprocess.Com
     command = [sys.executable, "-m", "pytest", "-p", "tests.conftest", "-p", "no:cacheprovider"]
     return subprocess.run(
         [*command, *options, "-c", str(folder / "pytest.ini"), str(folder)],
-        cwd=ROOT, capture_output=True, text=True, check=False,
+        cwd=ROOT, env={k: v for k, v in os.environ.items() if k != "PYTEST_ADDOPTS"},
+        capture_output=True, text=True, check=False,
     )  # fmt: skip
 
 
