@@ -575,7 +575,6 @@ def test_a_tensor_that_a_closure_writes_to_is_put_back() -> None:
     assert check_module(net, loss).ok
     assert log == 0
     assert log.dtype == torch.float32
-    assert log.dtype == torch.float32
 
 
 def test_a_loss_that_runs_the_module_again() -> None:
