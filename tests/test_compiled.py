@@ -331,12 +331,13 @@ def cost(w):
     return s
 theta = np.linspace(0.1, 1.0, 2000)
 cost(theta)
-import threading
+import sys, threading
 from fastgc.compiled import CompiledCost
 whole = CompiledCost.costs
 def costs(*arguments):
     assert threading.current_thread() is not threading.main_thread()
-    print("running", flush=True)
+    sys.stdout.write("running\\n")  # in one piece, whichever thread writes
+    sys.stdout.flush()
     return whole(*arguments)
 CompiledCost.costs = costs
 fastgc.numerical_gradient(cost, theta, threads=2)
