@@ -1,15 +1,14 @@
 """A function and its inputs made ready for a check, and what is required beside its Jacobian."""
 
-import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from fastgc.torch.numerical import Subject, as_tuple
+from fastgc.torch.state import Generators
 
 
 def are_plain(arguments: tuple[Any, ...]) -> bool:
@@ -92,11 +91,8 @@ def _is_nothing(outputs: list[Tensor], wanted: list[Tensor]) -> bool:
 @contextmanager
 def unchanged_random_state(arguments: tuple[Any, ...]) -> Iterator[None]:
     """Puts the generators of PyTorch, NumPy and Python back to where they were."""
-    devices = {x.device for x in arguments if isinstance(x, Tensor) and x.device.type == "cuda"}
-    of_python, of_numpy = random.getstate(), np.random.get_state()
+    generators = Generators.now({x.device for x in arguments if isinstance(x, Tensor)})
     try:
-        with torch.random.fork_rng(devices=list(devices)):
-            yield
+        yield
     finally:
-        random.setstate(of_python)
-        np.random.set_state(of_numpy)
+        generators.restore()

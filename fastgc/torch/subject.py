@@ -124,9 +124,7 @@ def captured(function: object) -> tuple[list[nn.Module], list[torch.Tensor]]:
         elif isinstance(item, types.MethodType):
             held = getattr(item.__self__, "__dict__", {})
             waiting += [item.__func__, item.__self__, *held.values()]
-        elif isinstance(item, types.FunctionType) and not (item.__module__ or "").startswith(
-            "torch."
-        ):
+        elif isinstance(item, types.FunctionType) and not _is_of_torch(item):
             waiting += [cell.cell_contents for cell in item.__closure__ or () if _is_full(cell)]
             names = _names(item.__code__)
             waiting += [item.__globals__[name] for name in names if name in item.__globals__]
