@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -334,6 +334,11 @@ class Outcome:
     origin: str | None = None
     scope: str | None = None
     estimate: Estimate | None = None
+
+
+def also_saying(report: Report, text: str) -> Report:
+    """The report with `text` after whatever its scope says."""
+    return replace(report, scope=f"{report.scope}; {text}" if report.scope else text)
 
 
 def tensor_reports(

@@ -5,7 +5,6 @@ cost are rounding as well, and comparing the two can tell nothing.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 
 from fastgc.drawing import generator
 from fastgc.layout import FloatArray
-from fastgc.report import Report
+from fastgc.report import Report, also_saying
 
 #: Gradients that are this small beside others, in their dtype, may be rounding errors of zero.
 VANISHING = {"float64": 1e-12, "float32": 1e-5, "float16": 1e-2}
@@ -65,4 +64,4 @@ def told(report: Report, names: Sequence[str]) -> Report:
         f"the loss does not depend on {', '.join(names)}: "
         "what gradient there is, is rounding of zero"
     )
-    return replace(report, scope="; ".join(filter(None, (report.scope, said))))
+    return also_saying(report, said)

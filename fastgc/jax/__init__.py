@@ -27,7 +27,7 @@ from fastgc.jax.evaluation import Posed
 from fastgc.jax.tree import Tree, gradients_of, is_function, tree_of
 from fastgc.layout import flatten_parameters
 from fastgc.parts import part_of
-from fastgc.report import Report
+from fastgc.report import Report, also_saying
 from fastgc.requirements import require_number, require_resources, require_seed
 from fastgc.selection import RANDOM
 from fastgc.unrelated import told, unrelated
@@ -178,7 +178,7 @@ def check(
     if not tree.ordered:
         report = replace(report, origin=None)  # which is told by the order of the tensors
     if narrow:
-        report = replace(report, scope=_with_precision(report))
+        report = _with_precision(report)
     report = told(report, fixed)
     return replace(report, seconds=time.perf_counter() - began)
 
@@ -278,10 +278,10 @@ def _is_narrow(dtypes: Sequence[str]) -> bool:
     return bool(dtypes)
 
 
-def _with_precision(report: Report) -> str:
-    """What a check proves, where something in the loss keeps it in single precision."""
-    text = (
+def _with_precision(report: Report) -> Report:
+    """The report with a word on what in the loss keeps it in single precision."""
+    return also_saying(
+        report,
         f"a dtype or an astype in the loss keeps it in {SINGLE}: its gradients are held to "
-        f"{report.tolerance:g}, as that allows. x.dtype would follow its inputs"
+        f"{report.tolerance:g}, as that allows. x.dtype would follow its inputs",
     )
-    return f"{report.scope}; {text}" if report.scope else text

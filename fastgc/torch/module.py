@@ -17,7 +17,7 @@ from fastgc.likeness import require_likeness
 from fastgc.parts import Part, part_of
 from fastgc.preparation import require_method
 from fastgc.problem import pose
-from fastgc.report import Report
+from fastgc.report import Report, also_saying
 from fastgc.requirements import require_resources, require_seed
 from fastgc.selection import RANDOM
 from fastgc.torch.double import tensors_of
@@ -247,7 +247,7 @@ def _checked(
     )
     report = told(_explained(report, gradients), fixed)
     if report.ok and all(gradients[name] is None for name in part.layout.names):
-        report = replace(report, scope="; ".join(filter(None, (report.scope, UNUSED))))
+        report = also_saying(report, UNUSED)
     return report
 
 

@@ -17,6 +17,12 @@ from fastgc.torch.state import attributes_of
 
 Loss: TypeAlias = Callable[[], Any] | tuple[Callable[..., Any], Any, Any]
 
+#: Devices on which nothing can be evaluated in double precision: why, and how to leave them.
+NOWHERE = {
+    "mps": ("has no float64", 'to("cpu")'),
+    "meta": ("holds no numbers", "to_empty(device='cpu')"),
+}
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Subject:
@@ -56,14 +62,11 @@ def trained(module: nn.Module) -> dict[str, nn.Parameter]:
             raise ValueError(
                 f"{name} has no shape yet: the module is lazy. Run it once on its inputs"
             )
-        if p.device.type in ("mps", "meta"):
-            lack = "has no float64" if p.device.type == "mps" else "holds no numbers"
+        if p.device.type in NOWHERE:
+            lack, advice = NOWHERE[p.device.type]
             raise ValueError(
                 f'{name} is on the device "{p.device}", which {lack}. Check the module on a CPU: '
-                "module.to_empty(device='cpu')"
-                if p.device.type == "meta"
-                else f'{name} is on the device "{p.device}", which {lack}. Check the module on a '
-                'CPU: module.to("cpu")'
+                f"module.{advice}"
             )
         if not p.requires_grad or p.numel() == 0:
             continue
