@@ -48,7 +48,7 @@ class Swish(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x·σ(x)."""
-        found: torch.Tensor = SwishFunction.apply(x, self.plant)  # type: ignore[no-untyped-call]
+        found: torch.Tensor = SwishFunction.apply(x, self.plant)  # type: ignore[no-untyped-call]  # PyTorch does not type it
         return found
 
 

@@ -1,5 +1,7 @@
 """fastgc.torch: right modules pass, planted bugs are named, and nothing of the caller's changes."""
 
+# ruff: noqa: E402  what is imported below needs torch
+
 import functools
 import random
 from collections.abc import Iterator
@@ -11,13 +13,13 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs the extra torch")
 
-import torch.nn.functional as F  # noqa: E402, N812
-from torch import nn  # noqa: E402
+import torch.nn.functional as F  # noqa: N812  as everyone calls it
+from torch import nn
 
-import fastgc  # noqa: E402
-import fastgc.torch.module  # noqa: E402
-from fastgc.torch import assert_module, check_module  # noqa: E402
-from tests.torch_cases import (  # noqa: E402
+import fastgc
+import fastgc.torch.module
+from fastgc.torch import assert_module, check_module
+from tests.torch_cases import (
     BUGS,
     CASES,
     Case,
@@ -131,8 +133,11 @@ def test_texts_speak_of_the_module() -> None:
 
 def test_one_linear_module_has_plain_names() -> None:
     net = nn.Linear(3, 2)
-    hook: Any = lambda grad: -grad  # noqa: E731
-    net.bias.register_hook(hook)  # type: ignore[no-untyped-call]
+
+    def hook(grad: Any) -> Any:
+        return -grad
+
+    net.bias.register_hook(hook)
     report = check_module(net, (F.mse_loss, x32(6, 3), real()), method="node")
     assert [name for name, t in report.tensors.items() if not t.ok] == ["bias"]
     assert report.origin == (
@@ -154,7 +159,7 @@ def test_an_entry_of_a_bias_has_one_index() -> None:
 
 def test_weight_decay_is_named_as_an_optimizer_counts_it() -> None:
     net, loss = mlp(nn.MSELoss(), real)
-    weight = net[0].weight  # type: ignore[index]
+    weight = net[0].weight  # type: ignore[index]  # of a Sequential
     gradients = autograd(net, loss)
     gradients["0.weight"] = gradients["0.weight"] + 0.25 * weight.detach().double()
     diagnosis = check_module(net, loss, gradients=gradients).tensors["0.weight"].diagnosis
@@ -223,7 +228,7 @@ def test_a_method_that_cannot_be_is_refused() -> None:
     with pytest.raises(ValueError, match='method is "fast"; known are: auto, loop'):
         check_module(net, loss, method="fast")
     with pytest.raises(TypeError, match="method is 3; wanted one of the names: auto"):
-        check_module(net, loss, method=3)  # type: ignore[arg-type]
+        check_module(net, loss, method=3)  # type: ignore[arg-type]  # the mistake under test
 
 
 def test_a_network_that_is_none_after_all(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,7 +251,7 @@ def test_many_entries_are_looked_at_along_directions(
 ) -> None:
     monkeypatch.setattr(fastgc.torch.module, "AFFORDABLE", 20)
     net, loss = activation(nn.GELU())
-    net[2].requires_grad_(not frozen)  # type: ignore[index]
+    net[2].requires_grad_(not frozen)  # type: ignore[index]  # of a Sequential
     report = check_module(net, loss)
     assert (report.verdict, report.method) == ("correct", "stacked" if frozen else "random")
     assert check_module(net, loss, sample=2).method == "stacked"
@@ -263,7 +268,7 @@ def test_a_wrong_entry_of_many_is_located() -> None:
         wrong[3, 7] += 1.0
         return wrong
 
-    net[0].weight.register_hook(hook)  # type: ignore[operator]
+    net[0].weight.register_hook(hook)  # type: ignore[operator]  # of a Sequential
     report = check_module(net, loss)
     assert report.method == "random"
     assert [entry.name for entry in report.tensors["0.weight"].located] == ["0.weight[3, 7]"]
@@ -282,7 +287,7 @@ def test_parts() -> None:
     assert arrays.analytic.shape == (3,)
     with pytest.raises(ValueError, match=r'only holds "W1".*the parameters have: 0.weight, 0.bias'):
         check_module(net, loss, only=["W1"])
-    net[0].weight.requires_grad_(False)  # type: ignore[index]
+    net[0].weight.requires_grad_(False)  # type: ignore[index]  # of a Sequential
     assert check_module(net, loss).scope is None
     assert check_module(net, loss, only=["2.*"]).scope == "not looked at: 0.bias"
 
@@ -291,7 +296,7 @@ def test_the_picture_has_the_names() -> None:
     pytest.importorskip("matplotlib", reason="needs the extra plot")
     module, loss = made(BUGS[0])
     figure = check_module(module, loss).plot()
-    texts = [text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text"))]  # type: ignore[attr-defined]
+    texts = [text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text"))]  # type: ignore[attr-defined]  # of texts
     assert any("0.weight" in text for text in texts)
     assert not any("W1" in text for text in texts)
 
@@ -356,8 +361,11 @@ def test_a_bias_below_a_normalisation() -> None:
     assert report.scope == (
         "the loss does not depend on 0.bias: what gradient there is, is rounding of zero"
     )
-    hook: Any = lambda grad: grad + 1e-3  # noqa: E731
-    dict(net.named_parameters())["0.bias"].register_hook(hook)  # type: ignore[no-untyped-call]
+
+    def hook(grad: Any) -> Any:
+        return grad + 1e-3
+
+    dict(net.named_parameters())["0.bias"].register_hook(hook)
     assert check_module(net, loss).tensors["0.bias"].verdict == "wrong"
 
 
@@ -375,14 +383,14 @@ def test_corners_raise_no_alarm() -> None:
     net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.MaxPool1d(1), nn.Linear(3, 1))
     for p in net.parameters():
         nn.init.constant_(p, 0.0)
-    nn.init.constant_(net[3].weight, 1.0)  # type: ignore[arg-type]
+    nn.init.constant_(net[3].weight, 1.0)  # type: ignore[arg-type]  # of a Linear
     assert check_module(net, (F.mse_loss, x32(4, 2), x32(4, 1))).verdict != "wrong"
 
 
 # what goes wrong on the way
 
 
-class Stop(Exception):  # noqa: N818
+class Stop(Exception):  # noqa: N818  named as what it is
     pass
 
 
@@ -406,7 +414,7 @@ def test_exceptions_pass_and_leave_all_as_it_was(
         p.grad = torch.randn_like(p)
     loss: Any = (F.mse_loss, x, real())
     if form == "closure":
-        loss = lambda: net(x).square().sum()  # noqa: E731
+        loss = lambda: net(x).square().sum()  # noqa: E731  in a table of losses
     if form == "module itself":
         net[0].lock = __import__("threading").Lock()
     with unchanged(net), pytest.raises(error, match="no more"):
@@ -467,7 +475,7 @@ def test_what_cannot_be_checked(
 def test_numbers_that_are_not_finite_are_named() -> None:
     net, loss = mlp(nn.MSELoss(), real)
     with torch.no_grad():
-        net[0].weight[1, 2] = torch.nan  # type: ignore[index]
+        net[0].weight[1, 2] = torch.nan  # type: ignore[index]  # of a Sequential
     with pytest.raises(ValueError, match=r"0.weight\[1, 2\] is nan: the parameters must be finite"):
         check_module(net, loss)
 
@@ -607,7 +615,7 @@ def test_other_modules_of_a_loss_are_left_alone(form: str, monkeypatch: pytest.M
         "loss_fn": (lambda out, _: other(out.tanh()).square().mean(), x, None),
         "method": Trainer().loss,
         "partial": functools.partial(over, other),
-        "global": lambda: over(OTHER),  # type: ignore[name-defined]  # noqa: F821
+        "global": lambda: over(OTHER),  # type: ignore[name-defined]  # noqa: F821  it is put there for the test
     }[form]
     with unchanged(net), unchanged(other):
         report = check_module(net, loss)
@@ -639,7 +647,7 @@ def test_steps_that_the_backward_pass_takes_are_left_out() -> None:
     net, x = nn.Linear(3, 2), x32(6, 3)
     stepped: list[Any] = []
     for p in net.parameters():
-        p.register_post_accumulate_grad_hook(stepped.append)  # type: ignore[no-untyped-call]
+        p.register_post_accumulate_grad_hook(stepped.append)
     assert check_module(net, (F.mse_loss, x, real())).ok
     assert check_module(net, lambda: net(x).exp().mean()).ok
     assert not stepped
@@ -687,7 +695,7 @@ def test_a_checkpoint_is_gone_on_from(tmp_path: Any) -> None:
 def test_on_a_gpu(case: Case) -> None:
     module, loss = made(case)
     if not isinstance(loss, tuple):
-        pytest.skip("its data are on the CPU")
+        pytest.skip("no case for a GPU: its data are on the CPU")
 
     def on_gpu(value: Any) -> Any:
         return value.cuda() if isinstance(value, torch.Tensor | nn.Module) else value

@@ -1,5 +1,7 @@
 """fastgc.torch.watch: a module in training, which trains as if nobody watched."""
 
+# ruff: noqa: E402  what is imported below needs torch
+
 import copy
 from collections.abc import Callable
 from typing import Any
@@ -8,13 +10,13 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs the extra torch")
 
-import fastgc  # noqa: E402
-import fastgc.torch  # noqa: E402
+import fastgc
+import fastgc.torch
 
 nn = torch.nn
 
 
-class Twice(torch.autograd.Function):  # type: ignore[name-defined, misc]
+class Twice(torch.autograd.Function):  # type: ignore[name-defined, misc]  # torch is imported late
     """x², whose backward pass is right by 2x, and wrong by another factor."""
 
     factor = 2.0
@@ -30,7 +32,7 @@ class Twice(torch.autograd.Function):  # type: ignore[name-defined, misc]
         return Twice.factor * x * grad
 
 
-class Squares(nn.Module):  # type: ignore[name-defined, misc]
+class Squares(nn.Module):  # type: ignore[name-defined, misc]  # torch is imported late
     """A layer before and after the squares, with dropout and running statistics."""
 
     def __init__(self) -> None:

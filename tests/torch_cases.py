@@ -103,7 +103,7 @@ def activation(layer: nn.Module) -> Made:
 
 def with_frozen() -> Made:
     net, loss = mlp(nn.MSELoss(), real)
-    net[0].weight.requires_grad_(False)  # type: ignore[index]
+    net[0].weight.requires_grad_(False)  # type: ignore[index]  # of a Sequential
     return net, loss
 
 
@@ -265,7 +265,7 @@ def lbfgs(*, careful: bool = False, number: bool = False) -> Made:
             optimizer.zero_grad()
         value = F.mse_loss(net(x), y)
         if not careful or value.requires_grad:
-            value.backward()  # type: ignore[no-untyped-call]
+            value.backward()
         return value.item() if number else value
 
     return net, loss
@@ -401,22 +401,28 @@ def leaf_outside(*, inner: bool) -> Made:
 
 def hooked(*, where: str) -> Made:
     net, loss = mlp(nn.MSELoss(), real)
-    hook: Any = lambda grad: 3 * grad  # noqa: E731
-    dict(net.named_parameters())[where].register_hook(hook)  # type: ignore[no-untyped-call]
+
+    def hook(grad: Any) -> Any:
+        return 3 * grad
+
+    dict(net.named_parameters())[where].register_hook(hook)
     return net, loss
 
 
 def hooked_closure() -> Made:
     net, loss = closure()
-    hook: Any = lambda grad: 3 * grad  # noqa: E731
-    dict(net.named_parameters())["2.bias"].register_hook(hook)  # type: ignore[no-untyped-call]
+
+    def hook(grad: Any) -> Any:
+        return 3 * grad
+
+    dict(net.named_parameters())["2.bias"].register_hook(hook)
     return net, loss
 
 
 def hooked_module() -> Made:
     net, loss = mlp(nn.MSELoss(), real)
-    net[0].register_full_backward_hook(lambda *_: None)  # type: ignore[index]
-    net[1].register_forward_hook(lambda _, __, out: out.detach())  # type: ignore[index]
+    net[0].register_full_backward_hook(lambda *_: None)  # type: ignore[index]  # of a Sequential
+    net[1].register_forward_hook(lambda _, __, out: out.detach())  # type: ignore[index]  # of a Sequential
     return net, loss
 
 
