@@ -183,7 +183,8 @@ def check(
     claim = claim_of(problem.layout, gradients, tolerance, part)
     lines = count * (len(part.layout.names) if per_tensor else 1)
     total = 2 * lines if is_random else _perturbations(problem, engine, part)
-    with AtWork(prepared, total, memory, threads, progress) as resources:
+    work = AtWork(prepared, total, memory, threads, progress)
+    with work as resources:
         base, spent = _base(problem, measured=not engine.exact, memory=memory)
         if prepared.division is not None:
             looks: tuple[object, ...] = ()
@@ -209,7 +210,7 @@ def check(
         method=prepared.method,
         cost=base.cost,
         noise=base.noise,
-        evaluations=spent + found.evaluations,
+        evaluations=spent + found.evaluations + work.spent,
         seconds=time.perf_counter() - began,
         tensors=found.tensors,
         origin=found.origin,

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 
 from fastgc.layout import FloatArray, Layout, flatten_gradients
 from fastgc.parts import Part
+from fastgc.verdict import FLOOR
 
 
 class Precision(NamedTuple):
@@ -44,6 +46,8 @@ class Claim:
         least: the smallest number above 0 of each tensor's dtype, 0 for a wide one, (T,).
         dtypes: the name of each tensor's dtype, (T,).
         in_double: whether no dtype matters.
+        pooled: whether an error is relative to the tensor's size, for each entry; so it is along
+            directions, and for gradients of a narrow dtype.
     """
 
     grad: FloatArray
@@ -52,6 +56,15 @@ class Claim:
     least: FloatArray
     dtypes: tuple[str, ...]
     in_double: bool
+    pooled: bool = False
+
+    @cached_property
+    def floors(self) -> FloatArray:
+        """The share of the size of a tensor's gradients that each of its entries may be off, (T,).
+
+        A backward pass in narrow floats loses as much of a small entry as of a large one.
+        """
+        return np.where(self.pooled | (self.units > 1.0), self.tolerances, FLOOR)
 
     def about(self, t: int) -> "Claim":
         """What is claimed of tensor t alone, without its gradient."""
@@ -59,6 +72,7 @@ class Claim:
         return Claim(
             self.grad[:0], self.tolerances[one], self.units[one], self.least[one],
             self.dtypes[one], in_double=self.in_double or self.dtypes[t] not in NARROW,
+            pooled=self.pooled,
         )  # fmt: skip
 
     def doubt(
@@ -77,6 +91,12 @@ class Claim:
         if self.in_double:
             return self.tolerances[0]
         return layout.per_entry(self.tolerances, tensors, lengths)
+
+    def floor(self, layout: Layout, tensors: slice, lengths: NDArray[np.intp]) -> Any:
+        """The share of its tensor's size for each entry of a piece, or of them all."""
+        if self.in_double:
+            return self.floors[0]
+        return layout.per_entry(self.floors, tensors, lengths)
 
 
 def claim_of(

@@ -110,9 +110,8 @@ class _Lines:
         self.spent = 0
         self.epsilon: Step
         if isinstance(epsilon, str):
-            scale = np.repeat([root_mean_square(theta[here]) or 1.0 for here in self.parts], count)
             loose = posed_along(problem, draw(None), self.names)
-            self.epsilon, self.spent = balanced_steps(loose, base, scale)
+            self.epsilon, self.spent = balanced_steps(loose, base)
         else:
             self.epsilon = epsilon
         self.directions = draw(self.epsilon)
@@ -120,7 +119,7 @@ class _Lines:
         # the smallest numbers of a narrow dtype are counted with what is lost by rounding
         with np.errstate(all="ignore"):
             grad = self.directions.along(self.grad)
-        self.claim = replace(claim, grad=grad, least=np.zeros(len(self.parts)))
+        self.claim = replace(claim, grad=grad, least=np.zeros(len(self.parts)), pooled=True)
         self.rounding = np.repeat([DEVIATIONS * _norm(lost[here]) for here in self.parts], count)
         self.problem, self.base, self.engine, self.resources = problem, base, engine, resources
         self.probe = Probe(problem, base, epsilon, resources)

@@ -1,124 +1,42 @@
-"""What becomes of the entries that disagree: looks with other steps before they are called wrong.
+"""What becomes of the entries that the first look leaves open, until a verdict is reached.
 
-A central difference may be off for reasons that are no mistake in the gradient: the cost bends
-sharply (truncation), or the step crosses the corner of a ReLU (a kink). Both give themselves away
-when the step is shortened: the one moves gradapprox, the other leaves two one-sided slopes apart.
-An entry is called wrong only where shorter steps say so too.
+An entry is called wrong only where shorter steps say so too, and open only where other steps, other
+sides and other scales could not tell.
 """
-
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastgc.claim import Claim
-from fastgc.kinks import DIRECTIONS, at_corner, by_sample, jumps_close_by
-from fastgc.layout import FloatArray, Layout
+from fastgc.docket import FAR, Docket, Findings, Look, within
+from fastgc.joint import kinks_together
+from fastgc.kinks import DIRECTIONS, around_entries, at_corner, by_sample
+from fastgc.layout import FloatArray
 from fastgc.methods import Approximation, Base
 from fastgc.methods.interface import Entries, Step
 from fastgc.parts import Part
 from fastgc.problem import Problem, require_same_cost
-from fastgc.rounding import rounding_of_gradients
-from fastgc.tally import Tally, tally, tensor_means
-from fastgc.verdict import (
-    AGREE,
-    DISAGREE,
-    KINK,
-    NONFINITE,
-    RESOLUTION,
-    UNRESOLVED,
-    entry_scale,
-    entry_verdicts,
+from fastgc.refinement import (
+    SHORTER,
+    balance,
+    come_closer,
+    extrapolate,
+    shorten,
+    small_jumps,
+    widen_reach,
 )
+from fastgc.rounding import rounding_of_gradients
+from fastgc.tally import tally, tensor_means
+from fastgc.unused import unused
+from fastgc.verdict import AGREE, DISAGREE, KINK, RESOLUTION, UNRESOLVED
 
-SHORTER = 8.0  # times, at each look; the rounding noise grows as much
-LOOKS = 3
-FAR = 8.0  # times as far as the slopes along a direction are apart
+ROUNDS = 3  # of judging anew by settled sizes what had agreed by others
+GAP = 1e-4  # of the slopes, that those on both sides of an entry are apart at a kink, and more
+TRIES = 2  # directions in which a kink is looked for where nothing disagrees
+LONGER = 1.01  # times the first step, from which on a step is called longer
+STEP = 1e-7  # of plain differences, where a method's own step is too short for them
 
-#: A method at work on a problem: (entries, step) -> Approximation.
-Look: TypeAlias = Callable[[Entries | None, Step], Approximation]
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Findings:
-    """Everything found about every entry, (P,) each.
-
-    Attributes:
-        grad: the gradient that is checked.
-        gradapprox: from the longest step that did not prove to be too long.
-        uncertainty: of `gradapprox`.
-        codes: the verdicts, indices into `ENTRY_VERDICTS`.
-        at_rounding: the entries that agree only as far as the rounding of a right backward pass
-            lets anyone tell, indices (n,).
-        disputed: the entries that were looked at again, indices (n,), in order.
-        slopes: their least and greatest one-sided slope, (n,) each.
-        tally: what the report says of each tensor.
-        evaluations: of the cost, in all.
-    """
-
-    grad: FloatArray
-    gradapprox: FloatArray
-    uncertainty: FloatArray
-    codes: NDArray[np.uint8]
-    at_rounding: Entries
-    disputed: Entries
-    slopes: tuple[FloatArray, FloatArray]
-    tally: Tally
-    evaluations: int
-
-
-@dataclass(eq=False, repr=False)
-class _Docket:
-    """What is known so far: `Findings` in the making, and what judging takes."""
-
-    part: Part
-    claim: Claim
-    means: FloatArray
-    exact: bool
-    directions: bool
-    exact_zeros: bool
-    gradapprox: FloatArray
-    uncertainty: FloatArray
-    codes: NDArray[np.uint8]
-    evaluations: int
-
-    @property
-    def layout(self) -> Layout:
-        """Of the entries that are checked."""
-        return self.part.layout
-
-    def judge(self, entries: Entries, extra: FloatArray | float = 0.0) -> NDArray[np.uint8]:
-        """The verdicts on some entries, with some `extra` uncertainty."""
-        tensors = self.layout.tensor_of(entries)
-        return entry_verdicts(
-            self.claim.grad[entries], self.gradapprox[entries], self.uncertainty[entries] + extra,
-            self.means[tensors], self.claim.tolerances[tensors], exact_zeros=self.exact_zeros,
-        )  # fmt: skip
-
-    def allowed(self, entries: Entries, approx: FloatArray) -> FloatArray:
-        """T of some entries, against these values of gradapprox."""
-        tolerances = self.claim.tolerances[self.layout.tensor_of(entries)]
-        return tolerances * self.scale(entries, approx)
-
-    def scale(self, entries: Entries, approx: FloatArray) -> FloatArray:
-        """What the errors of some entries are relative to."""
-        means = self.means[self.layout.tensor_of(entries)]
-        return entry_scale(self.claim.grad[entries], approx, means)
-
-    def far_outside(
-        self, entries: Entries, low: FloatArray, high: FloatArray, slack: FloatArray
-    ) -> NDArray[np.bool_]:
-        """Whether g lies so far outside these slopes that no choice at a corner explains it."""
-        if not self.directions:
-            return np.zeros(entries.size, dtype=np.bool_)
-        g = self.claim.grad[entries]
-        return np.maximum(low - g, g - high) > FAR * (high - low) + slack
-
-    def doubt(self, entries: Entries, uncertainty: FloatArray) -> FloatArray:
-        """The uncertainty of a method as one of the claim, which may be of narrow floats."""
-        return self.claim.doubt(uncertainty, self.layout.tensor_of(entries), exact=self.exact)
+__all__ = ["Findings", "Look", "settle"]
 
 
 def settle(
@@ -133,8 +51,9 @@ def settle(
     part: Part,
     directions: bool = False,
     tries: int = DIRECTIONS,
+    balanced: bool = False,
 ) -> Findings:
-    """The verdict on every entry of a part, after other looks at those that disagree.
+    """The verdict on every entry of a part, after other looks at those that are left open.
 
     Args:
         problem, base, epsilon: as `first` was made with.
@@ -143,213 +62,246 @@ def settle(
         first: the approximation of every entry; it stays as it is.
         exact: whether the method's differences are free of cancellation.
         part: the entries that are checked; all others here are numbered among these.
-        directions: whether the entries are steps along random directions. Where one of these
-            crosses corners, a wrong gradient may lie between the slopes as well as a right one: it
-            is accepted only where they are close together, and called wrong only where it lies far
-            outside.
+        directions: whether the entries are steps along random directions, as `Docket` has it.
         tries: how many directions are searched for a corner of a cost that is not seen into.
+        balanced: whether `epsilon` balances truncation and noise already.
     """
-    layout, grad = part.layout, claim.grad
+    layout = part.layout
     uncertainty = first.uncertainty
     if not claim.in_double:
         every = np.repeat(np.arange(len(layout.names)), layout.lengths)
         uncertainty = claim.doubt(uncertainty, every, exact=exact)
-    docket = _Docket(
-        part, claim, tensor_means(layout, first.gradapprox), exact, directions, not base.coarse,
-        first.gradapprox, uncertainty, np.zeros(layout.size, dtype=np.uint8), first.evaluations,
-    )  # fmt: skip
+    means, codes = tensor_means(layout, first.gradapprox), np.zeros(layout.size, dtype=np.uint8)
     counted = tally(
-        layout, claim, first.gradapprox, uncertainty, docket.means, docket.codes,
-        judge=True, exact_zeros=docket.exact_zeros,
+        layout, claim, first.gradapprox, uncertainty, means, codes,
+        reach=np.full(layout.size, np.inf) if exact else None, judge=True,
+        exact_zeros=not base.coarse,
     )  # fmt: skip
-    at_rounding = disputed = np.empty(0, dtype=np.intp)
-    slopes = grad[:0], grad[:0]
-    if docket.codes.any():
-        docket.gradapprox, docket.uncertainty = first.gradapprox.copy(), uncertainty.copy()
-        at_rounding = _excuse(problem, docket)
-        # a shorter step may stay where the cost is finite
-        doubtful = (docket.codes == DISAGREE) | ((docket.codes == NONFINITE) & np.isfinite(grad))
-        disputed = np.flatnonzero(doubtful)
-        if disputed.size:
-            docket.evaluations += require_same_cost(problem, base.cost)
-            low, high = first.slopes()
-            slopes = low[disputed], high[disputed]
-            _look_again(docket, look, epsilon, disputed, slopes)
-            if not exact:
-                _small_jumps(docket, look, epsilon, disputed, slopes, first.uncertainty[disputed])
-                slopes = _corners(problem, base, docket, epsilon, disputed, slopes, tries)
-            if directions:
-                _wide_kinks(docket, disputed, slopes)
-        counted = tally(
-            layout, claim, docket.gradapprox, docket.uncertainty, docket.means, docket.codes
-        )
+    evaluations, at_rounding = first.evaluations, np.empty(0, dtype=np.intp)
+    bent = _bent(problem, first, means, part, skip=exact or directions)
+    if bent.size:
+        cornered, spent = at_corner(problem, base, _steps(problem, epsilon), TRIES)
+        evaluations += spent
+        bent = bent[:0] if not cornered else bent
+    if not (codes.any() or bent.size):
+        none = claim.grad[:0]
+        return Findings(
+            claim.grad, first.gradapprox, uncertainty, codes, at_rounding, at_rounding,
+            (none, none), counted, evaluations,
+        )  # fmt: skip
+    low, high = first.slopes()
+    steps = _steps(problem, epsilon)
+    docket = Docket(
+        problem, base, look, epsilon, part, claim, exact, directions, first.gradapprox.copy(),
+        uncertainty.copy(), np.empty(layout.size),
+        steps.copy() if part.entries is None else steps[part.entries], codes,
+        low.copy(), high.copy(), means, evaluations,
+    )  # fmt: skip
+    _reach(docket)
+    at_rounding = _second_look(docket, bent, tries, balanced=balanced)
+    counted = tally(
+        layout, claim, docket.gradapprox, docket.uncertainty, docket.means, codes
+    )
+    disputed = np.flatnonzero(docket.looked)
+    nominal = steps if part.entries is None else steps[part.entries]
+    longer = np.where(docket.steps > LONGER * nominal, docket.steps, 0.0)
+    restless = np.flatnonzero(docket.restless & (codes == UNRESOLVED))
     return Findings(
-        grad, docket.gradapprox, docket.uncertainty, docket.codes, at_rounding, disputed, slopes,
-        counted, docket.evaluations,
+        claim.grad, docket.gradapprox, docket.uncertainty, codes, at_rounding, disputed,
+        (docket.low[disputed], docket.high[disputed]), counted, docket.evaluations,
+        longer if longer.any() else None, restless,
     )  # fmt: skip
 
 
-def _excuse(problem: Problem, docket: _Docket) -> Entries:
-    """The entries that a right backward pass could not have got closer; they agree."""
-    codes = docket.codes
-    # where differences are exact, only what a right backward pass cancels leaves doubts
-    doubts = (codes == DISAGREE) | (codes == UNRESOLVED) if docket.exact else codes == DISAGREE
-    disputed = np.flatnonzero(doubts)
-    if disputed.size == 0 or problem.inside is None:
-        return disputed[:0]
-    units = docket.claim.units[docket.layout.tensor_of(disputed)]
-    rounding = rounding_of_gradients(problem.inside)[docket.part.whole(disputed)] * units
-    excused = disputed[docket.judge(disputed, rounding) < DISAGREE]
-    codes[excused] = AGREE
+def _steps(problem: Problem, epsilon: Step) -> FloatArray:
+    return np.broadcast_to(epsilon, problem.layout.size)
+
+
+def _reach(docket: Docket) -> None:
+    if docket.exact:
+        docket.reach[:] = np.inf
+        return
+    largest = np.fmax(np.abs(docket.low), np.abs(docket.high))
+    docket.reach[:] = np.nan_to_num(largest, nan=0.0, posinf=0.0)
+    opened = docket.with_code(UNRESOLVED)
+    docket.codes[opened] = docket.judge(opened)
+
+
+def _second_look(docket: Docket, bent: Entries, tries: int, *, balanced: bool) -> Entries:
+    """Looks again until nothing more can be told; the entries excused by rounding."""
+    excused = _excuse(docket)
+    seen = np.zeros(docket.codes.size, dtype=np.bool_)
+    for _ in range(ROUNDS):
+        missing = ~np.isfinite(docket.gradapprox) & np.isfinite(docket.claim.grad) & ~seen
+        disputed = np.flatnonzero((docket.codes == DISAGREE) & ~seen)
+        if not disputed.size and not missing.any():
+            break
+        if not seen.any():
+            docket.evaluations += require_same_cost(docket.problem, docket.base.cost)
+        seen[disputed] = seen[missing] = docket.looked[disputed] = True
+        if missing.any() and not docket.exact:
+            come_closer(docket, np.flatnonzero(missing))
+        _dispute(docket, disputed, tries)
+        if not docket.rescale():
+            break
+        agreed = np.flatnonzero(
+            (docket.codes == AGREE) | ((docket.codes == UNRESOLVED) & ~docket.looked)
+        )
+        agreed = agreed[~np.isin(agreed, excused)]
+        docket.codes[agreed] = docket.judge(agreed)
+    if not docket.exact:
+        _try_other_steps(docket, balanced=balanced)
+        _kinks_that_agree(docket, bent)
+        if docket.problem.inside is None:
+            _beyond_kinks(docket)
+    kinks_together(docket)
+    if docket.directions:
+        _wide_kinks(docket)
     return excused
 
 
-def _look_again(
-    docket: _Docket,
-    look: Look,
-    epsilon: Step,
-    disputed: Entries,
-    slopes: tuple[FloatArray, FloatArray],
-) -> None:
-    """Shorter steps, until gradapprox moves no more; the verdicts go into the docket."""
-    codes, (low, high) = docket.codes, slopes
-    bracketed = np.ones(disputed.size, dtype=np.bool_)  # g, by the slopes of every look
-    for number in range(1, LOOKS + 1):
-        if disputed.size == 0:
-            return
-        every = disputed.size == docket.layout.size
-        again = look(None if every else disputed, epsilon / SHORTER**number)
-        docket.evaluations += again.evaluations
-        g, old, new = docket.claim.grad[disputed], docket.gradapprox[disputed], again.gradapprox
-        new_low, new_high = again.slopes()
-        doubt = docket.doubt(disputed, again.uncertainty)
-        with np.errstate(invalid="ignore", over="ignore"):  # what is not finite stays as it was
-            allowed = docket.allowed(disputed, new)
-            noise = doubt + docket.uncertainty[disputed]
-            moved = (np.abs(new - old) > noise) | ~np.isfinite(old) | ~np.isfinite(new)
-            # a one-sided difference is twice as noisy as a central one; and at a corner the slopes
-            # close in, where those of a smooth cost whose scale is shorter still spread
-            gap, slack = new_high - new_low, allowed + 4 * doubt + (high - low) / 4
-            corner = (gap > 4 * doubt) & (gap > (high - low) / 4)
-            corner &= (new_low >= low - slack) & (new_high <= high + slack)
-            corner &= ~docket.far_outside(disputed, new_low, new_high, allowed + 4 * doubt)
-            kink = corner & _within(new_low, g, new_high, allowed + 2 * doubt)
-            if docket.directions and number < LOOKS:
-                # a shorter step along the same direction may stay on this side of the corner
-                wide = corner & (gap > RESOLUTION * docket.scale(disputed, new))
-                moved, kink, corner = moved | wide, kink & ~wide, corner & ~wide
-            bracketed &= _within(new_low, g, new_high, allowed + doubt)
-            # the noise of the shorter step hides whatever made the longer one disagree
-            hidden = np.abs(g - new) <= allowed + doubt
-            if docket.exact:  # only a slope that is no one-sided one, as a half at 0, goes beyond
-                corner &= _within(new_low - gap, g, new_high + gap, allowed)
-            unsettled = ~(
-                np.abs(new - old) <= np.minimum(np.abs(g - new) / SHORTER, np.abs(new) / 4)
-            )
-        codes[disputed[kink]] = KINK
-        codes[disputed[~kink & ~moved & (corner | hidden)]] = UNRESOLVED
-        moved &= ~kink
-        disputed, unsettled, bracketed = disputed[moved], unsettled[moved], bracketed[moved]
-        low, high = new_low[moved], new_high[moved]
-        docket.gradapprox[disputed] = new[moved]
-        docket.uncertainty[disputed] = doubt[moved]
-        codes[disputed] = docket.judge(disputed)
-        still = (codes[disputed] == DISAGREE) | (codes[disputed] == NONFINITE)
-        disputed, unsettled, bracketed = disputed[still], unsettled[still], bracketed[still]
-        low, high = low[still], high[still]
-    # gradapprox still moves by as much as it is off, and supports no verdict; unless, without
-    # noise, the slopes on both sides have closed in on g, as where only the curvature jumps
-    finite = np.isfinite(docket.gradapprox[disputed])
-    codes[disputed[unsettled & finite]] = UNRESOLVED
-    if docket.exact:
-        codes[disputed[unsettled & finite & bracketed]] = KINK
+def _bent(
+    problem: Problem,
+    first: Approximation,
+    means: FloatArray,
+    part: Part,
+    *,
+    skip: bool,
+) -> Entries:
+    """Entries whose one-sided slopes are apart, as at a kink, or where J bends sharply."""
+    if skip or problem.inside is not None:
+        return np.empty(0, dtype=np.intp)
+    low, high = first.slopes()
+    layout = part.layout
+    with np.errstate(invalid="ignore", over="ignore"):
+        gap = high - low
+        size = np.fmax(np.abs(low), np.abs(high))
+        apart = (gap > GAP * np.fmax(size, np.repeat(means, layout.lengths))) & np.isfinite(gap)
+        return np.flatnonzero(apart & (gap > 8 * first.uncertainty))
 
 
-def _small_jumps(
-    docket: _Docket,
-    look: Look,
-    epsilon: Step,
-    disputed: Entries,
-    slopes: tuple[FloatArray, FloatArray],
-    uncertainty: FloatArray,
-) -> None:
-    """Finds jumps of the slope at θ itself that the noise of shorter steps hides.
+def _excuse(docket: Docket) -> Entries:
+    """The entries that a right backward pass could not have got closer; they agree."""
+    inside = docket.problem.inside
+    disputed = docket.with_code(DISAGREE)
+    if disputed.size == 0 or inside is None:
+        return disputed[:0]
+    units = docket.claim.units[docket.layout.tensor_of(disputed)]
+    rounding = rounding_of_gradients(inside)[docket.part.whole(disputed)] * units
+    excused = disputed[docket.judge(disputed, rounding) < DISAGREE]
+    docket.codes[excused] = AGREE
+    return excused
 
-    The gap between the one-sided slopes grows with the step where J only bends; at a corner it
-    stays.
-    """
-    codes = docket.codes
-    low, high = slopes
-    doubt = docket.doubt(disputed, uncertainty)
-    jumps = (codes[disputed] == DISAGREE) & (high - low > 4 * doubt)  # each side is twice as noisy
-    entries, low, high, doubt = disputed[jumps], low[jumps], high[jumps], doubt[jumps]
+
+def _dispute(docket: Docket, disputed: Entries, tries: int) -> None:
+    """Shorter steps at entries that disagree, and the search for corners among them."""
+    shorten(docket, disputed)
+    if docket.exact or docket.problem.inside is not None:
+        if not docket.exact:
+            small_jumps(docket, disputed)
+        _corners_of_samples(docket, disputed)
+        return
+    small_jumps(docket, disputed)
+    entries = disputed[docket.codes[disputed] == DISAGREE]
     if entries.size == 0:
         return
-    longer = look(entries, epsilon * SHORTER)
-    docket.evaluations += longer.evaluations
-    far_low, far_high = longer.slopes()
-    stays = far_high - far_low < 0.5 * SHORTER * (high - low)
-    allowed = docket.allowed(entries, 0.5 * (low + high))
-    stays &= ~docket.far_outside(entries, low, high, allowed + 4 * doubt)
-    inside = _within(low, docket.claim.grad[entries], high, allowed + 2 * doubt)
-    codes[entries[stays]] = UNRESOLVED
-    codes[entries[stays & inside]] = KINK
+    steps = _full(docket, docket.epsilon)
+    cornered, spent = at_corner(docket.problem, docket.base, steps, tries)
+    docket.evaluations += spent
+    if cornered:
+        doubtful = entries[_may_be_right(docket, entries)]
+        docket.codes[doubtful] = UNRESOLVED
+        docket.cornered[doubtful] = True
 
 
-def _corners(
-    problem: Problem,
-    base: Base,
-    docket: _Docket,
-    epsilon: Step,
-    disputed: Entries,
-    slopes: tuple[FloatArray, FloatArray],
-    tries: int,
-) -> tuple[FloatArray, FloatArray]:
-    """Corners in several samples at once, which the slopes of J alone do not show.
+def _full(docket: Docket, steps: Step) -> FloatArray:
+    return np.broadcast_to(steps, docket.problem.layout.size)
 
-    The verdicts go into the docket; returns the slopes of the disputed entries, with those found.
+
+def _may_be_right(docket: Docket, entries: Entries) -> NDArray[np.bool_]:
+    """Whether g may be what a right backward pass takes at kinks, as the slopes around θ have it.
+
+    Beside a single kink these are two, and g lies between them. Where there are several, a right
+    backward pass may take what no point shows, but nothing that lies far outside.
     """
-    codes, (low, high) = docket.codes, slopes
-    steps = np.broadcast_to(epsilon, problem.layout.size)
-    if problem.inside is None:
-        entries = disputed[codes[disputed] == DISAGREE]
-        if entries.size:
-            cornered, spent = at_corner(problem, base, steps, tries)
-            docket.evaluations += spent
-            if cornered:
-                jumps, around, spent = jumps_close_by(
-                    problem, docket.part.whole(entries), base, steps, docket.layout.size
-                )
-                docket.evaluations += spent
-                allowed = docket.allowed(entries, docket.gradapprox[entries])
-                doubtful = (jumps > allowed) & ~docket.far_outside(entries, *around, allowed)
-                codes[entries[doubtful]] = UNRESOLVED
-        return low, high
+    around = around_entries(
+        docket.problem, docket.part.whole(entries), docket.base, _full(docket, docket.epsilon),
+        docket.layout.size,
+    )  # fmt: skip
+    docket.evaluations += around.evaluations
+    allowed = docket.allowed(entries, docket.gradapprox[entries])
+    if docket.directions:
+        low, high = around.low, around.high
+        return (around.jumps > allowed) & ~docket.far_outside(entries, low, high, allowed)
+    low = np.fmin(around.low, docket.low[entries])
+    high = np.fmax(around.high, docket.high[entries])
+    g, slack = docket.claim.grad[entries], allowed + docket.uncertainty[entries]
+    far = np.maximum(low - g, g - high) > FAR * (high - low) + slack
+    outside = far | (around.single & ~within(low, g, high, slack))
+    docket.low[entries], docket.high[entries] = low, high
+    return (around.jumps > allowed) & ~outside
+
+
+def _corners_of_samples(docket: Docket, disputed: Entries) -> None:
+    """Corners in several samples of a Network at once, which the slopes of J alone do not show."""
+    inside, codes = docket.problem.inside, docket.codes
     undecided = (codes[disputed] == DISAGREE) | (codes[disputed] == UNRESOLVED)
     entries = disputed[undecided]
-    if entries.size == 0 or not problem.inside.near_corner():
-        return low, high
-    found = by_sample(problem.inside, docket.part.whole(entries), base, steps, SHORTER)
+    if entries.size == 0 or inside is None or not inside.near_corner():
+        return
+    steps = np.maximum(_full(docket, docket.epsilon), STEP if docket.exact else 0.0)
+    found = by_sample(inside, docket.part.whole(entries), docket.base, steps, SHORTER)
     docket.evaluations += found.evaluations
     slack = docket.allowed(entries, 0.5 * (found.low + found.high)) + 2 * found.uncertainty
-    accepted = _within(found.low, docket.claim.grad[entries], found.high, slack)
-    codes[entries[accepted & (found.low < found.high)]] = KINK
-    low, high = low.copy(), high.copy()
-    low[undecided] = np.fmin(low[undecided], found.low)
-    high[undecided] = np.fmax(high[undecided], found.high)
-    return low, high
+    accepted = within(found.low, docket.claim.grad[entries], found.high, slack)
+    accepted &= found.low < found.high
+    codes[entries[accepted]] = KINK
+    docket.cornered[entries[accepted]] = True
+    docket.low[entries] = np.fmin(docket.low[entries], found.low)
+    docket.high[entries] = np.fmax(docket.high[entries], found.high)
 
 
-def _wide_kinks(docket: _Docket, disputed: Entries, slopes: tuple[FloatArray, FloatArray]) -> None:
+def _try_other_steps(docket: Docket, *, balanced: bool) -> None:
+    """Entries that noise hides: are they unused, do longer steps tell, or is their slope zero?"""
+
+    def left() -> Entries:
+        opened = docket.with_code(UNRESOLVED)
+        return opened[~docket.cornered[opened] & np.isfinite(docket.gradapprox[opened])]
+
+    for look in (unused, None if balanced else balance, widen_reach, extrapolate, widen_reach):
+        opened = left()
+        if opened.size == 0:
+            return
+        if look is not None and not (docket.directions and look is not balance):
+            docket.looked[opened] = True
+            look(docket, opened)
+
+
+def _kinks_that_agree(docket: Docket, bent: Entries) -> None:
+    """Entries that agree with the mean of two slopes, which a gradient at a kink may happen to."""
+    entries = bent[docket.codes[bent] == AGREE]
+    if entries.size == 0:
+        return
+    steps = docket.steps[entries] / SHORTER
+    again = docket.look(entries, steps)
+    gap, before = again.high - again.low, docket.high[entries] - docket.low[entries]
+    # slopes that grow as the step shrinks are no two slopes of a kink
+    kink = (gap > 4 * again.uncertainty) & (gap > before / 4) & (gap < 1.5 * before)
+    docket.codes[entries[kink]] = KINK
+    docket.cornered[entries[kink]] = docket.looked[entries[kink]] = True
+
+
+def _beyond_kinks(docket: Docket) -> None:
+    """Entries at kinks whose gradient lies beyond the slopes on both sides: open, or wrong."""
+    opened = docket.with_code(UNRESOLVED)
+    entries = opened[docket.cornered[opened]]
+    if entries.size and not docket.directions:
+        docket.codes[entries[~_may_be_right(docket, entries)]] = DISAGREE
+
+
+def _wide_kinks(docket: Docket) -> None:
     """Nothing is proven by a gradient that lies between slopes so far apart."""
-    kinks = docket.codes[disputed] == KINK
-    entries, low, high = disputed[kinks], slopes[0][kinks], slopes[1][kinks]
-    scale = docket.scale(entries, docket.gradapprox[entries])
-    docket.codes[entries[high - low > RESOLUTION * scale]] = UNRESOLVED
-
-
-def _within(
-    low: FloatArray, g: FloatArray, high: FloatArray, slack: FloatArray
-) -> NDArray[np.bool_]:
-    """Whether g lies between low and high, widened by `slack`."""
-    return (low - slack <= g) & (g <= high + slack)
+    entries = docket.with_code(KINK)
+    scale = docket.size(entries, docket.gradapprox[entries])
+    wide = docket.high[entries] - docket.low[entries] > RESOLUTION * scale
+    docket.codes[entries[wide]] = UNRESOLVED

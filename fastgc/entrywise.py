@@ -12,7 +12,9 @@ from fastgc.methods.interface import Entries, Step
 from fastgc.parts import Part
 from fastgc.problem import Problem
 from fastgc.report import Outcome, tensor_reports
+from fastgc.scales import exact_steps
 from fastgc.steps import balanced_steps
+from fastgc.unresolved import why_open
 
 
 def check_entries(
@@ -36,20 +38,26 @@ def check_entries(
         resources: what it may use.
     """
     step, spent = step_of(problem, base, epsilon)
+    if not method.exact:
+        step = exact_steps(problem.theta, step)
 
     def look(entries: Entries | None, step: Step) -> Approximation:
         places = part.entries if entries is None else part.whole(entries)
         return method.approximate(problem, places, base, step, resources)
 
     first = look(None, step)
-    findings = settle(problem, base, look, step, claim, first, exact=method.exact, part=part)
+    findings = settle(
+        problem, base, look, step, claim, first, exact=method.exact, part=part,
+        balanced=isinstance(epsilon, str),
+    )  # fmt: skip
     diagnoses = diagnose(problem, claim, findings, part)
-    tensors = tensor_reports(part.layout, claim, findings, diagnoses)
+    reasons = why_open(problem, part, findings, step)
+    tensors = tensor_reports(part.layout, claim, findings, reasons | diagnoses)
     wrong = [name for name, tensor in tensors.items() if tensor.verdict == "wrong"]
     return Outcome(
         tensors=tensors,
         difference=findings.tally.difference,
-        epsilon=float(np.max(step)),
+        epsilon=float(np.max(step)) if isinstance(epsilon, str) else epsilon,
         evaluations=spent + findings.evaluations,
         # of a sample no tensor is known to be right
         origin=None if part.layout.places else origin(part.layout.names, wrong, diagnoses),

@@ -5,13 +5,15 @@ another down, and the sum may look smooth. A Network's samples are looked at one
 cost is looked at from parameters close by.
 """
 
-import math
-from typing import NamedTuple
+import warnings
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastgc.drawing import generator
-from fastgc.inside import Inside
+from fastgc.inside import UNIT_ROUNDOFF, Inside
 from fastgc.layout import FloatArray
 from fastgc.methods import Base
 from fastgc.methods.interface import Entries
@@ -28,12 +30,23 @@ DIRECTIONS = 12
 # units on their right sides shows at one in 32.
 POINTS = range(4, 201)
 SPENT = 8  # times the evaluations of the check itself, on more than the fewest points
+FEW = 32  # entries that are looked at from so many points as tell one kink from several
+ENOUGH = 32  # points; of these,
+HITS = 6  # show each of the two slopes that there are beside a single kink
 AWAY = 4.0  # steps to the nearest
 NEARER = 4.0  # times, for a second look at each
 
 # The longest step from there, over the size of the entry, or over 1: over the length of a long step
 # a slope changes by its curvature, and that is no corner.
 SHORT = 1e-7
+
+
+#: Entries of the flat vector, and how far each is moved.
+Move: TypeAlias = tuple[Entries, FloatArray]
+
+
+#: Rows θ + d, θ − d, …, (2n, P), and how long each d is, upwards and downwards, (n,) each.
+Pairs: TypeAlias = tuple[FloatArray, FloatArray, FloatArray]
 
 
 class Interval(NamedTuple):
@@ -62,40 +75,66 @@ def by_sample(
     inactive, all active, and half-way, which are what a backward pass may take. Any other adds its
     central difference.
     """
-    theta, m, divisor = inside.theta, inside.net.m, inside.net.divisor
-    forced = inside.forced()
-    cornered = np.zeros(m + 1, dtype=np.bool_)  # the last is weight decay
-    for at in inside.corners:
-        cornered[:m] |= at.any(axis=1)
-    here = inside.sample_losses(theta[np.newaxis])[0] / divisor
+    theta = inside.theta
     low, high, uncertainty = np.empty((3, entries.size))
     each = max(1, min(MOST_ROWS, MOST_NUMBERS // theta.size) // 2)
     for start in range(0, entries.size, each):
         some = entries[start : start + each]
-        gaps = []
-        for step in (epsilon[some], epsilon[some] / shorter):
-            up, down = (theta[some] + step) - theta[some], theta[some] - (theta[some] - step)
+        own = epsilon[some]
+
+        def moved(share: float, some: Entries = some, own: FloatArray = own) -> Pairs:
+            step = share * own
             rows = np.repeat(theta[np.newaxis], 2 * some.size, axis=0)
             rows[np.arange(some.size) * 2, some] += step
             rows[np.arange(some.size) * 2 + 1, some] -= step
-            losses = inside.sample_losses(rows) / divisor
-            above = (losses[0::2] - here) / up[:, np.newaxis]
-            below = (here - losses[1::2]) / down[:, np.newaxis]
-            gaps.append(np.abs(above - below))
-        found = uncertainty_of_differences(base.cost, base.noise, up + down)
-        corner = (gaps[1] > gaps[0] / 4) & (gaps[1] > found[:, np.newaxis])
-        middle = 0.5 * (above + below)
-        least = np.where(corner | cornered, np.minimum(below, above), middle)
-        greatest = np.where(corner | cornered, np.maximum(below, above), middle)
-        for side in forced:
-            losses = inside.sample_losses(rows, side) / divisor
-            slope = (losses[0::2] - losses[1::2]) / (up + down)[:, np.newaxis]
-            least = np.where(cornered, np.minimum(least, slope), least)
-            greatest = np.where(cornered, np.maximum(greatest, slope), greatest)
+            return rows, (theta[some] + step) - theta[some], theta[some] - (theta[some] - step)
+
         part = slice(start, start + some.size)
-        low[part], high[part] = least.sum(axis=1), greatest.sum(axis=1)
-        uncertainty[part] = found
-    return Interval(low, high, uncertainty, (4 + 2 * len(forced)) * entries.size + 1)
+        low[part], high[part], uncertainty[part] = _by_sample(inside, base, moved, shorter)
+    spent = (4 + 2 * len(inside.forced())) * entries.size + 1
+    return Interval(low, high, uncertainty, spent)
+
+
+def by_sample_along(inside: Inside, move: Move, base: Base, shorter: float) -> Interval:
+    """`by_sample` of one move of many entries at once, whose slope is the change that it makes."""
+
+    def moved(share: float) -> Pairs:
+        entries, by = move
+        rows = np.repeat(inside.theta[np.newaxis], 2, axis=0)
+        rows[0, entries] += share * by
+        rows[1, entries] -= share * by
+        return rows, np.array([share]), np.array([share])
+
+    return Interval(*_by_sample(inside, base, moved, shorter), 5 + 2 * len(inside.forced()))
+
+
+def _by_sample(
+    inside: Inside, base: Base, moved: Callable[[float], Pairs], shorter: float
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """The least and the greatest slopes, and their uncertainty, (n,) each."""
+    m, divisor, forced = inside.net.m, inside.net.divisor, inside.forced()
+    cornered = np.zeros(m + 1, dtype=np.bool_)  # the last is weight decay
+    for at in inside.corners:
+        cornered[:m] |= at.any(axis=1)
+    here = inside.sample_losses(inside.theta[np.newaxis])[0] / divisor
+    gaps = []
+    for share in (1.0, 1.0 / shorter):
+        rows, up, down = moved(share)
+        losses = inside.sample_losses(rows) / divisor
+        above = (losses[0::2] - here) / up[:, np.newaxis]
+        below = (here - losses[1::2]) / down[:, np.newaxis]
+        gaps.append(np.abs(above - below))
+    uncertainty = uncertainty_of_differences(base.cost, base.noise, up + down)
+    corner = (gaps[1] > gaps[0] / 4) & (gaps[1] > uncertainty[:, np.newaxis])
+    middle = 0.5 * (above + below)
+    least = np.where(corner | cornered, np.minimum(below, above), middle)
+    greatest = np.where(corner | cornered, np.maximum(below, above), middle)
+    for side in forced:
+        losses = inside.sample_losses(rows, side) / divisor
+        slope = (losses[0::2] - losses[1::2]) / (up + down)[:, np.newaxis]
+        least = np.where(cornered, np.minimum(least, slope), least)
+        greatest = np.where(cornered, np.maximum(greatest, slope), greatest)
+    return least.sum(axis=1), greatest.sum(axis=1), uncertainty
 
 
 def at_corner(problem: Problem, base: Base, epsilon: FloatArray, tries: int) -> tuple[bool, int]:
@@ -121,38 +160,98 @@ def at_corner(problem: Problem, base: Base, epsilon: FloatArray, tries: int) -> 
     return False, 4 * tries
 
 
-def jumps_close_by(
-    problem: Problem, entries: Entries, base: Base, epsilon: FloatArray, checked: int
-) -> tuple[FloatArray, tuple[FloatArray, FloatArray], int]:
-    """How far the slopes of J jump around θ, (n,), from where to where, and the evaluations spent.
+class Around(NamedTuple):
+    """What the slopes of n entries are at points around θ.
 
-    The slopes of each entry are taken at points around θ, and at points four times as close. At a
-    corner they spread as far there; where J only bends, a quarter as far, which counts as none.
-    `checked` is how many entries the check itself is about, which limits what is spent.
+    Attributes:
+        jumps: by how much they jump, (n,); 0 where J only bends.
+        low, high: from where to where, (n,).
+        single: whether they take two values alone, as beside a single kink, (n,).
+        evaluations: of the cost.
+    """
+
+    jumps: FloatArray
+    low: FloatArray
+    high: FloatArray
+    single: NDArray[np.bool_]
+    evaluations: int
+
+
+def slopes_around(
+    problem: Problem,
+    base: Base,
+    moves: Callable[[int], Move],
+    count: int,
+    steps: FloatArray,
+    points: int,
+) -> Around:
+    """The slopes of J along n short moves, at points around θ and at points four times as close.
+
+    At a corner they spread as far there; where J only bends, a quarter as far, which counts as
+    none.
+
+    Args:
+        problem, base: the cost at θ.
+        moves: number -> the entries that it moves, and by how much.
+        count: n.
+        steps: of each parameter, (P,); points are a few of these away.
+        points: how many.
     """
     rng = generator(2)
-    step = np.minimum(epsilon, SHORT * np.maximum(np.abs(problem.theta), 1.0))
-    low, high = np.full((2, 2, entries.size), np.inf)
-    high = -high
-    points = SPENT * checked // (2 * entries.size)
-    points = min(max(points, POINTS.start), POINTS.stop - 1)
-    for _ in range(points):
+    found = np.full((2, points, count), np.nan)
+    for p in range(points):
         # of very different lengths: now one parameter decides the side of a unit, now another
-        away = AWAY * step * 10.0 ** rng.uniform(0, 1, step.size)
-        away *= rng.standard_normal(step.size)
+        away = AWAY * steps * 10.0 ** rng.uniform(0, 1, steps.size)
+        away *= rng.standard_normal(steps.size)
         for near, share in enumerate((1.0, 1.0 / NEARER)):
             point = problem.theta + share * away
-            for i, k in enumerate(entries):
-                value = point[k]
-                point[k] = plus = value + step[k]
+            for i in range(count):
+                entries, by = moves(i)
+                values = point[entries]
+                point[entries] = values + by
                 J_plus = problem.evaluate_or_nan(point)
-                point[k] = minus = value - step[k]
-                J_minus = problem.evaluate_or_nan(point)
-                slope = (J_plus - J_minus) / (plus - minus) if plus > minus else math.nan
-                low[near, i] = np.fmin(low[near, i], slope)
-                high[near, i] = np.fmax(high[near, i], slope)
-                point[k] = value
-    far, near_by = high - low
-    noise = 4 * uncertainty_of_differences(base.cost, base.noise, 2.0 * step[entries])
-    jumps = np.where((near_by > 0.5 * far) & (near_by > noise), near_by, 0.0)
-    return jumps, (low[1], high[1]), 4 * points * entries.size
+                point[entries] = values - by
+                found[near, p, i] = J_plus - problem.evaluate_or_nan(point)
+                point[entries] = values
+    return _summary(found, count, points)
+
+
+def _summary(found: FloatArray, count: int, points: int) -> Around:
+    with warnings.catch_warnings(action="ignore"):  # of slopes that can nowhere be had
+        low, high = np.nanmin(found, axis=1), np.nanmax(found, axis=1)
+    far, near = high - low
+    jumps = np.where(near > 0.5 * far, near, 0.0)
+    # a point within a step of the kink shows something between
+    at_low = (found[1] <= low[1] + 1e-3 * near).sum(axis=0)
+    at_high = (found[1] >= high[1] - 1e-3 * near).sum(axis=0)
+    single = (at_low >= HITS) & (at_high >= HITS) & (at_low + at_high >= 0.7 * points)
+    single &= points >= ENOUGH
+    return Around(jumps, low[1], high[1], single, 4 * points * count)
+
+
+def around_entries(
+    problem: Problem, entries: Entries, base: Base, epsilon: FloatArray, checked: int
+) -> Around:
+    """`slopes_around` along single entries, (n,).
+
+    `checked` is how many entries the check itself is about, which limits what is spent.
+    """
+    step = np.minimum(epsilon, SHORT * np.maximum(np.abs(problem.theta), 1.0))
+    points = SPENT * checked // (2 * entries.size)
+    if entries.size <= FEW:
+        points = max(points, ENOUGH)
+    points = min(max(points, POINTS.start), POINTS.stop - 1)
+    own = step[entries]
+    found = slopes_around(
+        problem, base, lambda i: (entries[i : i + 1], own[i : i + 1]), entries.size, step, points
+    )
+    noise = uncertainty_of_differences(base.cost, base.noise, 2.0 * own)
+    largest = np.fmax(np.abs(found.low), np.abs(found.high)) / (2.0 * own)
+    # the points are no exact steps away
+    noise += 4 * UNIT_ROUNDOFF * np.abs(problem.theta[entries]) / own * largest
+    low, high, jumps = (
+        values / (2.0 * own) for values in (found.low, found.high, found.jumps)
+    )
+    return found._replace(
+        jumps=np.where(jumps > 4 * noise, jumps, 0.0), low=low - noise, high=high + noise
+    )

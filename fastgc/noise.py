@@ -6,16 +6,17 @@ rounding errors do not.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
 from fastgc.drawing import generator
 from fastgc.inside import UNIT_ROUNDOFF
 from fastgc.layout import FloatArray
-from fastgc.problem import Problem, random_cost, require_same_cost
+from fastgc.problem import LAST_BITS, Problem, random_cost, require_same_cost
 
 POINTS = 9
 
@@ -26,17 +27,25 @@ POINTS = 9
 # cost that rounds to single precision needs.
 STEPS = tuple(2.0**e for e in range(-30, -5, 6))
 
-# Noise above so many rounding units of J is measured again before it is believed.
+# Noise of up to so many rounding units of J is believed as it is. More may be the curvature of one
+# singular entry, a kink or a jump on the way: then other lines are tried, and the least counts.
+QUIET = 64.0
+
+# Noise above so many rounding units of J may be randomness that two calls happened not to show.
 SUSPICIOUS = 1e4
 HUGE = 1e300  # parameters that no line should lead away from
 AGAIN = 4  # calls of a noisy cost at θ, which have to give the same number
 
 # The standard deviation of an error of rounding to a grain of 1.
 GRAINY = 12**-0.5
+SHORT = 12  # bits of a number that is as short in any precision, as a whole number is
 
 # Rounding errors of J that are always allowed for: a J rounded once moves a central difference by
 # u·|J|/ε, and a sum of a few terms by some more, when the table shows nothing.
 LEAST_NOISE = 4 * UNIT_ROUNDOFF
+
+# Rounding units of θ by which what is computed from θ may be off, at the same J.
+BENT = 8 * UNIT_ROUNDOFF
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -48,21 +57,39 @@ class Noise:
         coarse: whether J has so few digits, as in single precision or beside a large constant, that
             a short step may not move it: then a difference of zero says nothing of its slope.
         evaluations: of the cost, spent on this.
-        flat: whether no step moved J at all.
-        single: whether all of its values were numbers of single precision.
         seen: its values, in order of size.
     """
 
     sigma: float
     coarse: bool
     evaluations: int
-    flat: bool = False
-    single: bool = False
     seen: tuple[float, ...] = ()
 
 
+class _Line(NamedTuple):
+    """What a line through θ shows.
+
+    Attributes:
+        sigma: the noise along it; 0 where J hardly moves.
+        coarse: whether J moves there by grains of its precision.
+        moves: whether the last of its steps moved J most of the time.
+        evaluations: spent on it.
+        seen: the values met.
+    """
+
+    sigma: float
+    coarse: bool
+    moves: bool
+    evaluations: int
+    seen: frozenset[float]
+
+
 def noise_of_cost(problem: Problem, cost: float, memory: int) -> Noise:
-    """The rounding noise of J near θ.
+    """The rounding noise of J near θ: the least that several lines through θ show.
+
+    One line that is quiet is enough. Else the others are tried: its opposite, and two along which
+    each parameter moves in proportion to its size, which a tiny parameter near the end of its
+    domain survives.
 
     Args:
         problem: whose cost it is.
@@ -72,52 +99,59 @@ def noise_of_cost(problem: Problem, cost: float, memory: int) -> Noise:
     Raises:
         ValueError: for a vectorized cost whose rows depend on each other, or a random one.
     """
-    direction = generator(0).standard_normal(problem.theta.size)
-    direction /= math.sqrt(direction @ direction)
-    noise = _noise_along(problem, direction, cost, memory)
-    largest = float(np.abs(problem.theta).max())
-    if noise.flat and not problem.pure and 1.0 < largest < HUGE:
-        # a cost that rounds its parameters, as to single precision, moves with these alone
-        direction *= largest
-        longer = _noise_along(problem, direction, cost, memory)
-        noise = replace(
-            longer, coarse=longer.coarse or not longer.flat, flat=False, single=False,
-            evaluations=noise.evaluations + longer.evaluations,
-        )  # fmt: skip
-    if noise.sigma <= SUSPICIOUS * UNIT_ROUNDOFF * abs(cost):
-        return noise
-    # randomness that two calls happened not to show; a low precision; or a kink on the way: that
-    # would hardly lie on the other side as well
-    calls = 0 if problem.pure else sum(require_same_cost(problem, cost) for _ in range(AGAIN))
-    other = _noise_along(problem, -direction, cost, memory)
-    evaluations = noise.evaluations + other.evaluations + calls
-    if other.flat and noise.single:  # it did not move that way, and shows nothing
-        return replace(noise, evaluations=evaluations)
-    sigma, coarse = min(noise.sigma, other.sigma), noise.coarse and other.coarse
-    return replace(noise, sigma=sigma, coarse=coarse, evaluations=evaluations)
-
-
-def _noise_along(problem: Problem, direction: FloatArray, cost: float, memory: int) -> Noise:
-    theta = problem.theta
+    lines: list[_Line] = []
+    quiet = QUIET * UNIT_ROUNDOFF * abs(cost)
     evaluations = 0
-    sigma = 0.0
+    for direction in _directions(problem.theta):
+        line = _noise_along(problem, direction, cost, memory)
+        evaluations += line.evaluations
+        lines.append(line)
+        if (line.moves or problem.pure) and not line.coarse and line.sigma <= quiet:
+            break
+        if line.sigma > SUSPICIOUS * UNIT_ROUNDOFF * abs(cost) and len(lines) == 1:
+            evaluations += 0 if problem.pure else AGAIN
+            for _ in range(0 if problem.pure else AGAIN):
+                require_same_cost(problem, cost)
+    moving = [line for line in lines if line.moves] or lines
+    # a line along which nothing moves tells nothing of how coarse J is
+    return Noise(
+        sigma=min(line.sigma for line in moving),
+        coarse=all(line.coarse for line in moving),
+        evaluations=evaluations,
+        seen=tuple(sorted(frozenset().union(*(line.seen for line in lines)))),
+    )
+
+
+def _directions(theta: FloatArray) -> Iterator[FloatArray]:
+    direction = generator(0).standard_normal(theta.size)
+    direction /= math.sqrt(direction @ direction)
+    yield direction
+    yield -direction
+    sizes = np.abs(theta)
+    if 0 < float(sizes.max()) < HUGE:
+        scaled = sizes * generator(8).standard_normal(theta.size)
+        yield scaled
+        yield -scaled
+
+
+def _noise_along(problem: Problem, direction: FloatArray, cost: float, memory: int) -> _Line:
+    theta = problem.theta
+    evaluations, sigma, moves = 0, 0.0, False
     seen = {cost}
     for step in STEPS:
         # Multiples of a rounding unit of θ: then θ + iδ is exact, and the table shows the rounding
         # of the cost alone, not that of its arguments.
         delta = 4.0 * ((theta + 0.25 * step * direction) - theta)
         evaluations += POINTS
-        try:
-            costs = _along(problem, delta, memory)
-        except Exception:
-            if step == STEPS[0]:
-                raise
-            break  # further away than any perturbation of the check: the cost may end here
+        costs = _along(problem, delta, memory)
         if not all(map(math.isfinite, costs)):
-            break
+            break  # the cost may end here
         seen.update(costs)
+        moves = sum(a == b for a, b in pairwise(costs)) <= POINTS // 2
         sigma = table_noise(costs)
-        if abs(costs[0] - cost) > 100 * max(sigma, UNIT_ROUNDOFF * abs(cost)):
+        if abs(costs[0] - cost) > max(
+            100 * max(sigma, UNIT_ROUNDOFF * abs(cost)), LAST_BITS * abs(cost)
+        ):
             if problem.evaluate_stack is None or problem.compiled is not None:
                 raise random_cost(problem, cost, costs[0])
             raise ValueError(
@@ -125,17 +159,20 @@ def _noise_along(problem: Problem, direction: FloatArray, cost: float, memory: i
                 f"the same parameters in a stack of {POINTS}: its rows depend on each other. "
                 "Sum and normalise within each row, over the axes after the first"
             )
-        if sum(a == b for a, b in pairwise(costs)) <= POINTS // 2:
+        if moves:
             break
     spacing = math.ldexp(1.0, math.frexp(cost)[1] - 24)  # of single precision, at J
     grain = min((b - a for a, b in pairwise(sorted(seen))), default=0.0)
-    single = all(map(_is_single, seen)) and (len(seen) > 2 or 0 < grain <= 4 * spacing)
-    stuck = len(seen) > 1 and evaluations > POINTS  # it took longer steps to move it
+    single = all(map(_is_single, seen)) and (
+        0 < grain <= 4 * spacing or (len(seen) > 2 and not all(map(_is_short, seen)))
+    )
+    stuck = moves and evaluations > POINTS  # it took longer steps to move it
     coarse = (single or stuck) and not problem.pure
+    if not moves and not single:  # a few jumps are no noise
+        sigma = 0.0
     if coarse:  # by chance a few of its values may lie on a line: it is rounded all the same
         sigma = max(sigma, GRAINY * (max(grain, spacing) if single else grain))
-    values = tuple(sorted(seen))
-    return Noise(sigma, coarse, evaluations, flat=len(seen) == 1, single=single, seen=values)
+    return _Line(sigma, coarse, moves, evaluations, frozenset(seen))
 
 
 def _is_single(value: float) -> bool:
@@ -143,15 +180,20 @@ def _is_single(value: float) -> bool:
     return math.frexp(value)[0] * 2**24 % 1 == 0
 
 
+def _is_short(value: float) -> bool:
+    """Whether it has so few bits that it is the same in any precision."""
+    return math.frexp(value)[0] * 2**SHORT % 1 == 0
+
+
 def _along(problem: Problem, delta: FloatArray, memory: int) -> list[float]:
-    """J(θ + iδ) for i = 0 … 8; in one stack where that is small and quick."""
+    """J(θ + iδ) for i = 0 … 8, NaN where it cannot be had; in one stack where that is quick."""
     theta = problem.theta
     stack = POINTS * (8 * theta.size + problem.row_bytes)
     small = stack <= memory // 8 and problem.rows_at_once >= POINTS
     if problem.evaluate_stack is not None and small:
         rows = theta + np.arange(POINTS)[:, np.newaxis] * delta
-        return [float(cost) for cost in problem.evaluate_stack(rows)]
-    return [problem.evaluate(theta + i * delta) for i in range(POINTS)]
+        return problem.stack_or_nan(rows).tolist()
+    return [problem.evaluate_or_nan(theta + i * delta) for i in range(POINTS)]
 
 
 def table_noise(values: Sequence[float]) -> float:
@@ -184,15 +226,34 @@ def table_noise(values: Sequence[float]) -> float:
     return unit * min(estimates[:-2])
 
 
-def uncertainty_of_differences(cost: float, noise: float, steps: FloatArray) -> FloatArray:
-    """How far rounding may move (J_plus − J_minus) / step: 10 σ_J / ε, at least 4u·|J| / ε, (P,).
+def uncertainty_of_differences(
+    cost: float,
+    noise: float,
+    steps: FloatArray,
+    sides: tuple[FloatArray, FloatArray] | None = None,
+    scale: FloatArray | float = 0.0,
+) -> FloatArray:
+    """How far rounding may move (J_plus − J_minus) / step, (P,).
+
+    10 σ_J / ε, at least 4u·|J| / ε with the largest J met; and 8u·|θ|·|J″| where the slopes on both
+    sides show how J bends: what a cost computes from θ is off by some rounding units of θ, which
+    move its slope by as much as if θ were elsewhere. At a minimum that is all that there is.
 
     Args:
         cost: J(θ).
         noise: σ_J.
         steps: 2ε as realised, (P,); where it is 0 the uncertainty is inf.
+        sides: the slopes below and above θ, (P,) each; None where nothing is known of them.
+        scale: of θ, (P,).
     """
+    error = np.full(steps.shape, 2.0 * max(10.0 * noise, LEAST_NOISE * abs(cost)))
+    if sides is not None:
+        with np.errstate(all="ignore"):
+            below, above = sides
+            moves = np.fmax(np.abs(below), np.abs(above)) * steps / 2
+            error = np.fmax(error, 2.0 * LEAST_NOISE * (abs(cost) + moves))
+            bent = 2.0 * BENT * (scale + steps) * np.abs(above - below)
+            error += np.where(np.isfinite(bent), bent, 0.0)
     uncertainty = np.full(steps.shape, np.inf)
-    error = 2.0 * max(10.0 * noise, LEAST_NOISE * abs(cost))
     np.divide(error, steps, out=uncertainty, where=steps > 0)
     return uncertainty

@@ -123,12 +123,19 @@ def require_choices(
 class AtWork:
     """What a method may use; shows a bar meanwhile, and holds BLAS to one thread for a Network.
 
+    At its end the cost is evaluated at θ once more, unless it has just been: it may keep what it
+    was called with, as one that sets the weights of a model does.
+
     A class, since a generator's context manager writes to the exceptions that pass through it.
+
+    Attributes:
+        spent: evaluations at its end.
     """
 
     def __init__(
         self, prepared: Prepared, total: int, memory: int, threads: int | None, show: bool
     ) -> None:
+        self.rest, self.spent = prepared.problem.rest, 0
         inside = prepared.problem.inside
         self.bar = Progress(total, enabled=show)
         self.blas: Any = contextlib.nullcontext()
@@ -159,3 +166,4 @@ class AtWork:
         finally:
             self.signals.__exit__(*error)
             self.blas.__exit__(*error)
+            self.spent = self.rest()

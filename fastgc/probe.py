@@ -6,13 +6,14 @@ from dataclasses import replace
 import numpy as np
 
 from fastgc.claim import Claim
-from fastgc.disputes import LOOKS, SHORTER, Findings, settle
+from fastgc.disputes import Findings, settle
 from fastgc.layout import FloatArray
 from fastgc.methods import METHODS, Approximation, Base, Resources
 from fastgc.methods.interface import Entries, Step
 from fastgc.noise import uncertainty_of_differences
 from fastgc.parts import Part
 from fastgc.problem import Problem
+from fastgc.refinement import LOOKS, SHORTER
 from fastgc.steps import balanced_steps
 
 

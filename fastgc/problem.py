@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,11 +16,20 @@ from numpy.typing import NDArray
 from fastgc.inside import Inside
 from fastgc.layout import Container, FloatArray, Layout, flatten_parameters
 from fastgc.network import Network
+from fastgc.scales import scales
 
 if TYPE_CHECKING:
     from fastgc.compiled import CompiledCost
 
 Cost = Callable[[Any], Any]
+
+#: Relative differences between identical calls up to which a cost is noisy, as sums over threads
+#: are, and not random.
+LAST_BITS = 1e-12
+
+
+def _nothing() -> int:
+    return 0
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -38,6 +47,9 @@ class Problem:
         inside: what fastgc sees inside a Network; None for any other cost.
         compiled: a cost that is a Numba dispatcher of one flat vector; None for any other.
         recipe: poses the same problem again, in another process: what pickling keeps of it.
+        rest: evaluates the cost at θ where it has last seen other parameters, since some keep what
+            they were called with; returns the evaluations that it took.
+        sizes: the scale of each parameter (P,), where `theta` does not tell it.
     """
 
     layout: Layout
@@ -49,6 +61,8 @@ class Problem:
     reseeded: bool = False
     compiled: "CompiledCost | None" = None
     recipe: "Callable[[], Problem] | None" = None
+    rest: Callable[[], int] = _nothing
+    sizes: FloatArray | None = None
 
     def __reduce__(self) -> "tuple[Callable[[], Problem], tuple[()]]":
         if self.recipe is None:
@@ -56,11 +70,36 @@ class Problem:
         return self.recipe, ()
 
     def evaluate_or_nan(self, vector: FloatArray) -> float:
-        """The cost away from θ, further than the check itself goes; NaN where it cannot be had."""
+        """The cost away from θ; NaN where it cannot be had, or is not finite."""
         try:
-            return self.evaluate(vector)
+            value = self.evaluate(vector)
         except Exception:
             return math.nan
+        return value if math.isfinite(value) else math.nan
+
+    def stack_or_nan(self, rows: FloatArray) -> FloatArray:
+        """The costs of a stack (K, P), (K,); NaN where they cannot be had, or are not finite.
+
+        Raises:
+            Exception: that of the stack, where each of its rows can be had alone.
+        """
+        assert self.evaluate_stack is not None
+        try:
+            found = self.evaluate_stack(rows)
+            return found if np.isfinite(found).all() else np.where(np.isfinite(found), found, np.nan)
+        except Exception:
+            costs, met = np.full(len(rows), np.nan), False
+            for i, row in enumerate(rows):
+                costs[i] = self.evaluate_or_nan(row)
+                met |= math.isnan(costs[i])
+            if not met:
+                raise
+            return costs
+
+    @cached_property
+    def scale(self) -> FloatArray:
+        """The scale of each parameter, (P,)."""
+        return scales(self.layout, self.theta) if self.sizes is None else self.sizes
 
     @property
     def pure(self) -> bool:
@@ -153,7 +192,8 @@ def _overrides(kind: type[Network]) -> bool:
 def base_cost(problem: Problem) -> tuple[float, int]:
     """J(θ), and the number of evaluations spent on it.
 
-    A cost that is not a Network is evaluated twice: it must give the same number both times.
+    A cost that is not a Network is evaluated twice: it must give the same number both times, or one
+    that differs in its last bits.
 
     Raises:
         ValueError: for a cost that is not finite, or is random.
@@ -173,10 +213,11 @@ def require_same_cost(problem: Problem, value: float) -> int:
     """Evaluates J(θ) once more; 1, the evaluations spent.
 
     Raises:
-        ValueError: for a cost that gives another number than `value` now.
+        ValueError: for a cost that gives another number than `value` now, in more than its last
+            bits.
     """
     again = problem.evaluate(problem.theta)
-    if again != value:
+    if not abs(again - value) <= LAST_BITS * abs(value):
         raise random_cost(problem, value, again)
     return 1
 
@@ -209,10 +250,28 @@ def _network_problem(
     )
 
 
+class _Rest:
+    """Whether a cost has last seen other parameters than θ."""
+
+    def __init__(self) -> None:
+        self.away = False
+
+    def evaluate(self, evaluate: Callable[[FloatArray], float], theta: FloatArray) -> int:
+        """Evaluates at θ where that is so; 1, or 0."""
+        if not self.away:
+            return 0
+        with contextlib.suppress(Exception):  # the check has its result, or its own exception
+            evaluate(theta)
+        return 1
+
+
 def _function_problem(
     cost: Cost, layout: Layout, theta: FloatArray, settings: dict[str, Any]
 ) -> Problem:
+    rest = _Rest()
+
     def evaluate(vector: FloatArray) -> float:
+        rest.away = vector is not theta
         arrays = layout.views(vector.copy())
         with _Noting(layout, theta, vector), np.errstate(**settings):
             value = cost(layout.build(arrays))
@@ -227,6 +286,7 @@ def _function_problem(
         evaluate_stack=None,
         inside=None,
         row_bytes=0,
+        rest=lambda: rest.evaluate(evaluate, theta),
     )
 
 
@@ -254,13 +314,21 @@ def _compiled_problem(
             with _Noting(layout, theta, rows[at[0]]):
                 raise
 
-    return replace(problem, evaluate=evaluate, evaluate_stack=evaluate_stack, compiled=compiled)
+    return replace(
+        problem, evaluate=evaluate, evaluate_stack=evaluate_stack, compiled=compiled, rest=_nothing
+    )
 
 
 def _vectorized_problem(
     cost: Cost, layout: Layout, theta: FloatArray, settings: dict[str, Any]
 ) -> Problem:
+    rest = _Rest()
+
+    def evaluate(vector: FloatArray) -> float:
+        return float(evaluate_stack(vector[np.newaxis])[0])
+
     def evaluate_stack(rows: FloatArray) -> FloatArray:
+        rest.away = rows.base is not theta
         arrays = [view.copy() for view in layout.views(rows)]
         with _Noting(layout, theta, rows[0], rows[-1]), np.errstate(**settings):
             value = cost(layout.build(arrays))
@@ -271,10 +339,11 @@ def _vectorized_problem(
     return Problem(
         layout,
         theta,
-        evaluate=lambda vector: float(evaluate_stack(vector[np.newaxis])[0]),
+        evaluate=evaluate,
         evaluate_stack=evaluate_stack,
         inside=None,
         row_bytes=8 * layout.size,  # the copies that the cost may keep
+        rest=lambda: rest.evaluate(evaluate, theta),
     )
 
 

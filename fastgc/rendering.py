@@ -196,6 +196,12 @@ def headline(report: Report) -> str:
     if report.verdict == "wrong":
         verb = "disagrees" if len(at_fault) == 1 else "disagree"
         return f"{start} {verb} with the numerical gradient"
+    reasons = {tensor.diagnosis.kind for tensor in at_fault if tensor.diagnosis is not None}
+    if reasons == {"cost"}:
+        return f"{start} cannot be had: the cost has no value a step away"
+    if "unsettled" in reasons:
+        verb = "has" if count == 1 else "have"
+        return f"{start} {verb} no slope that stays the same as the step shrinks"
     if _resolution(report) > RESOLUTION:
         verb = "is" if len(at_fault) == 1 else "are"
         return f"{start} {verb} lost in the rounding noise of the cost"
@@ -206,6 +212,14 @@ def headline(report: Report) -> str:
 def _reach(report: Report) -> str:
     """How far the verdict "correct" reaches, where that is less than was asked for."""
     narrow = max(report.tensors.values(), key=lambda tensor: tensor.tolerance)
+    kinks = [
+        f"{tensor.counts['kink']} of the {tensor.size} entries of {_shown(tensor.name)}"
+        for tensor in report.tensors.values()
+        if tensor.counts["kink"] > tensor.size / 10 and not report.estimate
+    ]
+    if kinks:
+        verb = "lies" if kinks[0].startswith("1 of") and len(kinks) == 1 else "lie"
+        return f"; {_list(kinks)} {verb} at kinks, where more than one slope is right"
     noise = _resolution(report)
     if noise > max(report.tolerance, narrow.tolerance):
         return f" to within {noise:.0e}, the rounding noise"
@@ -216,11 +230,14 @@ def _reach(report: Report) -> str:
 
 def _way_out(report: Report) -> str:
     """What to try where the verdict is "cannot tell"."""
-    if _resolution(report) <= RESOLUTION:
+    kinds = {t.diagnosis.kind for t in report.tensors.values() if t.diagnosis and not t.ok}
+    if kinds == {"cost"}:
+        return "move the parameters away from where the cost ends, and check again"
+    if _resolution(report) <= RESOLUTION or "unsettled" in kinds:
         advice = "move the parameters a little, and check again"
         return f'{advice}; or check entries, with method="loop"' if report.estimate else advice
     if report.epsilon <= SHORT:
-        return 'try epsilon="auto"; is the cost computed in float64?'
+        return "longer steps were tried as well; is the cost computed in float64?"
     return "compute the cost in float64; that of a fastgc.Network has no rounding noise to speak of"
 
 
@@ -262,6 +279,12 @@ def figures(report: Report) -> list[str]:
     if report.scope is not None:
         lines += report.scope.split("; ")
     kind = "losses of a sample" if report.method == "node" else "evaluations"
+    longer = {t.name: t.epsilon for t in report.tensors.values() if t.epsilon is not None}
+    if longer:
+        lines.append(
+            f"steps of up to {max(longer.values()):.2g} in {_list(longer)}, where noise hides what "
+            "shorter ones show"
+        )
     lines.append(
         f"method {report.method}, epsilon {report.epsilon:g}, "
         f"{report.evaluations} {kind} in {_duration(report.seconds)}"
@@ -274,7 +297,10 @@ def verdict_cell(tensor: TensorReport) -> str:
     if tensor.verdict == "correct":
         kinks = tensor.counts["kink"]
         cell = f"correct, {kinks} at kinks" if kinks else "correct"
-        return f"{cell}, {tensor.at_rounding} by rounding" if tensor.at_rounding else cell
+        if tensor.zeros:
+            cell += f", {tensor.zeros} zero to within {tensor.zero_within:.0e}"
+        rounded = tensor.at_rounding - tensor.zeros
+        return f"{cell}, {rounded} by rounding" if rounded else cell
     cell = f"{WORDS[tensor.verdict]}, {_count(tensor)} of {tensor.size}"
     nonfinite = tensor.counts["nonfinite"]
     return f"{cell} ({nonfinite} not finite)" if nonfinite else cell

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fastgc.claim import Claim
 from fastgc.diagnosis.evidence import Diagnosis
-from fastgc.disputes import Findings
+from fastgc.docket import Findings
 from fastgc.estimate import Estimate
 from fastgc.layout import FloatArray, Layout, entry_name, index_of
 from fastgc.requirements import require_count
@@ -134,7 +134,8 @@ class TensorReport:
             backward pass let anyone tell: gradients so small beside the terms they are summed from
             that few of their digits mean anything.
         resolution: the largest uncertainty of its entries, relative to the gradient: errors
-            smaller than this are lost in the rounding noise of the cost.
+            smaller than this are lost in the rounding noise of the cost. Entries that are zero to
+            within their uncertainty do not count.
         tolerance: relative, that its entries were held to: that of the check, or what the dtype of
             its gradient allows.
         dtype: of its gradient.
@@ -143,6 +144,11 @@ class TensorReport:
             random directions.
         estimate: what random directions say of its error; None for the other methods.
         located: of a random check, wrong entries that were found after it, worst first.
+        epsilon: the longest step taken, where the noise of the cost asked for a longer one than
+            that of the report; else None.
+        zeros: number of entries that agree as zero to within their uncertainty, where that is small
+            beside the slopes that the cost has around.
+        zero_within: the largest uncertainty of these.
 
     >>> import fastgc
     >>> report = fastgc.check(lambda p: p["a"] * p["b"], {"a": 3.0, "b": 4.0}, {"a": 4.0, "b": 4.0})
@@ -164,6 +170,9 @@ class TensorReport:
     arrays: Arrays | None = field(default=None, compare=False, repr=False)
     estimate: Estimate | None = None
     located: tuple[Entry, ...] = ()
+    epsilon: float | None = None
+    zeros: int = 0
+    zero_within: float = 0.0
 
     @property
     def ok(self) -> bool:
@@ -348,7 +357,7 @@ def tensor_reports(
     diagnoses: Mapping[str, Diagnosis],
 ) -> dict[str, TensorReport]:
     """The verdict on every tensor."""
-    found = findings.tally
+    found, longer = findings.tally, findings.longer
     reports = {}
     rounding = np.searchsorted(findings.at_rounding, layout.offsets)
     looks = np.searchsorted(findings.disputed, layout.offsets)
@@ -374,11 +383,14 @@ def tensor_reports(
             difference=found.differences[t],
             worst=arrays.entry(name, found.place[t] - part.start),
             counts=dict(zip(ENTRY_VERDICTS, found.counts[t], strict=True)),
-            at_rounding=int(rounding[t + 1] - rounding[t]),
+            at_rounding=int(rounding[t + 1] - rounding[t]) + found.vanishing[t][0],
             resolution=found.resolutions[t],
             tolerance=float(claim.tolerances[t]),
             dtype=claim.dtypes[t],
             diagnosis=diagnoses.get(name),
             arrays=arrays,
+            epsilon=None if longer is None else float(longer[part].max()) or None,
+            zeros=found.vanishing[t][0],
+            zero_within=found.vanishing[t][1],
         )
     return reports

@@ -13,7 +13,9 @@ from fastgc.verdict import ENTRY_VERDICTS
 #: Raised when a key changes its meaning or goes; new keys do not count.
 SCHEMA = 1
 #: Keys that earlier reports of this schema lack, with what they stand for there.
-SINCE: dict[str, Any] = {"scope": None, "estimate": None, "located": []}
+SINCE: dict[str, Any] = {
+    "scope": None, "estimate": None, "located": [], "zeros": 0, "zero_within": 0.0,
+}  # fmt: skip
 
 
 def to_dict(report: Report) -> dict[str, Any]:
@@ -60,6 +62,9 @@ def _tensor_dict(tensor: TensorReport) -> dict[str, Any]:
         },
         "estimate": _estimate_dict(tensor.estimate),
         "located": [_entry_dict(entry) for entry in tensor.located],
+        "epsilon": tensor.epsilon,
+        "zeros": tensor.zeros,
+        "zero_within": tensor.zero_within,
     }
 
 
@@ -131,6 +136,9 @@ def _tensor(name: str, read: "_Reader") -> TensorReport:
         located=tuple(
             _entry(_Reader(entry, f"{read.what}.located")) for entry in read("located", list)
         ),
+        epsilon=_optional(_float)(read.data.get("epsilon")),
+        zeros=read("zeros", int),
+        zero_within=read("zero_within", _float),
     )
 
 

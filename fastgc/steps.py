@@ -7,6 +7,7 @@ import numpy as np
 from fastgc.drawing import generator
 from fastgc.layout import FloatArray
 from fastgc.methods import Base
+from fastgc.methods.interface import Entries
 from fastgc.noise import LEAST_NOISE
 from fastgc.problem import Problem
 
@@ -16,41 +17,43 @@ RETREATS = 4  # to shorter steps, where the cost cannot be had
 
 
 def balanced_steps(
-    problem: Problem, base: Base, scale: FloatArray | None = None
+    problem: Problem, base: Base, entries: Entries | None = None
 ) -> tuple[FloatArray, int]:
     """A step for each entry, (P,), and the evaluations spent: 4 for each of 3 entries a tensor.
 
     A central difference is off by ε²|J‴|/6 by truncation and by σ_J/ε by noise; their sum is least
     at ε = (3 σ_J / |J‴|)^⅓. J‴ is measured at a few entries of each tensor, by a difference of its
-    own, and the least ε found serves the whole tensor, in proportion to the scale of its entries:
-    |θ_k|, or the root mean square of the tensor where that is larger, or 1 where all are zero;
-    unless `scale` (P,) is given.
+    own, and the least ε found serves the whole tensor, in proportion to the scale of its entries
+    (`Problem.scale`).
+
+    Args:
+        problem: the cost at θ.
+        base: J(θ) and its noise.
+        entries: those that need a step, (n,), whose tensors alone are measured; None for all.
+            The steps of the others are 0.
 
     Source: Moré & Wild, *Estimating Derivatives of Noisy Simulations*, ACM TOMS 2012, for the
     balance; central instead of forward differences.
     """
-    theta, layout = problem.theta, problem.layout
+    scale, layout = problem.scale, problem.layout
     noise = max(base.noise, LEAST_NOISE * abs(base.cost), np.finfo(np.float64).tiny)
     rng = generator(3)
-    steps = np.empty(theta.size)
+    steps = np.zeros(scale.size)
     evaluations = 0
     for _, part in layout.tensors():
-        sizes = scale_of(theta[part]) if scale is None else scale[part]
+        places = np.arange(part.start, part.stop)
+        if entries is not None:
+            first, end = np.searchsorted(entries, (part.start, part.stop))
+            places = entries[first:end]
+        if places.size == 0:
+            continue
         shares = []
-        for k in rng.choice(sizes.size, min(TRIED, sizes.size), replace=False):
-            share, spent = _share(problem, part.start + int(k), float(sizes[k]), base, noise)
+        for k in rng.choice(places, min(TRIED, places.size), replace=False).tolist():
+            share, spent = _share(problem, k, float(scale[k]), base, noise)
             shares.append(share)
             evaluations += spent
-        steps[part] = min(shares) * sizes
+        steps[places] = min(shares) * scale[places]
     return steps, evaluations
-
-
-def scale_of(theta: FloatArray) -> FloatArray:
-    """The scale of each parameter of a tensor, (n,)."""
-    values = np.abs(theta)
-    largest = max(float(values.max()), 1.0)
-    typical = float(np.sqrt(np.mean(np.square(values / largest)))) * largest or 1.0
-    return np.maximum(values, typical)
 
 
 def _share(problem: Problem, k: int, scale: float, base: Base, noise: float) -> tuple[float, int]:

@@ -11,7 +11,9 @@ from fastgc.layout import FloatArray, Layout
 from fastgc.verdict import (
     AGREE,
     ENTRY_VERDICTS,
+    KINK,
     NONFINITE,
+    RESOLUTION,
     entry_scale,
     relative_difference,
     root_mean_square,
@@ -31,7 +33,9 @@ class Tally:
         place: the entry of the flat vector with that verdict and the largest error among them.
         counts: entries by verdict.
         differences: the lab's formula over the tensor.
-        resolutions: the largest uncertainty relative to the gradient.
+        resolutions: the largest uncertainty relative to the gradient, where that is not zero.
+        vanishing: how many entries agree as zero, as far as the uncertainty lets anyone tell; and
+            the largest uncertainty of these.
         difference: the lab's formula over all entries.
     """
 
@@ -40,6 +44,7 @@ class Tally:
     counts: list[list[int]]
     differences: list[float]
     resolutions: list[float]
+    vanishing: list[tuple[int, float]]
     difference: float
 
 
@@ -71,6 +76,7 @@ def tally(
     means: FloatArray,
     codes: NDArray[np.uint8],
     *,
+    reach: FloatArray | None = None,
     judge: bool = False,
     exact_zeros: bool = True,
 ) -> Tally:
@@ -83,6 +89,7 @@ def tally(
         uncertainty: of gradapprox, (P,).
         means: the root mean square of gradapprox over each tensor, (T,).
         codes: the verdicts, indices into `ENTRY_VERDICTS`, (P,).
+        reach: of each entry, as in `entry_verdicts`, (P,); None for 0.
         judge: makes the verdicts, which `codes` does not hold yet.
         exact_zeros: for that, as in `entry_verdicts`.
     """
@@ -92,7 +99,7 @@ def tally(
     place = list(layout.offsets[:-1])
     largest = [-1.0] * T
     counts = np.zeros((T, len(ENTRY_VERDICTS)), np.intp)
-    resolutions = np.zeros(T)
+    resolutions, vanishing = np.zeros(T), [(0, 0.0)] * T
     squares = np.zeros((3, T))
     with np.errstate(all="ignore"):  # overflow is looked after below; inf - inf is nonfinite
         for part, tensors, lengths in layout.pieces():
@@ -101,22 +108,25 @@ def tally(
             squares[0, tensors] += sums_of_products(errors, errors, lengths)
             squares[1, tensors] += sums_of_products(g, g, lengths)
             squares[2, tensors] += sums_of_products(found, found, lengths)
-            scale = entry_scale(g, found, layout.per_entry(means, tensors, lengths))
+            typical = layout.per_entry(means, tensors, lengths)
+            scale = entry_scale(g, found, typical)
             relative = doubt / scale
             if judge:
-                tolerance = claim.tolerance(layout, tensors, lengths)
+                allowed = claim.tolerance(layout, tensors, lengths) * entry_scale(g, found, 0.0)
+                allowed += claim.floor(layout, tensors, lengths) * typical
                 codes[part] = verdicts_on_errors(
-                    g, found, errors, scale, doubt, tolerance, exact_zeros=exact_zeros
-                )
+                    g, found, errors, allowed, scale, doubt,
+                    reach=0.0 if reach is None else reach[part], exact_zeros=exact_zeros,
+                )  # fmt: skip
             verdicts = codes[part]
-            if not scale.all():  # zero on both sides: an exact agreement
-                relative[(scale == 0) & (verdicts == AGREE)] = 0.0
             starts = np.cumsum(lengths) - lengths
+            if not relative.max(initial=0.0) <= RESOLUTION:
+                _note_zeros(vanishing, tensors, starts, (g, found, doubt), relative, verdicts)
             if not verdicts.any():
                 counts[tensors, 0] += lengths
             else:
-                errors[verdicts == NONFINITE] = np.inf
-                relative[verdicts == NONFINITE] = 0.0
+                errors[np.isnan(errors) | (verdicts == NONFINITE)] = np.inf
+                relative[~np.isfinite(g) | ~np.isfinite(found)] = 0.0
                 numbers = np.repeat(np.arange(tensors.start, tensors.stop), lengths)
                 counts += np.bincount(
                     numbers * counts.shape[1] + verdicts, minlength=counts.size
@@ -126,7 +136,6 @@ def tally(
                     if code > worst[t]:
                         worst[t], largest[t] = code, -1.0
                 errors[verdicts < np.array(worst)[numbers]] = -1.0
-            # fmax: 0 / 0 is an exact zero
             np.fmax(
                 resolutions[tensors], np.fmax.reduceat(relative, starts), out=resolutions[tensors]
             )
@@ -147,8 +156,30 @@ def tally(
         counts.tolist(),
         differences,
         resolutions.tolist(),
+        vanishing,
         _difference(squares.sum(axis=1).tolist(), grad, gradapprox),
     )
+
+
+def _note_zeros(
+    vanishing: list[tuple[int, float]],
+    tensors: slice,
+    starts: NDArray[np.intp],
+    of_entries: tuple[FloatArray, FloatArray, FloatArray],
+    relative: FloatArray,
+    verdicts: NDArray[np.uint8],
+) -> None:
+    """Adds to `vanishing` the entries of a piece that agree as zero; they resolve nothing."""
+    g, found, doubt = of_entries
+    small = ~(relative <= RESOLUTION)
+    zeros = (verdicts == AGREE) & small
+    relative[zeros | ((verdicts == KINK) & small)] = 0.0
+    zeros &= (g != 0) | (found != 0)  # what is exactly zero on both sides needs no word
+    numbers = np.add.reduceat(zeros, starts, dtype=np.intp).tolist()
+    widest = np.maximum.reduceat(np.where(zeros, doubt, 0.0), starts).tolist()
+    for t, number, most in zip(range(len(vanishing))[tensors], numbers, widest, strict=True):
+        before, least = vanishing[t]
+        vanishing[t] = before + number, max(least, most)
 
 
 def _difference(sums: list[float], grad: FloatArray, gradapprox: FloatArray) -> float:

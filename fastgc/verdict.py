@@ -18,6 +18,14 @@ AGREE, KINK, UNRESOLVED, DISAGREE, NONFINITE = range(5)
 #: The largest uncertainty, relative to the gradient, at which an agreement still says something.
 RESOLUTION = 1e-3
 
+#: The share of the size of a tensor's gradients that is allowed to each of its entries: what a
+#: backward pass in float64 may round away where large terms cancel.
+FLOOR = 1e-12
+
+#: The largest uncertainty, relative to the slopes that the cost has around, at which a gradient
+#: that vanishes is known to do so.
+ZERO = 1e-6
+
 
 def entry_verdicts(
     grad: FloatArray,
@@ -26,13 +34,15 @@ def entry_verdicts(
     typical: FloatArray | float,
     tolerance: FloatArray | float,
     *,
+    floor: FloatArray | float = FLOOR,
+    reach: FloatArray | float = 0.0,
     exact_zeros: bool = True,
 ) -> NDArray[np.uint8]:
     """Index into `ENTRY_VERDICTS` for every entry.
 
-    With g, ĝ, U and s, T = tolerance · max(|g|, |ĝ|, s). An entry is nonfinite if g or ĝ is; else
-    agree, if |g − ĝ| ≤ T + U and U ≤ 1e-3 · max(|g|, |ĝ|, s), or if both are exactly zero;
-    unresolved, if it is within T + U but U is larger than that; else disagree.
+    With g, ĝ, U, s and S, T = tolerance · max(|g|, |ĝ|) + floor · s. An entry is nonfinite if g is;
+    unresolved, if ĝ is not finite; disagree, if |g − ĝ| > T + U; else agree, if
+    U ≤ 1e-3 · max(|g|, |ĝ|, s), or U ≤ 1e-6 · S, or both are exactly zero; else unresolved.
 
     Args:
         grad: g, (n,).
@@ -40,47 +50,55 @@ def entry_verdicts(
         uncertainty: U, (n,).
         typical: s, (n,); the root mean square of ĝ over the entry's tensor.
         tolerance: relative, (n,) or one for all.
+        floor: the share of s that is allowed to any entry, (n,) or one for all.
+        reach: S, the size of the slopes that the cost has around, (n,); inf where what is known of
+            ĝ does not depend on it.
         exact_zeros: whether a ĝ of exactly zero says that J does not depend on the entry; it does
             not where J has so few digits that the step may be too short to change them.
     """
     with np.errstate(invalid="ignore", over="ignore"):
-        scale = entry_scale(grad, gradapprox, typical)
+        own = np.maximum(np.abs(grad), np.abs(gradapprox))
+        allowed = tolerance * own + floor * typical
         errors = np.abs(grad - gradapprox)
     return verdicts_on_errors(
-        grad, gradapprox, errors, scale, uncertainty, tolerance, exact_zeros=exact_zeros
-    )
+        grad, gradapprox, errors, allowed, np.maximum(own, typical), uncertainty,
+        reach=reach, exact_zeros=exact_zeros,
+    )  # fmt: skip
 
 
 def verdicts_on_errors(
     grad: FloatArray,
     gradapprox: FloatArray,
     errors: FloatArray,
+    allowed: FloatArray,
     scale: FloatArray,
     uncertainty: FloatArray,
-    tolerance: FloatArray | float,
     *,
+    reach: FloatArray | float = 0.0,
     exact_zeros: bool = True,
 ) -> NDArray[np.uint8]:
-    """`entry_verdicts` where |g − ĝ| and max(|g|, |ĝ|, s) are known already."""
-    # inf and NaN are nonfinite below; an error too large for a float disagrees
+    """`entry_verdicts` where |g − ĝ|, T and max(|g|, |ĝ|, s) are known already."""
+    # inf and NaN are told apart below; an error too large for a float disagrees
     with np.errstate(invalid="ignore", over="ignore"):
-        within = errors <= tolerance * scale + uncertainty
+        within = errors <= allowed + uncertainty
         resolved = uncertainty <= RESOLUTION * scale
     codes = np.zeros(grad.size, dtype=np.uint8)
     if within.all() and resolved.all() and scale.max(initial=0.0) < np.inf:  # as nearly always
         return codes
+    resolved |= (uncertainty <= ZERO * reach) & (uncertainty < np.inf)
     if exact_zeros:
         resolved |= (grad == 0) & (gradapprox == 0) & (uncertainty < np.inf)
     codes[~resolved] = UNRESOLVED
     codes[~within] = DISAGREE
-    codes[~(np.isfinite(grad) & np.isfinite(gradapprox))] = NONFINITE
+    codes[~np.isfinite(gradapprox)] = UNRESOLVED
+    codes[~np.isfinite(grad)] = NONFINITE
     return codes
 
 
 def entry_scale(
     grad: FloatArray, gradapprox: FloatArray, typical: FloatArray | float
 ) -> FloatArray:
-    """max(|g|, |ĝ|, s), (n,): what an entry's error is relative to."""
+    """max(|g|, |ĝ|, s), (n,): what an entry's uncertainty is relative to."""
     scale = np.abs(grad)
     np.maximum(scale, np.abs(gradapprox), out=scale)
     return np.maximum(scale, typical, out=scale)

@@ -13,7 +13,7 @@ from fastgc.diagnosis import kinds
 from fastgc.diagnosis.backward import explain
 from fastgc.diagnosis.evidence import Diagnosis, Evidence
 from fastgc.diagnosis.stale import stale
-from fastgc.disputes import Findings
+from fastgc.docket import Findings
 from fastgc.parts import Part
 from fastgc.problem import Problem
 from fastgc.rounding import rounding_of_gradients

@@ -8,7 +8,7 @@ import numpy as np
 from fastgc.claim import Claim
 from fastgc.diagnosis import kinds
 from fastgc.diagnosis.evidence import Diagnosis, Evidence
-from fastgc.disputes import Findings
+from fastgc.docket import Findings
 from fastgc.layout import FloatArray, entry_name, index_of
 from fastgc.localise import Search, describe, example, locate, look_at
 from fastgc.methods.random import Directions

@@ -29,8 +29,11 @@ def approximate(
     gradapprox, below, above, steps = found
     return Approximation(
         gradapprox=gradapprox,
-        uncertainty=uncertainty_of_differences(base.cost, base.noise, steps),
-        slopes=lambda: (np.minimum(below, above), np.maximum(below, above)),
+        uncertainty=uncertainty_of_differences(
+            base.cost, base.noise, steps, (below, above), problem.scale[entries]
+        ),
+        # of a cost that cannot be had on one side, the slope on the other
+        slopes=lambda: (np.fmin(below, above), np.fmax(below, above)),
         evaluations=2 * entries.size,
     )
 
@@ -44,9 +47,9 @@ def differences(
     for i, k in enumerate(entries):
         value, step = theta[k], each[i]
         theta[k] = plus = value + step
-        J_plus = problem.evaluate(theta)
+        J_plus = problem.evaluate_or_nan(theta)
         theta[k] = minus = value - step
-        J_minus = problem.evaluate(theta)
+        J_minus = problem.evaluate_or_nan(theta)
         theta[k] = value
         # θ ± ε is rounded: at θ = 1000 by 1e-13, a millionth of the step. What was really taken
         # divides; a step lost altogether leaves 0, and an unbounded uncertainty.

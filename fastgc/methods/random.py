@@ -17,6 +17,7 @@ from fastgc.drawing import generator
 from fastgc.layout import FloatArray, Layout
 from fastgc.methods.interface import Entries, Step
 from fastgc.problem import Problem
+from fastgc.verdict import root_mean_square
 
 # v is rounded so that θ ± εv is exact, for steps down to ε/8⁴ where θ leaves room for it; else the
 # rounding of θ ± εv moves a difference by u·|θ|/ε, a tenth of the tolerance at θ = 100.
@@ -133,4 +134,8 @@ def posed_along(problem: Problem, directions: Directions, names: tuple[str, ...]
         reseeded=problem.reseeded,
         compiled=problem.compiled,
         recipe=partial(posed_along, problem, directions, names),
+        sizes=np.repeat(
+            [root_mean_square(directions.theta[part]) or 1.0 for part in directions.tensors],
+            directions.count,
+        ),
     )

@@ -42,14 +42,17 @@ def approximate(
         lost = (up == 0) | (down == 0)
         up[lost] = down[lost] = 0.0
 
-    def slopes() -> tuple[FloatArray, FloatArray]:
-        with np.errstate(invalid="ignore", over="ignore"):
-            below, above = _ratio(base.cost - J_minus, down), _ratio(J_plus - base.cost, up)
-        return np.minimum(below, above), np.maximum(below, above)
-
-    with np.errstate(invalid="ignore", over="ignore"):  # inf - inf: the verdict is "nonfinite"
+    with np.errstate(invalid="ignore", over="ignore"):  # inf − inf, where the cost is not finite
         gradapprox = _ratio(J_plus - J_minus, up + down)
-    uncertainty = uncertainty_of_differences(base.cost, base.noise, up + down)
+        below, above = _ratio(base.cost - J_minus, down), _ratio(J_plus - base.cost, up)
+    uncertainty = uncertainty_of_differences(
+        base.cost, base.noise, up + down, (below, above), problem.scale[entries]
+    )
+
+    def slopes() -> tuple[FloatArray, FloatArray]:
+        # of a cost that cannot be had on one side, the slope on the other
+        return np.fmin(below, above), np.fmax(below, above)
+
     return Approximation(gradapprox, uncertainty, slopes, evaluations=2 * entries.size)
 
 
@@ -58,8 +61,6 @@ def perturbed_costs(
 ) -> tuple[FloatArray, FloatArray]:
     """J_plus and J_minus of n entries, each (n,)."""
     theta = problem.theta
-    evaluate_stack = problem.evaluate_stack
-    assert evaluate_stack is not None
     pairs, workers = block_size(problem, entries.size, resources)
     costs = np.empty((entries.size, 2))
     numbers = np.arange(-(-entries.size // pairs))
@@ -76,7 +77,7 @@ def perturbed_costs(
             plus = np.arange(some.size) * (2 * theta.size) + some  # rows 0, 2, 4, …
             minus = plus + theta.size
             flat[plus], flat[minus] = values + steps[some], values - steps[some]
-            found = evaluate_stack(rows[: 2 * some.size])
+            found = problem.stack_or_nan(rows[: 2 * some.size])
             costs[start : start + some.size] = found.reshape(-1, 2)
             flat[plus] = flat[minus] = values
             advance(2 * some.size)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fastgc.claim import Claim
 from fastgc.diagnosis import kinds
 from fastgc.diagnosis.evidence import Diagnosis, Evidence
-from fastgc.disputes import Findings
+from fastgc.docket import Findings
 from fastgc.layout import FloatArray, Layout
 from fastgc.rendering import by_fault
 from fastgc.report import Report, tensor_reports

@@ -1,0 +1,164 @@
+"""Kinks together: whether the slopes taken at several kinks at once go with each other.
+
+At a tie each entry may have any slope between the two sides, and a gradient of zero everywhere, or
+of twice what is right, passes entry by entry. Along a direction through all of them it does not: g
+along the direction lies between the slopes of J along it, made as those of an entry are.
+"""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from fastgc.docket import FAR, Docket
+from fastgc.drawing import generator
+from fastgc.kinks import Move, by_sample_along, slopes_around
+from fastgc.layout import FloatArray
+from fastgc.methods.interface import Entries
+from fastgc.noise import LEAST_NOISE
+from fastgc.verdict import DISAGREE, KINK, UNRESOLVED
+
+RANDOM_SIGNS = 4  # directions of random signs
+POINTS = 16  # around θ, where slopes at θ leave g out
+LEAST_STEP = 1e-7  # of moves through a Network, whose own steps are too short for differences
+SHORTER = 8.0
+MOST = 64  # directions through parts, in search of the entries at fault
+
+#: Judges one move of entries at kinks: a code, or KINK where nothing speaks against them.
+Judge = Callable[[Entries, FloatArray], int]
+
+
+def kinks_together(docket: Docket) -> None:
+    """Calls wrong, or leaves open, entries at kinks that do not go together."""
+    kinks = docket.with_code(KINK)
+    if kinks.size == 0 or docket.directions:
+        return
+    judge = _of_samples(docket) if docket.problem.inside is not None else _of_slopes(docket)
+    tensors = docket.layout.tensor_of(kinks)
+    groups = [kinks[tensors == t] for t in np.unique(tensors)]
+    if len(groups) > 1:
+        groups.append(kinks)
+    for group in groups:
+        group = group[docket.codes[group] == KINK]
+        if group.size:
+            _judge_group(docket, group, judge)
+
+
+def _judge_group(docket: Docket, group: Entries, judge: Judge) -> None:
+    for signs, telling in _signs(docket, group):
+        code = judge(group, signs)
+        if code == DISAGREE:
+            docket.codes[_at_fault(group, signs, judge)] = DISAGREE
+            return
+        if code == UNRESOLVED and telling:
+            docket.codes[group] = UNRESOLVED
+            return
+
+
+def _signs(docket: Docket, group: Entries) -> Iterator[tuple[FloatArray, bool]]:
+    """Directions of ±1, and whether a right gradient goes with the slopes along them.
+
+    Along the signs of g, and of gradapprox, whatever is tied moves together. Where several kinks
+    cross at random, a right gradient may lie beyond the slopes of J.
+    """
+    g, middle = docket.claim.grad[group], docket.gradapprox[group]
+    middle = np.where(np.sign(middle) == 0, 1.0, np.sign(middle))
+    yield np.where(g == 0, middle, np.sign(g)), True
+    yield middle, True
+    yield np.ones(group.size), True
+    rng = generator(9)
+    for _ in range(RANDOM_SIGNS if group.size > 1 else 0):
+        yield rng.choice((-1.0, 1.0), group.size), False
+
+
+def _at_fault(group: Entries, signs: FloatArray, judge: Judge) -> Entries:
+    """The parts of a group that are at fault by themselves; all of it, where none is."""
+    tried = 0
+
+    def parts(first: int, end: int) -> list[tuple[int, int]]:
+        nonlocal tried
+        middle = (first + end) // 2
+        found = []
+        for a, b in ((first, middle), (middle, end)):
+            if a == b or (a, b) == (first, end) or tried >= MOST:
+                continue
+            tried += 1
+            if judge(group[a:b], signs[a:b]) == DISAGREE:
+                found += parts(a, b) or [(a, b)]
+        return found
+
+    found = parts(0, group.size)
+    chosen = np.zeros(group.size, dtype=np.bool_)
+    for first, end in found:
+        chosen[first:end] = True
+    rest = ~chosen
+    # an error across the parts is that of all the others too
+    if not found or judge(group[rest], signs[rest]) == DISAGREE:
+        chosen[:] = True
+    return group[chosen]
+
+
+def _of_slopes(docket: Docket) -> Judge:
+    """By the slopes of J along a move: at θ, and where g lies beyond these, around θ."""
+    problem, base = docket.problem, docket.base
+    floor = 2.0 * max(10.0 * base.noise, LEAST_NOISE * abs(base.cost))
+
+    def judge(entries: Entries, signs: FloatArray) -> int:
+        if entries.size == 0:
+            return KINK
+        by = signs * docket.steps[entries]
+        along, slack = _along(docket, entries, by)
+        whole = docket.part.whole(entries)
+        sides = []
+        for sign in (1.0, -1.0):
+            point = problem.theta.copy()
+            point[whole] += sign * by
+            sides.append(sign * (problem.evaluate_or_nan(point) - base.cost))
+        docket.evaluations += 2
+        low, high = min(sides), max(sides)
+        if not np.isfinite(low) or not np.isfinite(high):
+            return UNRESOLVED
+        slack += floor
+        if low - slack <= along <= high + slack:
+            return KINK
+        steps = np.zeros(problem.theta.size)
+        steps[:] = float(np.min(np.abs(by)))
+        steps[whole] = np.abs(by)
+        around = slopes_around(problem, base, lambda _: (whole, by / SHORTER), 1, steps, POINTS)
+        docket.evaluations += around.evaluations
+        low = min(low, float(around.low[0]) * SHORTER / 2)
+        high = max(high, float(around.high[0]) * SHORTER / 2)
+        return _beyond(along, low, high, slack + SHORTER * floor)
+
+    return judge
+
+
+def _of_samples(docket: Docket) -> Judge:
+    """By the slopes of a Network's samples, each of which may take its own."""
+    inside = docket.problem.inside
+    assert inside is not None
+
+    def judge(entries: Entries, signs: FloatArray) -> int:
+        if entries.size == 0:
+            return KINK
+        by = signs * np.maximum(docket.steps[entries], LEAST_STEP)
+        along, slack = _along(docket, entries, by)
+        move: Move = (docket.part.whole(entries), by)
+        found = by_sample_along(inside, move, docket.base, SHORTER)
+        docket.evaluations += found.evaluations
+        slack += 2 * float(found.uncertainty[0])
+        return _beyond(along, float(found.low[0]), float(found.high[0]), slack)
+
+    return judge
+
+
+def _beyond(along: float, low: float, high: float, slack: float) -> int:
+    beyond = max(low - along, along - high)
+    if not beyond > slack:
+        return KINK
+    return DISAGREE if beyond > FAR * (high - low) + slack else UNRESOLVED
+
+
+def _along(docket: Docket, entries: Entries, by: FloatArray) -> tuple[float, float]:
+    """g along a move, and how far it may be off."""
+    allowed = docket.allowed(entries, docket.gradapprox[entries]) + docket.uncertainty[entries]
+    return float(docket.claim.grad[entries] @ by), float(allowed @ np.abs(by))

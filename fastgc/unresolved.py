@@ -1,0 +1,58 @@
+"""Why nothing can be told of a tensor: what was met where its cost cannot be had, or still moves."""
+
+import numpy as np
+
+from fastgc.diagnosis.evidence import Diagnosis
+from fastgc.docket import Findings
+from fastgc.methods.interface import Step
+from fastgc.parts import Part
+from fastgc.problem import Problem
+from fastgc.verdict import UNRESOLVED
+
+LENGTH = 200  # characters of an exception's message that are quoted
+
+
+def why_open(
+    problem: Problem, part: Part, findings: Findings, step: Step
+) -> dict[str, Diagnosis]:
+    """A reason for each tensor that has one, by name.
+
+    Args:
+        problem: the cost at θ.
+        part: the entries that were checked.
+        findings: on them.
+        step: of the first look.
+    """
+    reasons: dict[str, Diagnosis] = {}
+    missing = np.flatnonzero((findings.codes == UNRESOLVED) & ~np.isfinite(findings.gradapprox))
+    steps = np.broadcast_to(step, problem.layout.size)
+    for kind, entries in (("unsettled", findings.restless), ("cost", missing)):
+        if entries is None:
+            continue
+        for t in np.unique(part.layout.tensor_of(entries)).tolist():
+            k = int(entries[np.searchsorted(entries, part.layout.offsets[t])])
+            name, whole = part.layout.entry(k), int(part.whole(np.array([k]))[0])
+            if kind == "cost":
+                said = _met(problem, whole, float(steps[whole]), name)
+            else:
+                low, high = findings.gradapprox[k], findings.uncertainty[k]
+                said = f"the slope by {name} still moves by {high:.2g} at {low:.4g}"
+            reasons[part.layout.names[t]] = Diagnosis(kind, said)
+    return reasons
+
+
+def _met(problem: Problem, k: int, step: float, name: str) -> str:
+    """What the cost does a step away from θ."""
+    for sign, shown in ((1.0, "+"), (-1.0, "−")):
+        moved = problem.theta.copy()
+        moved[k] += sign * step
+        where = f"at {name} {shown} {step:.3g}"
+        try:
+            value = problem.evaluate(moved)
+        except Exception as error:
+            lines = str(error).splitlines()
+            text = f": {lines[0][:LENGTH]}" if lines else ""
+            return f"{where} the cost raises {type(error).__name__}{text}"
+        if not np.isfinite(value):
+            return f"{where} the cost is {value}"
+    return f"the cost has no value on either side of {name}"

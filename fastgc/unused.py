@@ -1,0 +1,72 @@
+"""Entries that the cost does not depend on, whose gradients are rounding errors of zero.
+
+As the bias below a batch normalisation, or a shift of what a softmax takes: differences of such a
+cost are rounding as well, and comparing the two can tell nothing.
+"""
+
+import math
+
+import numpy as np
+
+from fastgc.docket import Docket, Looked
+from fastgc.drawing import generator
+from fastgc.layout import FloatArray
+from fastgc.methods.interface import Entries
+from fastgc.noise import LEAST_NOISE
+from fastgc.problem import LAST_BITS
+from fastgc.verdict import UNRESOLVED, ZERO
+
+# Moved by so much of its scale, such an entry leaves the cost as it is, but for its last bits.
+MOVES = (1e-2, -0.3, 1.0, -1.0)
+SIZES = 0.5, 1.0  # of single entries, of that
+
+# Beside the largest gradient of all, what a right backward pass may leave of a zero.
+VANISHING = 1e-12
+
+
+def unused(docket: Docket, entries: Entries) -> None:
+    """Finds those of the `entries` that the cost does not depend on, whose slope is then zero.
+
+    All that noise hides in a tensor is moved at once; where that moves the cost, one by one.
+    """
+    base = docket.base
+    limit = LAST_BITS * abs(base.cost) + 10.0 * base.noise
+    change = np.full(entries.size, np.inf)
+    tensors = docket.layout.tensor_of(entries)
+    for t in np.unique(tensors):
+        group = np.flatnonzero(tensors == t)
+        change[group] = _change(docket, entries[group], limit)
+        if group.size > 1 and change[group[0]] > limit:
+            change[group] = [_change(docket, entries[[i]], limit) for i in group]
+    still = change <= limit
+    if not still.any():
+        return
+    zeros, change = entries[still], change[still]
+    settled = docket.gradapprox[np.isfinite(docket.gradapprox) & (docket.codes != UNRESOLVED)]
+    largest = float(np.abs(settled).max(initial=0.0))
+    floor = max(10.0 * base.noise, LEAST_NOISE * abs(base.cost))
+    doubt = 2.0 * np.maximum(change, floor) / (SIZES[0] * docket.scale[zeros])
+    doubt += VANISHING * largest
+    had = docket.doubt(zeros, doubt) < np.where(largest > 0, ZERO * largest, np.inf)
+    zeros, doubt = zeros[had], doubt[had]
+    nothing = np.zeros(zeros.size)
+    looked = Looked(nothing, docket.doubt(zeros, doubt), nothing, nothing)
+    docket.take(zeros, looked, docket.steps[zeros])
+    docket.reach[zeros] = np.inf  # J has been seen further away than any slope could hide
+    docket.codes[zeros] = docket.judge(zeros)
+
+
+def _change(docket: Docket, group: Entries, limit: float) -> float:
+    """By how much J changes when they are moved; inf where that is more than `limit`."""
+    problem, whole, most = docket.problem, docket.part.whole(group), 0.0
+    rng = generator(7)  # no two moves of one size, which might cancel
+    moves: FloatArray = docket.scale[group] * rng.choice((-1.0, 1.0), group.size)
+    moves *= rng.uniform(*SIZES, group.size)
+    for share in MOVES:
+        point = problem.theta.copy()
+        point[whole] += share * moves
+        docket.evaluations += 1
+        most = max(most, abs(problem.evaluate_or_nan(point) - docket.base.cost))
+        if not most <= limit:
+            return math.inf
+    return most
