@@ -30,8 +30,12 @@ def jump(rng: np.random.Generator) -> PlainCost:
     x = np.array([edge - side * rng.uniform(2e-8, 8e-8), *rng.uniform(-1, 1, 3)])
 
     def formula(x: Any) -> Any:
-        beyond = side * (x[0].real - edge) > 0
-        return height * beyond + slope * x[0] + np.sin(x[1:]).sum() + x[1] * x[2]
+        return (
+            height * np.where(side * (x[0] - edge) > 0, 1.0, 0.0)
+            + slope * x[0]
+            + np.sin(x[1:]).sum()
+            + x[1] * x[2]
+        )
 
     g = np.array([slope, *np.cos(x[1:])])
     g[1:3] += x[2], x[1]
@@ -51,7 +55,7 @@ def table(rng: np.random.Generator) -> PlainCost:
     data = rng.standard_normal((7, 3))
 
     def formula(x: Any) -> Any:
-        return 0.2 * levels[int(np.floor(x[0].real))] + (np.tanh(data @ x[1:]) ** 2).mean()
+        return 0.2 * levels[int(np.floor(np.real(x[0])))] + (np.tanh(data @ x[1:]) ** 2).mean()
 
     A = np.tanh(data @ w)
     g = np.array([0.0, *(data.T @ (2 * A * (1 - A**2)) / 7)])
@@ -65,12 +69,12 @@ def table(rng: np.random.Generator) -> PlainCost:
 
 @plain("a steep wall close by", "jump")
 def wall(rng: np.random.Generator) -> PlainCost:
-    steepness, square = power_of_ten(rng, 5, 8), bool(rng.random() < 0.5)
+    steepness, (square, in_numpy) = power_of_ten(rng, 5, 8), rng.random(2) < 0.5
     edge, slope = rng.uniform(0.5, 2), rng.uniform(0.3, 2)
     x = np.array([edge - rng.uniform(2e-8, 8e-8), *rng.uniform(-1, 1, 2)])
 
     def formula(x: Any) -> Any:
-        over = x[0] - edge if x[0].real > edge else 0.0 * x[0]
+        over = np.maximum(x[0] - edge, 0) if in_numpy else max(x[0] - edge, 0 * x[0])
         return (1e7 * steepness * over**2 if square else steepness * over) + (
             slope * x[0] + np.exp(x[1]) * x[2]
         )
@@ -277,7 +281,7 @@ def _median(rng: np.random.Generator, ties: int, demand: Demand) -> PlainCost:
             at_kinks("to all that tie", np.where(tie, 1.0, 0.0), kinked),
             replaced("to another", one, {at(rest): 1.0}, demand),
         ), CORRECT if demand == "wrong" else NOT_ACCUSED,
-        formula=lambda x: x[np.argsort(x.real, kind="stable")[x.size // 2]], limit=True,
+        formula=lambda x: x[np.argsort(x, kind="stable")[x.size // 2]], limit=True,
     )  # fmt: skip
 
 
@@ -305,8 +309,7 @@ def relu_network(rng: np.random.Generator) -> PlainCost:
     }
 
     def formula(p: Any) -> Any:
-        Z = X @ p["W"] + p["b"]
-        return ((np.where(Z.real > 0, Z, 0) @ p["v"] - Y) ** 2).mean()
+        return ((np.maximum(X @ p["W"] + p["b"], 0) @ p["v"] - Y) ** 2).mean()
 
     def backward(slope: float) -> dict[str, Array]:
         Z = X @ p["W"] + p["b"]

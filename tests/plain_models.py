@@ -14,7 +14,7 @@ def _drawn(rng: np.random.Generator, scale: float = 0.5, **shapes: tuple[int, ..
 
 
 def _softmax(z: Any) -> Any:
-    e = np.exp(z - z.real.max(-1, keepdims=True))
+    e = np.exp(z - z.max(-1, keepdims=True))
     return e / e.sum(-1, keepdims=True)
 
 

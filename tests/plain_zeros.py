@@ -307,8 +307,7 @@ def dead(rng: np.random.Generator) -> PlainCost:
     p["b"][0], p["b"][1] = -20.0, 20.0
 
     def formula(p: Any) -> Any:
-        Z = X @ p["W"] + p["b"]
-        return ((np.where(Z.real > 0, Z, 0) @ p["v"] - y) ** 2).mean()
+        return ((np.maximum(X @ p["W"] + p["b"], 0) @ p["v"] - y) ** 2).mean()
 
     Z = X @ p["W"] + p["b"]
     A = np.maximum(Z, 0)
