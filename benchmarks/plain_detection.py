@@ -145,7 +145,7 @@ def section(study: PlainStudy) -> list[str]:
         "## Plain functions",
         "",
         f"{len({o.cost for o in outcomes})} costs that are functions of NumPy arrays, each drawn",
-        f"from {len({o.seed for o in outcomes})} seeds and checked as it is, with `fastgc.check`",
+        f"from {len({o.seed for o in outcomes})} seeds, and checked as it is with `fastgc.check`",
         f"(`python -m benchmarks.plain_detection`, {study.seconds:.0f} s). Right gradients come",
         "from backward passes written by hand, which the tests hold against complex steps; at",
         "kinks they are several valid choices.",

@@ -10,6 +10,7 @@ from tests.plain_case import (
     NOT_ACCUSED,
     Array,
     Demand,
+    Formula,
     PlainCost,
     at,
     at_kinks,
@@ -101,8 +102,9 @@ def tied(rng: np.random.Generator) -> PlainCost:
     first[where[0]], last[where[-1]], shared[where] = c, c, c / ties
     full = np.where(x == 0.9, c, 0.0)
     untied = int(np.flatnonzero(x < 0.9)[0])
+    largest: Formula = max if rng.random() < 0.5 else np.max  # Python's takes branches
     return PlainCost(
-        lambda x: float(c * np.max(x)), x, (first, last, shared), (
+        lambda x: float(c * largest(x)), x, (first, last, shared), (
             at_kinks("to all in full", full, where),
             at_kinks("to none", 0 * full, where),
             at_kinks("1.5 to the first", 1.5 * first, where),
@@ -240,6 +242,28 @@ def lasso(rng: np.random.Generator) -> PlainCost:
             replaced("without the penalty", right, {at(1): smooth[1]}),
             times("a coefficient's sign", right, {at(3): -1.0}),
         ), blocks=((np.arange(n), 1),),
+    )  # fmt: skip
+
+
+@plain("numbers clipped at their bounds", "kinks")
+def clipped(rng: np.random.Generator) -> PlainCost:
+    n = int(rng.integers(5, 9))
+    x, y = rng.uniform(-0.8, 0.8, n), rng.choice([-3.0, 3.0], n) * rng.uniform(0.8, 1.2, n)
+    x[:4] = -1.0, 1.0, -1.7, 1.3  # on both bounds, and beyond both
+
+    def formula(x: Any) -> Any:
+        return ((np.clip(x, -1, 1) - y) ** 2).sum()
+
+    inner, inside = 2 * (np.clip(x, -1, 1) - y), np.abs(x) < 1
+    at_bound = np.abs(x) == 1
+    right = inner * inside
+    return PlainCost(
+        number(formula), x, (right, inner * (inside | at_bound), inner * (inside + 0.5 * at_bound)), (
+            at_kinks("twenty times at a bound", right + 20 * inner * np.eye(n)[0], [0], "wrong"),
+            at_kinks("the other sign at a bound", right - inner * np.eye(n)[1], [1]),
+            replaced("without its mask", right, {at(2): inner[2]}),
+            times("an inner one 1 % off", right, {at(4): 1.01}),
+        ), formula=formula, limit=True,
     )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import copy
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -158,6 +159,15 @@ def _verdicts_allowed(wrong: Wrong, method: str) -> tuple[str, ...]:
 
 # What the cost and the caller are left with
 
+CALLS: dict[str, Callable[..., object]] = {
+    "check": fastgc.check,
+    "the balanced step": partial(fastgc.check, epsilon="auto"),
+    "directions": partial(fastgc.check, method="random"),
+    "a sample": partial(fastgc.check, sample=1),
+    "assert_gradients": fastgc.assert_gradients,
+    "numerical_gradient": lambda cost, p, g, **options: fastgc.numerical_gradient(cost, p, **options),
+}  # fmt: skip
+
 
 class Recorded:
     """A cost that keeps what it saw last, and raises `error` once, at a perturbed point.
@@ -192,6 +202,24 @@ def test_the_cost_sees_the_unperturbed_parameters_last(name: str, right: bool) -
     cost = Recorded(case)
     _check(case, case.right[0] if right else case.wrong[0].gradients, cost)
     assert cost.left_at_theta
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+@pytest.mark.parametrize("right", [True, False])
+def test_a_model_whose_weights_the_cost_sets_is_left_as_it_was(
+    call: Callable[..., object], right: bool
+) -> None:
+    case = PLAIN_COSTS["a multilayer perceptron"].build(0)
+    model: dict[str, Array] = {}
+
+    def cost(parameters: Any) -> float:
+        model.update(parameters)
+        return float(case.cost(model))
+
+    gradients = case.right[0] if right else case.wrong[0].gradients
+    with contextlib.suppress(fastgc.GradientMismatch):
+        call(cost, case.parameters, gradients, progress=False)
+    assert flat(model).tobytes() == flat(case.parameters).tobytes()
 
 
 @kinds
