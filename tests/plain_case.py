@@ -50,12 +50,12 @@ class PlainCost:
         allowed: the verdicts that right gradients may get. "unresolved" is among them where values
             of J do not tell.
         formula: the same function by operations that take complex arrays; None where J has kinks
-            at the parameters. Complex steps through it prove the first of `right`.
+            at the parameters. Complex steps through it prove `right`.
         floor: the rounding error that an entry of a right gradient may have beside 1e-9 of itself.
         blocks: the proof at kinks: flat indices, and 1 where J is convex in these entries alone or
             −1 where it is concave. There right gradients are subgradients, and nothing else is.
-        limit: the proof at kinks where J is neither: the first of `right` is the gradient by
-            `formula` at points close by.
+        limit: the proof at kinks where J is neither: right gradients are weighted means of the
+            gradients by `formula` at points close by, and nothing else is.
         digits: how far, relative, the cost lies from `formula` by its own rounding.
         options: of the check.
     """

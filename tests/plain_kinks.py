@@ -155,6 +155,8 @@ def pooling(rng: np.random.Generator) -> PlainCost:
         split = g.reshape(rows // 2, columns // 2, 2, 2).transpose(0, 2, 1, 3)
         return split.reshape(rows, columns)
 
+    # where J bends up in one window and down in another, the slopes of J along a line need not
+    # hold those of a right choice
     pixels = windows(image)
     largest = pixels == pixels.max(-1, keepdims=True)
     one = np.eye(4)[pixels.argmax(-1)] * weights[..., None]
@@ -171,7 +173,7 @@ def pooling(rng: np.random.Generator) -> PlainCost:
             at_kinks("1.5 at a tie", {"image": back(more)}, kinked),
             at_kinks("nothing at ties", {"image": back(one * (largest.sum(-1) < 2)[..., None])}, kinked),
             times("one pixel doubled", right, {"image[1, 3]": 2.0}),
-        ), blocks=tuple((w, int(s)) for w, s in zip(numbered, signs.ravel(), strict=True)),
+        ), CORRECT if (signs == signs[0, 0]).all() else NOT_ACCUSED, blocks=tuple((w, int(s)) for w, s in zip(numbered, signs.ravel(), strict=True)),
     )  # fmt: skip
 
 
@@ -254,6 +256,7 @@ def clipped(rng: np.random.Generator) -> PlainCost:
     def formula(x: Any) -> Any:
         return ((np.clip(x, -1, 1) - y) ** 2).sum()
 
+    # J may bend up at one bound and down at the other, as with max pooling above
     inner, inside = 2 * (np.clip(x, -1, 1) - y), np.abs(x) < 1
     at_bound = np.abs(x) == 1
     right = inner * inside
@@ -263,7 +266,7 @@ def clipped(rng: np.random.Generator) -> PlainCost:
             at_kinks("the other sign at a bound", right - inner * np.eye(n)[1], [1]),
             replaced("without its mask", right, {at(2): inner[2]}),
             times("an inner one 1 % off", right, {at(4): 1.01}),
-        ), formula=formula, limit=True,
+        ), NOT_ACCUSED, formula=formula, limit=True,
     )  # fmt: skip
 
 
