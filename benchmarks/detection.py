@@ -2,9 +2,10 @@
 
 Drawn networks, every mistake of tests/bugs.py in each of them, and right gradients by two backward
 passes, for every method; the checkers of other libraries on a fixed part of the cases. gradapprox
-is computed once for each network, method and step, and serves all mistakes.
+is computed once for each network, method and step, and serves all mistakes. Plain functions follow
+in `benchmarks.plain_detection`.
 ``python -m benchmarks.detection_report`` runs it and writes it up; ``python -m benchmarks.detection
-[NETWORKS [RIGHT]]`` runs a small one.
+[NETWORKS [RIGHT]]`` runs a small one, with every plain function once.
 """
 
 import importlib.util
@@ -20,6 +21,7 @@ from typing import Any
 import numpy as np
 
 import fastgc
+from benchmarks import plain_detection
 from benchmarks.other_checkers import CHECKERS
 from fastgc.activations import ACTIVATIONS
 from fastgc.claim import claim_of
@@ -403,7 +405,8 @@ def main() -> None:
         f"{len(study.outcomes):,} verdicts, {len(bad)} missed; {len(misnamed)} of {len(caught):,} "
         f"misnamed; {study.seconds:.0f} s"
     )
-    sys.exit(1 if bad else 0)
+    missed = plain_detection.report_misses(plain_detection.run(1))
+    sys.exit(1 if bad or missed else 0)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Writes docs/detection.md: ``python -m benchmarks.detection_report``.
 
-The study of `benchmarks.detection`, and the fuzz of the public boundary.
+The studies of `benchmarks.detection` and `benchmarks.plain_detection`, and the fuzz of the public
+boundary.
 """
 
 import argparse
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
-from benchmarks import fuzz
+from benchmarks import fuzz, plain_detection
 from benchmarks.detection import (
     RIGHT,
     Outcome,
@@ -27,7 +28,7 @@ from tests.bugs import MISTAKES
 ROOT = Path(__file__).parent.parent
 DOCUMENT = ROOT / "docs" / "detection.md"
 COMMAND = "python -m benchmarks.detection_report"
-NETWORKS, RIGHT_ALONE, BAD_INPUTS = 260, 2300, 100_000
+NETWORKS, RIGHT_ALONE, PLAIN_SEEDS, BAD_INPUTS = 260, 2300, 20, 100_000
 
 
 def table_of_mistakes(study: Study) -> list[str]:
@@ -95,7 +96,12 @@ def table_of_others(outcomes: Sequence[Outcome]) -> list[str]:
     return lines
 
 
-def write_up(study: Study, others: Sequence[Outcome], fuzzed: fuzz.Outcome | None) -> str:
+def write_up(
+    study: Study,
+    plain: plain_detection.PlainStudy,
+    others: Sequence[Outcome],
+    fuzzed: fuzz.Outcome | None,
+) -> str:
     visible = seen(study.outcomes)
     caught = [o for o in visible if o.verdict == "wrong"]
     known = [o for o in caught if o.kind != "unknown"]
@@ -137,6 +143,7 @@ def write_up(study: Study, others: Sequence[Outcome], fuzzed: fuzz.Outcome | Non
         "entry that is not zero any ratio is a right description. `unknown` are gradients that no",
         "kind may claim.",
         "",
+        *plain_detection.section(plain),
         "## Other checkers",
         "",
         f"The same {sum(o.method == 'fastgc' for o in others):,} cases for each, in networks of at",
@@ -187,14 +194,18 @@ def _fuzz(outcome: fuzz.Outcome) -> list[str]:
     ]
 
 
-def line_for_readme(study: Study) -> str:
+def line_for_readme(study: Study, plain: plain_detection.PlainStudy) -> str:
     visible = seen(study.outcomes)
     right = [o for o in study.outcomes if o.mistake == RIGHT]
     passed = sum(o.verdict == "correct" for o in visible)
+    functions = {o.cost for o in plain.outcomes}
+    wrong = [o for o in plain.outcomes if o.mistake != plain_detection.RIGHT]
+    passing = sum(o.verdict == "correct" for o in wrong)
     return (
         f"- **{passed} of {len(visible):,} visible mistakes passed**, of "
         f"{len(MISTAKES)} kinds in {study.networks} drawn networks; "
-        f"{sum(o.verdict == 'wrong' for o in right)} of {len(right):,} right gradients accused "
+        f"{sum(o.verdict == 'wrong' for o in right)} of {len(right):,} right gradients accused. "
+        f"Of {len(functions)} plain functions, {passing} of {len(wrong):,} wrong gradients passed "
         "([docs/detection.md](docs/detection.md))."
     )
 
@@ -205,13 +216,19 @@ def _share(part: int, whole: int) -> str:
     return f"{part:,} of {whole:,} ({100 * part / whole:.2f} %)"
 
 
-def write(networks: int = NETWORKS, right: int = RIGHT_ALONE, bad_inputs: int = BAD_INPUTS) -> None:
+def write(
+    networks: int = NETWORKS,
+    right: int = RIGHT_ALONE,
+    bad_inputs: int = BAD_INPUTS,
+    plain_seeds: int = PLAIN_SEEDS,
+) -> None:
     """Runs everything, and writes docs/detection.md and the README's line."""
     study = run(networks, right)
+    plain = plain_detection.run(plain_seeds)
     others = study_of_others(small_networks())
     fuzzed = fuzz.run(bad_inputs) if bad_inputs else None
-    DOCUMENT.write_text(write_up(study, others, fuzzed))
-    into_readme("detection", line_for_readme(study))
+    DOCUMENT.write_text(write_up(study, plain, others, fuzzed))
+    into_readme("detection", line_for_readme(study, plain))
 
 
 def into_readme(part: str, text: str) -> None:
@@ -231,9 +248,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--networks", type=int, default=NETWORKS, help="with mistakes")
     parser.add_argument("--right", type=int, default=RIGHT_ALONE, help="with right gradients alone")
+    parser.add_argument("--plain-seeds", type=int, default=PLAIN_SEEDS, help="of plain functions")
     parser.add_argument("--bad-inputs", type=int, default=BAD_INPUTS)
     options = parser.parse_args()
-    write(options.networks, options.right, options.bad_inputs)
+    write(options.networks, options.right, options.bad_inputs, options.plain_seeds)
     print(DOCUMENT.read_text())
 
 
