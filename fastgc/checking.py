@@ -335,4 +335,5 @@ def _base(problem: Problem, *, measured: bool, memory: int) -> tuple[Base, int]:
     if not measured:
         return Base(cost, noise=0.0), spent
     noise = noise_of_cost(problem, cost, memory)
-    return Base(cost, noise.sigma, noise.coarse, noise.seen), spent + noise.evaluations
+    base = Base(cost, noise.sigma, noise.coarse, noise.seen, noise.grain)
+    return base, spent + noise.evaluations

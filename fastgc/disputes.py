@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from fastgc.claim import Claim
 from fastgc.docket import FAR, Docket, Findings, Look, within
 from fastgc.joint import kinks_together
-from fastgc.kinks import DIRECTIONS, around_entries, at_corner, by_sample
+from fastgc.kinks import DIRECTIONS, adds_up, around_entries, at_corner, by_sample
 from fastgc.layout import FloatArray
 from fastgc.methods import Approximation, Base
 from fastgc.methods.interface import Entries, Step
@@ -27,7 +27,7 @@ from fastgc.refinement import (
 )
 from fastgc.rounding import rounding_of_gradients
 from fastgc.tally import tally, tensor_means
-from fastgc.unused import unused
+from fastgc.unused import flat, unused
 from fastgc.verdict import AGREE, DISAGREE, KINK, RESOLUTION, UNRESOLVED
 
 ROUNDS = 3  # of judging anew by settled sizes what had agreed by others
@@ -205,17 +205,37 @@ def _dispute(docket: Docket, disputed: Entries, tries: int) -> None:
     entries = disputed[docket.codes[disputed] == DISAGREE]
     if entries.size == 0:
         return
-    steps = _full(docket, docket.epsilon)
-    cornered, spent = at_corner(docket.problem, docket.base, steps, tries)
-    docket.evaluations += spent
-    if cornered:
+    if _is_kinked(docket, tries):
         doubtful = entries[_may_be_right(docket, entries)]
         docket.codes[doubtful] = UNRESOLVED
         docket.cornered[doubtful] = True
 
 
-def _full(docket: Docket, steps: Step) -> FloatArray:
-    return np.broadcast_to(steps, docket.problem.layout.size)
+def _is_kinked(docket: Docket, tries: int) -> bool:
+    """Whether J has a kink at θ: a corner in some direction, or slopes that do not add up.
+
+    A median of three has the same slope on both sides in every direction, but none that is the sum
+    of those of its entries.
+    """
+    steps = _steps_now(docket)
+    cornered, spent = at_corner(docket.problem, docket.base, steps, tries)
+    docket.evaluations += spent
+    if cornered or docket.directions or tries == 0:
+        return cornered
+    gradapprox = np.where(np.isfinite(docket.gradapprox), docket.gradapprox, 0.0)
+    added, spent = adds_up(
+        docket.problem, docket.base, docket.part.whole(np.arange(docket.layout.size)),
+        docket.steps, gradapprox, docket.uncertainty,
+    )  # fmt: skip
+    docket.evaluations += spent
+    return not added
+
+
+def _steps_now(docket: Docket) -> FloatArray:
+    """The step of each parameter (P,) that what is known of it is from."""
+    steps = np.array(_steps(docket.problem, docket.epsilon))
+    steps[docket.part.whole(np.arange(docket.layout.size))] = docket.steps
+    return steps
 
 
 def _may_be_right(docket: Docket, entries: Entries) -> NDArray[np.bool_]:
@@ -225,7 +245,7 @@ def _may_be_right(docket: Docket, entries: Entries) -> NDArray[np.bool_]:
     backward pass may take what no point shows, but nothing that lies far outside.
     """
     around = around_entries(
-        docket.problem, docket.part.whole(entries), docket.base, _full(docket, docket.epsilon),
+        docket.problem, docket.part.whole(entries), docket.base, _steps_now(docket),
         docket.layout.size,
     )  # fmt: skip
     docket.evaluations += around.evaluations
@@ -249,7 +269,7 @@ def _corners_of_samples(docket: Docket, disputed: Entries) -> None:
     entries = disputed[undecided]
     if entries.size == 0 or inside is None or not inside.near_corner():
         return
-    steps = np.maximum(_full(docket, docket.epsilon), STEP if docket.exact else 0.0)
+    steps = np.maximum(_steps(docket.problem, docket.epsilon), STEP if docket.exact else 0.0)
     found = by_sample(inside, docket.part.whole(entries), docket.base, steps, SHORTER)
     docket.evaluations += found.evaluations
     slack = docket.allowed(entries, 0.5 * (found.low + found.high)) + 2 * found.uncertainty
@@ -268,7 +288,7 @@ def _try_other_steps(docket: Docket, *, balanced: bool) -> None:
         opened = docket.with_code(UNRESOLVED)
         return opened[~docket.cornered[opened] & np.isfinite(docket.gradapprox[opened])]
 
-    for look in (unused, None if balanced else balance, widen_reach, extrapolate, widen_reach):
+    for look in (flat, unused, None if balanced else balance, widen_reach, extrapolate, widen_reach):
         opened = left()
         if opened.size == 0:
             return

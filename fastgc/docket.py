@@ -161,14 +161,22 @@ class Docket:
         self.low[entries], self.high[entries] = looked.low, looked.high
         self.reach[entries] = np.inf if self.exact else looked.reach
 
-    def judge(self, entries: Entries, extra: FloatArray | float = 0.0) -> NDArray[np.uint8]:
+    def judge(
+        self,
+        entries: Entries,
+        extra: FloatArray | float = 0.0,
+        *,
+        exact_zeros: bool | None = None,
+    ) -> NDArray[np.uint8]:
         """The verdicts on some entries, with some `extra` uncertainty."""
+        if exact_zeros is None:
+            exact_zeros = not self.base.coarse
         tensors, doubt = self.layout.tensor_of(entries), self.uncertainty[entries]
         codes = entry_verdicts(
             self.claim.grad[entries], self.gradapprox[entries], doubt + extra,
             self.means[tensors], self.claim.tolerances[tensors],
             floor=self.claim.floors[tensors], reach=self.reach[entries],
-            exact_zeros=not self.base.coarse,
+            exact_zeros=exact_zeros,
         )  # fmt: skip
         codes[(codes == AGREE) & (doubt > self.needed[entries])] = UNRESOLVED
         return codes

@@ -25,6 +25,7 @@ MOST_NUMBERS = 2**22  # numbers in them
 
 # Directions in which a corner is looked for; a ReLU behind a ReLU is silent in many.
 DIRECTIONS = 12
+SUMS = 4  # directions in which slopes are added up
 
 # Points near θ from which a cost that fastgc cannot see into is looked at. A slope that needs five
 # units on their right sides shows at one in 32.
@@ -160,6 +161,48 @@ def at_corner(problem: Problem, base: Base, epsilon: FloatArray, tries: int) -> 
     return False, 4 * tries
 
 
+def adds_up(
+    problem: Problem,
+    base: Base,
+    entries: Entries,
+    steps: FloatArray,
+    gradapprox: FloatArray,
+    uncertainty: FloatArray,
+) -> tuple[bool, int]:
+    """Whether the slope of J along random directions is the sum of those of its entries.
+
+    Args:
+        problem, base: the cost at θ.
+        entries: n of its entries.
+        steps, gradapprox, uncertainty: of these, (n,).
+
+    Returns:
+        Whether it is, in each of a few directions; and the evaluations spent.
+    """
+    rng = generator(10)
+    noise = max(10.0 * base.noise, LEAST_NOISE * abs(base.cost))
+    for tried in range(1, SUMS + 1):
+        by = steps * rng.standard_normal(entries.size)
+        apart, bends = [], []
+        for share in (1.0, 0.125):
+            J_plus, J_minus = (
+                problem.evaluate_or_nan(_moved(problem.theta, entries, sign * share * by))
+                for sign in (1.0, -1.0)
+            )
+            apart.append(abs(0.5 * (J_plus - J_minus) - share * float(gradapprox @ by)))
+            bends.append(float(uncertainty @ np.abs(share * by)))
+        # what curvature adds falls with the cube of the step, a kink's share with the step itself
+        if apart[1] > max(apart[0] / 32, 2 * bends[1] + 8 * noise):
+            return False, 4 * tried
+    return True, 4 * SUMS
+
+
+def _moved(theta: FloatArray, entries: Entries, by: FloatArray) -> FloatArray:
+    point = theta.copy()
+    point[entries] += by
+    return point
+
+
 class Around(NamedTuple):
     """What the slopes of n entries are at points around θ.
 
@@ -224,7 +267,7 @@ def _summary(found: FloatArray, count: int, points: int) -> Around:
     # a point within a step of the kink shows something between
     at_low = (found[1] <= low[1] + 1e-3 * near).sum(axis=0)
     at_high = (found[1] >= high[1] - 1e-3 * near).sum(axis=0)
-    single = (at_low >= HITS) & (at_high >= HITS) & (at_low + at_high >= 0.7 * points)
+    single = (at_low >= HITS) & (at_high >= HITS) & (at_low + at_high >= 0.6 * points)
     single &= points >= ENOUGH
     return Around(jumps, low[1], high[1], single, 4 * points * count)
 
@@ -241,7 +284,7 @@ def around_entries(
     if entries.size <= FEW:
         points = max(points, ENOUGH)
     points = min(max(points, POINTS.start), POINTS.stop - 1)
-    own = step[entries]
+    own = step[entries] / NEARER  # so that few of them meet the kink itself
     found = slopes_around(
         problem, base, lambda i: (entries[i : i + 1], own[i : i + 1]), entries.size, step, points
     )

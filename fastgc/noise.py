@@ -38,7 +38,8 @@ AGAIN = 4  # calls of a noisy cost at θ, which have to give the same number
 
 # The standard deviation of an error of rounding to a grain of 1.
 GRAINY = 12**-0.5
-SHORT = 12  # bits of a number that is as short in any precision, as a whole number is
+FORMATS = (8, 11, 24)  # bits of bfloat16, float16 and float32
+WHOLE = 16  # bits of whole and other round numbers, which are the same in double precision
 
 # Rounding errors of J that are always allowed for: a J rounded once moves a central difference by
 # u·|J|/ε, and a sum of a few terms by some more, when the table shows nothing.
@@ -58,12 +59,15 @@ class Noise:
             a short step may not move it: then a difference of zero says nothing of its slope.
         evaluations: of the cost, spent on this.
         seen: its values, in order of size.
+        grain: how far apart its values are at least, where they are rounded to so few digits; 0
+            where they are not.
     """
 
     sigma: float
     coarse: bool
     evaluations: int
     seen: tuple[float, ...] = ()
+    grain: float = 0.0
 
 
 class _Line(NamedTuple):
@@ -71,7 +75,8 @@ class _Line(NamedTuple):
 
     Attributes:
         sigma: the noise along it; 0 where J hardly moves.
-        coarse: whether J moves there by grains of its precision.
+        coarse: whether J moves there by grains of its precision, or that of the parameters.
+        grain: of its precision.
         moves: whether the last of its steps moved J most of the time.
         evaluations: spent on it.
         seen: the values met.
@@ -79,6 +84,7 @@ class _Line(NamedTuple):
 
     sigma: float
     coarse: bool
+    grain: float
     moves: bool
     evaluations: int
     seen: frozenset[float]
@@ -119,6 +125,7 @@ def noise_of_cost(problem: Problem, cost: float, memory: int) -> Noise:
         coarse=all(line.coarse for line in moving),
         evaluations=evaluations,
         seen=tuple(sorted(frozenset().union(*(line.seen for line in lines)))),
+        grain=min(line.grain for line in moving),
     )
 
 
@@ -161,28 +168,43 @@ def _noise_along(problem: Problem, direction: FloatArray, cost: float, memory: i
             )
         if moves:
             break
-    spacing = math.ldexp(1.0, math.frexp(cost)[1] - 24)  # of single precision, at J
-    grain = min((b - a for a, b in pairwise(sorted(seen))), default=0.0)
-    single = all(map(_is_single, seen)) and (
-        0 < grain <= 4 * spacing or (len(seen) > 2 and not all(map(_is_short, seen)))
-    )
-    stuck = moves and evaluations > POINTS  # it took longer steps to move it
-    coarse = (single or stuck) and not problem.pure
-    if not moves and not single:  # a few jumps are no noise
-        sigma = 0.0
-    if coarse:  # by chance a few of its values may lie on a line: it is rounded all the same
-        sigma = max(sigma, GRAINY * (max(grain, spacing) if single else grain))
-    return _Line(sigma, coarse, moves, evaluations, frozenset(seen))
+    values = sorted(seen)
+    least = min((b - a for a, b in pairwise(values)), default=0.0)
+    few = all(_bits(value) <= FORMATS[-1] for value in values)
+    grain = 0.0 if problem.pure else _grain(values, least)
+    if moves and evaluations > POINTS and not problem.pure and not grain:  # after longer steps
+        if least <= 4 * UNIT_ROUNDOFF * abs(cost):  # beside a large constant
+            grain = least
+        elif not few:  # the parameters are rounded to fewer digits
+            return _Line(max(sigma, GRAINY * least), True, 0.0, moves, evaluations, frozenset(seen))
+    if grain:  # by chance a few of its values may lie on a line: it is rounded all the same
+        sigma = max(sigma, GRAINY * grain)
+    elif few or not moves:
+        sigma = 0.0  # counts, and a few jumps, are no noise
+    return _Line(sigma, grain > 0, grain, moves, evaluations, frozenset(seen))
 
 
-def _is_single(value: float) -> bool:
-    """Whether `value` is a number of single precision, as one in 2²⁹ of double precision is."""
-    return math.frexp(value)[0] * 2**24 % 1 == 0
+def _grain(values: list[float], least: float) -> float:
+    """The spacing of the narrow floats that these values are; 0 where they are none.
+
+    Values that are a few spacings apart, the `least` of all, may be such by their precision; counts
+    and other whole numbers are further apart, or short.
+    """
+    if len(values) < 2:
+        return 0.0
+    exponent = math.frexp(max(map(abs, values)))[1]
+    bits = max(map(_bits, values))
+    for width in FORMATS:
+        spacing = math.ldexp(1.0, exponent - width)
+        if bits <= width and (least <= 4 * spacing or bits > WHOLE):
+            return max(least, spacing)
+    return 0.0
 
 
-def _is_short(value: float) -> bool:
-    """Whether it has so few bits that it is the same in any precision."""
-    return math.frexp(value)[0] * 2**SHORT % 1 == 0
+def _bits(value: float) -> int:
+    """How many bits it takes to write the value."""
+    mantissa = int(math.ldexp(math.frexp(abs(value))[0], 53))
+    return 53 - ((mantissa & -mantissa).bit_length() - 1) if mantissa else 0
 
 
 def _along(problem: Problem, delta: FloatArray, memory: int) -> list[float]:

@@ -5,6 +5,7 @@ sharply (truncation), the step crosses the corner of a ReLU (a kink), the cost e
 rounding noise hides all. Each gives itself away when the step is changed.
 """
 
+import math
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -22,7 +23,8 @@ SHORTER = 8.0  # times, at each look; the rounding noise grows as much
 LOOKS = 3
 MOST_LOOKS = 6  # where gradapprox still moves
 
-NEAR = 2.0**-10  # of |θ_k|, the first step where the cost ends close by
+NEAR = 2.0**-9  # of |θ_k|, the first step where the cost ends close by, its square the second, …
+NEARER = 5  # of such steps
 SIDES = 3  # looks at the side that exists
 
 LONGEST = 0.125  # of the scale of an entry, where steps are tried down from
@@ -159,22 +161,35 @@ def come_closer(docket: Docket, missing: Entries) -> None:
     What is found is judged; where nothing is, the entry stays unresolved.
     """
     theta, at = np.abs(docket.theta[missing]), docket.steps[missing]
-    below_too = np.zeros(missing.size, dtype=np.bool_)
-    for number in range(1, LOOKS + 1):
-        steps = np.where(theta > 0, np.minimum(at, NEAR**number * theta), at / SHORTER**number)
-        left = np.flatnonzero(~below_too)
-        if left.size == 0:
-            break
+    steps, left = at, np.arange(missing.size)
+    for number in range(1, NEARER + 1):
+        relative = NEAR**number * theta
+        steps = np.where(theta > 0, np.minimum(steps, relative), at / SHORTER**number)
         looked = docket.look(missing[left], steps[left])
         had = np.isfinite(looked.gradapprox)
         docket.take(missing[left[had]], Looked(*(v[had] for v in looked)), steps[left[had]])
-        below_too[left[had]] = True
+        _step_back(docket, missing[left[had]])
+        left = left[~had]
+        if left.size == 0:
+            break
     docket.codes[missing] = docket.judge(missing)
     docket.looked[missing] = True
     left = np.flatnonzero(docket.codes[missing] == UNRESOLVED)
     both = np.ones(missing.size, dtype=np.bool_)
     both[left] = ~_one_sided(docket, missing[left], at[left])
     shorten(docket, missing[both & (docket.codes[missing] == DISAGREE)])
+
+
+def _step_back(docket: Docket, entries: Entries) -> None:
+    """Longer steps again, as long as the cost can be had: their noise is less."""
+    for _ in range(round(-math.log2(NEAR)) // 3):
+        if entries.size == 0:
+            return
+        steps = SHORTER * docket.steps[entries]
+        looked = docket.look(entries, steps)
+        had = np.isfinite(looked.gradapprox)
+        entries = entries[had]
+        docket.take(entries, Looked(*(v[had] for v in looked)), steps[had])
 
 
 def _one_sided(docket: Docket, entries: Entries, steps: FloatArray) -> NDArray[np.bool_]:

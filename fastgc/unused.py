@@ -1,7 +1,8 @@
 """Entries that the cost does not depend on, whose gradients are rounding errors of zero.
 
 As the bias below a batch normalisation, or a shift of what a softmax takes: differences of such a
-cost are rounding as well, and comparing the two can tell nothing.
+cost are rounding as well, and comparing the two can tell nothing. So it is where a cost is flat
+between jumps that lie far off.
 """
 
 import math
@@ -20,6 +21,9 @@ from fastgc.verdict import UNRESOLVED, ZERO
 MOVES = (1e-2, -0.3, 1.0, -1.0)
 SIZES = 0.5, 1.0  # of single entries, of that
 
+# Of its scale, steps over which nothing moves where a cost is flat: bfloat16 has steps of 2⁻⁸.
+FLAT = (2.0**-12, 2.0**-8, 2.0**-6)
+
 # Beside the largest gradient of all, what a right backward pass may leave of a zero.
 VANISHING = 1e-12
 
@@ -30,7 +34,7 @@ def unused(docket: Docket, entries: Entries) -> None:
     All that noise hides in a tensor is moved at once; where that moves the cost, one by one.
     """
     base = docket.base
-    limit = LAST_BITS * abs(base.cost) + 10.0 * base.noise
+    limit = LAST_BITS * abs(base.cost) + base.jitter
     change = np.full(entries.size, np.inf)
     tensors = docket.layout.tensor_of(entries)
     for t in np.unique(tensors):
@@ -44,7 +48,7 @@ def unused(docket: Docket, entries: Entries) -> None:
     zeros, change = entries[still], change[still]
     settled = docket.gradapprox[np.isfinite(docket.gradapprox) & (docket.codes != UNRESOLVED)]
     largest = float(np.abs(settled).max(initial=0.0))
-    floor = max(10.0 * base.noise, LEAST_NOISE * abs(base.cost))
+    floor = max(base.jitter, LEAST_NOISE * abs(base.cost))
     doubt = 2.0 * np.maximum(change, floor) / (SIZES[0] * docket.scale[zeros])
     doubt += VANISHING * largest
     had = docket.doubt(zeros, doubt) < np.where(largest > 0, ZERO * largest, np.inf)
@@ -54,6 +58,28 @@ def unused(docket: Docket, entries: Entries) -> None:
     docket.take(zeros, looked, docket.steps[zeros])
     docket.reach[zeros] = np.inf  # J has been seen further away than any slope could hide
     docket.codes[zeros] = docket.judge(zeros)
+
+
+def flat(docket: Docket, entries: Entries) -> None:
+    """Finds entries about which a cost of few digits stays the same, further than its rounding.
+
+    Where J, or the parameters, are rounded to fewer digits, a short step may move nothing; a step
+    of many roundings does, unless the slope is zero.
+    """
+    base = docket.base
+    if not base.coarse or entries.size == 0:
+        return
+    scale = docket.scale[entries]
+    same = docket.gradapprox[entries] == 0
+    for share in FLAT:
+        looked = docket.look(entries, share * scale)
+        same &= (looked.low == 0) & (looked.high == 0)
+    doubt = (base.jitter + LEAST_NOISE * abs(base.cost)) / (FLAT[-1] * scale)
+    zeros, doubt = entries[same], doubt[same]
+    nothing = np.zeros(zeros.size)
+    looked = Looked(nothing, docket.doubt(zeros, doubt), nothing, nothing)
+    docket.take(zeros, looked, docket.steps[zeros])
+    docket.codes[zeros] = docket.judge(zeros, exact_zeros=True)
 
 
 def _change(docket: Docket, group: Entries, limit: float) -> float:

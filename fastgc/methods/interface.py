@@ -32,12 +32,19 @@ class Base:
         noise: σ_J, the standard deviation of its rounding errors.
         coarse: whether it has too few digits for a short step to move it.
         seen: J at the points where its noise was measured, in order of size.
+        grain: how far apart its values are at least, where it is rounded to few digits; else 0.
     """
 
     cost: float
     noise: float
     coarse: bool = False
     seen: tuple[float, ...] = ()
+    grain: float = 0.0
+
+    @property
+    def jitter(self) -> float:
+        """How far its rounding may move a J that is otherwise the same."""
+        return 4.0 * self.grain if self.coarse else 10.0 * self.noise
 
 
 @dataclass(frozen=True, eq=False, repr=False)
