@@ -295,6 +295,9 @@ def _try_other_steps(docket: Docket, *, balanced: bool) -> None:
         if look is not None and not (docket.directions and look is not balance):
             docket.looked[opened] = True
             look(docket, opened)
+            if docket.rescale():
+                opened = opened[docket.codes[opened] == UNRESOLVED]
+                docket.codes[opened] = docket.judge(opened)
 
 
 def _kinks_that_agree(docket: Docket, bent: Entries) -> None:

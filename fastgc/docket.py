@@ -15,7 +15,7 @@ from fastgc.parts import Part
 from fastgc.problem import Problem
 from fastgc.scales import exact_steps
 from fastgc.tally import Tally, tensor_means
-from fastgc.verdict import AGREE, UNRESOLVED, entry_scale, entry_verdicts
+from fastgc.verdict import AGREE, UNRESOLVED, ZERO, entry_scale, entry_verdicts
 
 FAR = 8.0  # times as far as the slopes along a direction are apart
 
@@ -92,6 +92,7 @@ class Docket:
         looked: which were.
         cornered: which have a kink at θ.
         restless: which have a gradapprox that still moves as the step shrinks.
+        limits: the longest step that an entry bears, (n,), where the cost ends close by.
         needed: the largest uncertainty at which an entry may agree, (n,): half of what it was off
             by at an earlier look that no shorter step has refuted.
         means: the root mean square of gradapprox over each tensor, (T,), of settled entries.
@@ -120,6 +121,7 @@ class Docket:
         self.looked = np.zeros(self.codes.size, dtype=np.bool_)
         self.cornered = np.zeros(self.codes.size, dtype=np.bool_)
         self.needed = np.full(self.codes.size, np.inf)
+        self.limits = np.full(self.codes.size, np.inf)
         self.restless = np.zeros(self.codes.size, dtype=np.bool_)
 
     @property
@@ -178,7 +180,9 @@ class Docket:
             floor=self.claim.floors[tensors], reach=self.reach[entries],
             exact_zeros=exact_zeros,
         )  # fmt: skip
-        codes[(codes == AGREE) & (doubt > self.needed[entries])] = UNRESOLVED
+        needed = self.needed[entries]
+        tells = (doubt <= needed) | (doubt + 2 * needed <= ZERO * self.reach[entries])
+        codes[(codes == AGREE) & ~tells] = UNRESOLVED
         return codes
 
     def allowed(self, entries: Entries, approx: FloatArray) -> FloatArray:

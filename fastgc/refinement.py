@@ -169,6 +169,7 @@ def come_closer(docket: Docket, missing: Entries) -> None:
         had = np.isfinite(looked.gradapprox)
         docket.take(missing[left[had]], Looked(*(v[had] for v in looked)), steps[left[had]])
         _step_back(docket, missing[left[had]])
+        docket.limits[missing[left[had]]] = docket.steps[missing[left[had]]]
         left = left[~had]
         if left.size == 0:
             break
@@ -234,7 +235,7 @@ def balance(docket: Docket, entries: Entries) -> None:
     steps, spent = balanced_steps(docket.problem, docket.base, whole)
     docket.evaluations += spent
     before = _Kept(docket, entries)
-    chosen = steps[whole]
+    chosen = np.minimum(steps[whole], docket.limits[entries])
     docket.take(entries, docket.look(entries, chosen), chosen)
     docket.codes[entries] = docket.judge(entries)
     docket.looked[entries] = True
@@ -262,7 +263,7 @@ def extrapolate(docket: Docket, entries: Entries) -> None:
     rows: list[list[FloatArray]] = [[], []]
     gap = np.full(n, np.nan)
     for level in range(LEVELS):
-        steps = LONGEST / SHRINK**level * scale
+        steps = np.minimum(LONGEST * scale, docket.limits[entries]) / SHRINK**level
         looked = docket.look(entries, steps)
         with np.errstate(all="ignore"):
             # all of it is noise, or the slopes close in
@@ -326,7 +327,7 @@ def widen_reach(docket: Docket, entries: Entries) -> None:
     Where J bends they grow with the step; what grows faster, as a wall or a jump, does not count.
     """
     scale, steps = docket.scale[entries], docket.steps[entries]
-    far = np.maximum(LONGEST * scale, steps)
+    far = np.maximum(np.minimum(LONGEST * scale, docket.limits[entries]), steps)
     looked = docket.look(entries, far)
     with np.errstate(all="ignore"):
         # the noise of the slopes close by is no curvature

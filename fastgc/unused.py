@@ -92,7 +92,8 @@ def _change(docket: Docket, group: Entries, limit: float) -> float:
         point = problem.theta.copy()
         point[whole] += share * moves
         docket.evaluations += 1
-        most = max(most, abs(problem.evaluate_or_nan(point) - docket.base.cost))
-        if not most <= limit:
+        change = abs(problem.evaluate_or_nan(point) - docket.base.cost)
+        if not change <= limit:
             return math.inf
+        most = max(most, change)
     return most
