@@ -33,6 +33,8 @@ QUIET = 64.0
 
 # Noise above so many rounding units of J may be randomness that two calls happened not to show.
 SUSPICIOUS = 1e4
+WHOLE_LINES = 4  # through all parameters, before lines through halves of them
+HALVINGS = 3
 HUGE = 1e300  # parameters that no line should lead away from
 AGAIN = 4  # calls of a noisy cost at θ, which have to give the same number
 
@@ -93,9 +95,9 @@ class _Line(NamedTuple):
 def noise_of_cost(problem: Problem, cost: float, memory: int) -> Noise:
     """The rounding noise of J near θ: the least that several lines through θ show.
 
-    One line that is quiet is enough. Else the others are tried: its opposite, and two along which
-    each parameter moves in proportion to its size, which a tiny parameter near the end of its
-    domain survives.
+    One line that is quiet is enough. Else the others are tried: its opposite; two along which each
+    parameter moves in proportion to its size, which a tiny parameter near the end of its domain
+    survives; and some through halves of the parameters, so that a singular one stays where it is.
 
     Args:
         problem: whose cost it is.
@@ -106,13 +108,15 @@ def noise_of_cost(problem: Problem, cost: float, memory: int) -> Noise:
         ValueError: for a vectorized cost whose rows depend on each other, or a random one.
     """
     lines: list[_Line] = []
-    quiet = QUIET * UNIT_ROUNDOFF * abs(cost)
     evaluations = 0
     for direction in _directions(problem.theta):
         line = _noise_along(problem, direction, cost, memory)
         evaluations += line.evaluations
         lines.append(line)
+        quiet = QUIET * UNIT_ROUNDOFF * max(map(abs, line.seen))
         if (line.moves or problem.pure) and not line.coarse and line.sigma <= quiet:
+            break
+        if len(lines) >= WHOLE_LINES and any(line.coarse for line in lines):
             break
         if line.sigma > SUSPICIOUS * UNIT_ROUNDOFF * abs(cost) and len(lines) == 1:
             evaluations += 0 if problem.pure else AGAIN
@@ -139,6 +143,12 @@ def _directions(theta: FloatArray) -> Iterator[FloatArray]:
         scaled = sizes * generator(8).standard_normal(theta.size)
         yield scaled
         yield -scaled
+        # of two halves one leaves a singular entry where it is
+        for number in range(HALVINGS):
+            half = generator(11, number).permutation(theta.size) % 2 == 0
+            if not half.all():
+                yield np.where(half, scaled, 0.0)
+                yield np.where(half, 0.0, scaled)
 
 
 def _noise_along(problem: Problem, direction: FloatArray, cost: float, memory: int) -> _Line:

@@ -41,7 +41,7 @@ def test_noise_of_a_cost(sigma: float) -> None:
     found, evaluations = measure(pose(cost, np.linspace(0.1, 1, 10)))
     assert sigma / 5 < found < 5 * sigma
     # more noise than rounding is measured along other lines, and the cost tried for randomness
-    assert evaluations in (POINTS, 4 * POINTS, 4 * POINTS + AGAIN)
+    assert evaluations <= 10 * POINTS + AGAIN
 
 
 def test_a_cost_in_single_precision_takes_longer_steps() -> None:
