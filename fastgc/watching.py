@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fastgc.checking import DEFAULT_MEMORY, check
-from fastgc.layout import flatten_gradients
+from fastgc.gradients import flatten_gradients
 from fastgc.methods import METHODS
 from fastgc.operations import forward_operations, operations
 from fastgc.parts import part_of
