@@ -2,11 +2,11 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 from fastgc.checking import DEFAULT_MEMORY, check
 from fastgc.gradients import flatten_gradients
+from fastgc.kernel_cache import kernels_are_kept
 from fastgc.methods import METHODS
 from fastgc.operations import forward_operations, operations
 from fastgc.parts import part_of
@@ -203,5 +203,4 @@ def loading_time() -> float:
     """Seconds that making the kernels ready is expected to take; asked without loading Numba."""
     if kernels_are_loaded():
         return 0.0
-    kept = Path(__file__).parent.joinpath("__pycache__").glob("kernels.respond-*.nbi")
-    return KEPT if any(kept) else COMPILED
+    return KEPT if kernels_are_kept() else COMPILED
