@@ -95,7 +95,7 @@ def test_what_stands_for_no_array_is_refused(
 
 def test_a_column_is_what_a_vectorized_cost_may_return() -> None:
     def column(w: Array) -> Array:
-        return 0.5 * np.sum(w * w, axis=1, keepdims=True)
+        return np.asarray(0.5 * np.sum(w * w, axis=1, keepdims=True))
 
     assert fastgc.check(column, ROWS[0], ROWS[0], vectorized=True).ok
     assert not fastgc.check(column, ROWS[0], 1.1 * ROWS[0], vectorized=True).ok
