@@ -139,7 +139,8 @@ def _size_logistic(z: FloatArray, y: FloatArray) -> FloatArray:
 
 
 def _size_softmax(z: FloatArray, classes: FloatArray) -> FloatArray:
-    return softmax_of(z) + _one_hot(classes, len(z))
+    size: FloatArray = softmax_of(z) + _one_hot(classes, len(z))
+    return size
 
 
 def _size_squared(z: FloatArray, y: FloatArray) -> FloatArray:
@@ -159,7 +160,7 @@ def _rounding_softmax(
     _z: FloatArray, _classes: FloatArray, dZ: FloatArray, moved: FloatArray
 ) -> FloatArray:
     # p_k (dz_k − Σ p dz) is at most 2 |dZ_k| max |dz|
-    return 2.0 + 2.0 * np.abs(dZ) * moved.max(axis=0)
+    return np.asarray(2.0 + 2.0 * np.abs(dZ) * moved.max(axis=0))
 
 
 def _rounding_squared(

@@ -8,7 +8,7 @@ from fastgc.checking import DEFAULT_MEMORY, check
 from fastgc.gradients import flatten_gradients
 from fastgc.kernel_cache import kernels_are_kept
 from fastgc.methods import METHODS
-from fastgc.operations import forward_operations, operations
+from fastgc.operations import forward_operations
 from fastgc.parts import part_of
 from fastgc.preparation import require_choices
 from fastgc.problem import Problem, pose
@@ -172,10 +172,11 @@ def price_of_entries(problem: Problem, method: str) -> tuple[float, float] | Non
     None for a method that evaluates the cost itself.
     """
     inside = problem.inside
-    if inside is None or not METHODS[method].exact:
+    count = METHODS[method].operations
+    if inside is None or not METHODS[method].exact or count is None:
         return None
     widths, m = inside.widths, inside.net.m
-    work = operations(method, widths, m) / forward_operations(widths, m)
+    work = count(widths, m) / forward_operations(widths, m)
     return KERNELS * work, loading_time()
 
 
