@@ -156,7 +156,11 @@ def bench_gradient(benchmark: BenchmarkFixture, case: str, contender: str) -> No
         contender=contender,
         parameters=right.size,
         share=1.0 if entries is None else len(entries) / right.size,
-        operations={name: operations(name, widths, net.m) for name in METHODS},
+        operations={
+            name: method.operations(widths, net.m)
+            for name, method in METHODS.items()
+            if method.operations is not None
+        },
     )
     if contender == ALONG:
         benchmark.extra_info["checks"] = "8 directions per tensor"

@@ -13,9 +13,10 @@ import fastgc
 from benchmarks.scaling import NETWORK, Scaling
 from benchmarks.tables import bytes_of, time_of
 from fastgc import blocks
+from fastgc.methods import METHODS
 from fastgc.methods.random import Directions
 from fastgc.operations import operations
-from fastgc.planning import VECTORS
+from fastgc.planning import RANDOM_VECTORS
 from fastgc.problem import pose
 from fastgc.response import block_width
 from fastgc.threads import one_blas_thread
@@ -114,7 +115,7 @@ def rows(unit: Unit, sent: float, returned: float) -> list[Row]:
         work = operations(method, WIDTHS, SAMPLES) * unit.operation
         # the products of W's size: a forward pass, and for `node` two to put the results together
         serial = (3 if method == "node" else 1) * evaluation + sending + verdict
-        memory = (VECTORS[method] + 2) * 8 * SIZE
+        memory = (METHODS[method].vectors + 2) * 8 * SIZE
         return Row(method, work, tasks, work / tasks, serial + results * returned, results, memory)
 
     half = block_width(WIDTHS) // 2
@@ -126,18 +127,18 @@ def rows(unit: Unit, sent: float, returned: float) -> list[Row]:
         Row(
             "loop", 2 * SIZE * evaluation, SIZE, 2 * evaluation,
             first + sending + 32 * SIZE * returned + verdict, 32 * SIZE,
-            (VECTORS["loop"] + 2) * 8 * SIZE,
+            (METHODS["loop"].vectors + 2) * 8 * SIZE,
         ),
         by_kernel("incremental", pieces, 24 * SIZE),
         by_kernel("node", columns, 24 * UNITS),
         Row(
             "random", 2 * directions * evaluation + drawing, directions,
             2 * evaluation + drawing / directions, first + sending + drawing, 32 * directions,
-            (VECTORS["random"] + 2) * 8 * SIZE,
+            (RANDOM_VECTORS + 2) * 8 * SIZE,
         ),
         Row(
             "stacked", 2 * SIZE * evaluation / 64, 1, 0.0, first + verdict, 0.0,
-            (VECTORS["stacked"] + 2) * 8 * SIZE + 64 * 2 * 2 * 8 * SIZE,
+            (METHODS["stacked"].vectors + 2) * 8 * SIZE + 64 * 2 * 2 * 8 * SIZE,
         ),
     ]  # fmt: skip
 
@@ -187,7 +188,7 @@ def section(found: Scaling) -> list[str]:
         "  times r, P verdicts; for `random` v·grad, for which it draws every direction itself;",
         "  for `node` two products of the size of W.",
         "- Time: in the caller, and the work over the busy workers.",
-        "- Memory: `fastgc.planning.VECTORS` and the two vectors that the user holds; `stacked`",
+        "- Memory: `Method.vectors` and the two vectors that the user holds; `stacked`",
         "  also 64 pairs of rows, with a copy of each that the cost may keep.",
         "",
         f"A wrong tensor costs `random` up to {SEARCH} evaluations more, one after the other in",

@@ -90,6 +90,18 @@ def slopes(name: str, z: FloatArray) -> FloatArray:
         return np.asarray(CHANGES[name](z, -STEP) / -STEP)
 
 
+#: The most that |φ(z + δ) − φ(z)| / |δ| can be: a ReLU that nothing below can wake is left out by
+#: it. An activation without a line here is refused.
+STEEPEST = {
+    "relu": 1.0,
+    "leaky_relu": 1.0,
+    "tanh": 1.0,
+    "sigmoid": 0.25,
+    "softplus": 1.0,
+    "silu": 1.1,
+    "identity": 1.0,
+}
+
 #: The activations with a corner, at 0: their slopes to its left and to its right.
 CORNERED = {"relu": (0.0, 1.0), "leaky_relu": (LEAKY_SLOPE, 1.0)}
 

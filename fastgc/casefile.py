@@ -39,7 +39,8 @@ def load_case(path: str | os.PathLike[str]) -> Case:
     """The case in the npz file at `path`.
 
     Its keys are X, Y, W1, b1, … and dW1, db1, …; optional are activation (a string, or one for each
-    hidden layer), loss and weight_decay, as for `Network`. dZ1, dA1, … are passed over.
+    hidden layer), loss and weight_decay, as for `Network`. dZ1, dA1, …, dz1, da1, …
+    and dX are passed over.
 
     Raises:
         CaseError: for a file that cannot be read or does not hold such a case.
@@ -57,7 +58,7 @@ def load_case(path: str | os.PathLike[str]) -> Case:
             parameters[key] = _numbers(array, key)
         elif re.fullmatch(r"d[Wb]\d+", key):
             gradients[key] = _numbers(array, key)
-        elif key not in ("X", "Y", *OPTIONS) and not re.fullmatch(r"d[ZA]\d+", key):
+        elif key not in ("X", "Y", *OPTIONS) and not re.fullmatch(r"d[ZAza]\d+|dX", key):
             raise CaseError(
                 f"{path} has the key {key}, which is not one of X, Y, W1, b1, …, dW1, db1, …, "
                 f"{', '.join(OPTIONS)}. Mend the name, or leave it out"
@@ -65,6 +66,12 @@ def load_case(path: str | os.PathLike[str]) -> Case:
     for key in parameters:
         if f"d{key}" not in gradients:
             raise CaseError(f"{path} has {key} but no d{key}, the gradient to be checked")
+    for key in gradients:
+        if not {f"W{key[2:]}", f"b{key[2:]}"} & parameters.keys():
+            raise CaseError(
+                f'{path}: gradients has the key "{key}", which belongs to no parameter; '
+                f"parameters has: {', '.join(parameters)}. Mend the name, or leave it out"
+            )
     try:
         network = Network(
             _numbers(arrays["X"], "X"),

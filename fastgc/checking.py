@@ -89,9 +89,9 @@ def check(
         parameters: a mapping name -> array, a sequence of arrays, or one array; real numbers.
             Never written to: the cost gets float64 copies, in the same kind of container.
         gradients: the same container with the same shapes, or a function of the parameters that
-            returns it. A mapping may be keyed ``W1`` or ``dW1``; the ``dZ1``, ``dA1``, … that a
-            backward pass returns beside them are passed over. Those of dtype float32 are held to
-            1e-4, of float16 to 5e-2.
+            returns it. A mapping may be keyed ``W1`` or ``dW1``; keys that belong to no parameter,
+            as the ``dZ1``, ``dA1``, … of a backward pass, are passed over. One array may also be
+            lists of numbers. Those of dtype float32 are held to 1e-4, of float16 to 5e-2.
         method: ``loop``, ``stacked``, ``incremental``, ``node``, ``random``, or ``auto``, which is
             `select_method`'s choice, and ``loop`` where `memory` is too little for that.
             ``random`` takes 2 `directions` evaluations for each tensor, of any size: it says how

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgc.layout import FloatArray, Layout, flatten_gradients
+from fastgc.gradients import flatten_gradients
+from fastgc.layout import FloatArray, Layout
 from fastgc.parts import Part
 from fastgc.verdict import FLOOR
 

@@ -90,7 +90,7 @@ def demo() -> None:
         "\nWhat to do next:\n"
         "  fastgc example case.npz && fastgc check case.npz   a case in a file\n"
         "  fastgc.check(cost, parameters, gradients)          your own, from Python\n"
-        "  from fastgc.lab import *                           the lab's own functions"
+        "  from fastgc.lab import *                           the lab's helper modules"
     )
 
 

@@ -23,7 +23,6 @@ RELU, LEAKY_RELU, TANH, SIGMOID, SOFTPLUS, SILU, IDENTITY = range(7)
 LOGISTIC, SOFTMAX, SQUARED = range(3)
 LEAKY_SLOPE = 0.01
 SMALL = 2.0**-16  # up to here the series below are good to a rounding unit
-STEEPEST = 1.1  # no activation is steeper; silu reaches 1.0998
 
 
 @compiled
@@ -341,7 +340,7 @@ def respond(
                 # ΔZ_t from ΔA_{t−1}, then ΔA_t. A ReLU that no column can wake is left out: its
                 # change is exactly zero; 1.001 is more than the rounding of any sum
                 code_t, at, z_at = activations[t], weights_at[t], m * units_at[t] + s * widths[t]
-                bound *= 1.001 * (largest[t, 0] if t == l + 1 else STEEPEST * largest[t, 1])
+                bound *= 1.001 * (largest[t, 0] if t == l + 1 else largest[t, 1])
                 awake = none
                 for j in range(widths[t]):
                     if code_t != RELU or not Z[z_at + j] < -bound:

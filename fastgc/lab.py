@@ -1,8 +1,12 @@
 """The course's gradient-checking lab, under its own names and with its own numbers.
 
-``from fastgc.lab import *`` replaces the lab's three helper modules. The 1-D cost is J = θx; the
-network is LINEAR → RELU → LINEAR → RELU → LINEAR → SIGMOID with the cross-entropy cost, of any
-depth and widths; columns are samples.
+``from fastgc.lab import *`` replaces the lab's three helper modules: it imports what those export,
+NumPy as ``np`` too. The functions that a student writes are imported by name alone, as ``from
+fastgc.lab import gradient_check_n``, so that the star import, run again, never replaces the
+student's own.
+
+The 1-D cost is J = θx; the network is LINEAR → RELU → LINEAR → RELU → LINEAR → SIGMOID with the
+cross-entropy cost, of any depth and widths; columns are samples.
 """
 
 import math
@@ -13,8 +17,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastgc.lab_self_tests import (
+    GREEN,
+    RESET,
     backward_propagation_test,
     forward_propagation_test,
+    gradient_check_n_test,
     gradient_check_test,
 )
 from fastgc.layout import FloatArray, flatten
@@ -25,27 +32,23 @@ from fastgc.shapes import require_chain
 from fastgc.threads import one_blas_thread
 from fastgc.verdict import relative_difference
 
+# What the lab's helper modules export, and nothing that a student writes.
 __all__ = [
-    "backward_propagation",
-    "backward_propagation_n",
     "backward_propagation_test",
     "dictionary_to_vector",
-    "faulty_backward_propagation_n",
-    "forward_propagation",
-    "forward_propagation_n",
     "forward_propagation_test",
-    "gradient_check",
-    "gradient_check_n",
+    "gradient_check_n_test",
     "gradient_check_n_test_case",
     "gradient_check_test",
     "gradients_to_vector",
+    "np",
     "relu",
     "sigmoid",
     "vector_to_dictionary",
 ]
 
 THRESHOLD = 2e-7
-YELLOW, GREEN, RESET = "\033[93m", "\033[92m", "\033[0m"
+YELLOW = "\033[93m"
 TEST_CASE_SHAPES = {
     "W1": (5, 4), "b1": (5, 1), "W2": (3, 5), "b2": (3, 1), "W3": (1, 3), "b3": (1, 1),
 }  # fmt: skip

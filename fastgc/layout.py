@@ -1,11 +1,10 @@
 """Where every parameter lives: the caller's container as one flat vector, and back."""
 
-import math
 import warnings
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, partial
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -146,7 +145,7 @@ def flatten_parameters(parameters: Container) -> tuple[Layout, FloatArray]:
 
 def flatten(parameters: Container) -> tuple[Layout, FloatArray]:
     """`flatten_parameters`, with NaN and inf let through."""
-    kind, items = _items(parameters, "parameters")
+    kind, items = items_of(parameters, "parameters")
     if not items:
         raise ValueError("parameters is empty: there is nothing to check")
     labels = [label for label, _ in items]
@@ -160,7 +159,7 @@ def flatten(parameters: Container) -> tuple[Layout, FloatArray]:
     offsets = [0]
     for array in arrays:
         offsets.append(offsets[-1] + array.size)
-    vector = _joined(arrays)
+    vector = joined(arrays)
     layout = Layout(
         kind=kind,
         names=tuple(parameters) if isinstance(parameters, Mapping) else tuple(labels),
@@ -171,62 +170,7 @@ def flatten(parameters: Container) -> tuple[Layout, FloatArray]:
     return layout, vector
 
 
-def flatten_gradients(
-    layout: Layout, gradients: object, tensors: Sequence[int] | None = None
-) -> tuple[FloatArray, list[str]]:
-    """The values of `gradients` as a new float64 vector in the order of `layout`, and their dtypes.
-
-    A mapping may be keyed ``W1`` or ``dW1``; the activations' gradients ``dZ1``, ``dA1`` … that a
-    backward pass returns beside them are passed over. Of some `tensors` alone, by number, a mapping
-    need not hold the others.
-
-    Raises:
-        TypeError: for another kind of container, or values that are not real numbers.
-        ValueError: for missing, unknown or ambiguous keys and for wrong shapes.
-    """
-    kind, items = _items(gradients, "gradients")
-    if kind != layout.kind:
-        raise TypeError(
-            f"gradients is {_a(kind)} and parameters is {_a(layout.kind)}; "
-            "wanted the same kind of container for both"
-            + (". Its first element alone?" if _led_by(gradients, layout.kind) else "")
-        )
-    tensors = range(len(layout.names)) if tensors is None else tensors
-    if kind == "mapping":
-        assert isinstance(gradients, Mapping)
-        items = _match_keys(layout, gradients, tensors)
-    elif len(items) != len(layout.names):
-        raise ValueError(
-            f"gradients has {len(items)} arrays and parameters has {len(layout.names)}; "
-            "wanted one gradient for each parameter, in the same order"
-        )
-    else:
-        items = [items[t] for t in tensors]
-    arrays = []
-    for (label, value), t in zip(items, tensors, strict=True):
-        name, shape = layout.names[t], layout.shapes[t]
-        array = as_real_array(value, label)
-        if array.shape != shape:
-            wanted = (
-                f'parameters["{name}"]'
-                if kind == "mapping"
-                else label.replace("gradients", "parameters", 1)
-            )
-            raise ValueError(
-                f"{label} has shape {array.shape}; {wanted} has shape {shape}. "
-                + _reshape_advice(array.shape, shape)
-            )
-        arrays.append(array)
-    return _joined(arrays), [_name_of(array.dtype) for array in arrays]
-
-
-@lru_cache(maxsize=32)
-def _name_of(dtype: np.dtype[Any]) -> str:
-    """Its name, which NumPy takes 2.6 µs to compose."""
-    return dtype.name
-
-
-def _joined(arrays: list[NDArray[Any]]) -> FloatArray:
+def joined(arrays: list[NDArray[Any]]) -> FloatArray:
     """One flat float64 vector of them all; what is too large for it becomes inf."""
     with np.errstate(all="ignore"):
         return np.concatenate([array.ravel() for array in arrays], dtype=np.float64)
@@ -261,7 +205,7 @@ def as_real_array(value: object, label: str, kinds: str = "iuf") -> NDArray[Any]
     return array
 
 
-def _items(container: object, what: str) -> tuple[Any, list[tuple[str, object]]]:
+def items_of(container: object, what: str) -> tuple[Any, list[tuple[str, object]]]:
     """The kind of `container`, and each value with the expression that reaches it."""
     if isinstance(container, Mapping):
         for key in container:
@@ -289,56 +233,15 @@ def _builder(parameters: object) -> Callable[[list[FloatArray]], Any]:
         return make  # a namedtuple stays one
     if isinstance(parameters, list):
         return list
-    return _only
+    return _first
 
 
 def _mapping(keys: tuple[str, ...], arrays: list[FloatArray]) -> dict[str, FloatArray]:
     return dict(zip(keys, arrays, strict=True))
 
 
-def _only(arrays: list[FloatArray]) -> FloatArray:
+def _first(arrays: list[FloatArray]) -> FloatArray:
     return arrays[0]
-
-
-def _match_keys(
-    layout: Layout, gradients: Mapping[str, object], tensors: Sequence[int]
-) -> list[tuple[str, object]]:
-    matched = []
-    used = set()
-    if len(tensors) < len(layout.names):
-        used = {key for name in layout.names for key in (name, f"d{name}")}
-    for name in (layout.names[t] for t in tensors):
-        prefixed = f"d{name}"
-        if name in gradients and prefixed in gradients and prefixed not in layout.names:
-            raise ValueError(
-                f'gradients has both "{name}" and "{prefixed}" for parameters["{name}"]; keep one'
-            )
-        key = name if name in gradients else prefixed
-        if key not in gradients:
-            present = ", ".join(gradients) or "none"
-            raise ValueError(
-                f'gradients has no "{name}" and no "{prefixed}", for parameters["{name}"]; '
-                f"its keys are: {present}"
-            )
-        used.add(key)
-        matched.append((f'gradients["{key}"]', gradients[key]))
-    for key in gradients:
-        if key not in used and not (key[:2] in ("dZ", "dA") and key[2:].isdigit()):
-            raise ValueError(
-                f'gradients has the key "{key}", which belongs to no parameter; '
-                f"parameters has: {', '.join(layout.names)}. Mend the name, or leave it out"
-            )
-    return matched
-
-
-def _reshape_advice(got: tuple[int, ...], wanted: tuple[int, ...]) -> str:
-    if len(got) > 1 and got[::-1] == wanted:
-        return "Transpose it?"
-    if math.prod(got) == math.prod(wanted):
-        return f"Reshape it: .reshape({wanted})"
-    if len(got) == len(wanted) and all(g == w or w == 1 for g, w in zip(got, wanted, strict=True)):
-        return "Sum it over the samples: .sum(axis=1, keepdims=True)?"
-    return "A gradient has the shape of its parameter"
 
 
 def _dtype_advice(kind: str, label: str) -> str:
@@ -347,20 +250,6 @@ def _dtype_advice(kind: str, label: str) -> str:
     if kind == "b":
         return f"Convert it: np.asarray({label}, dtype=float)"
     return "Check how it was made"
-
-
-def _led_by(gradients: object, kind: str) -> bool:
-    """Whether it is a tuple, as gradients and a cache, that begins with a container of a kind."""
-    return (
-        isinstance(gradients, tuple)
-        and len(gradients) > 0
-        and kind == "mapping"
-        and isinstance(gradients[0], Mapping)
-    )
-
-
-def _a(kind: str) -> str:
-    return {"mapping": "a mapping", "sequence": "a sequence", "array": "an array"}[kind]
 
 
 def _type_of(value: object) -> str:

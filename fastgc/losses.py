@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fastgc.activations import sigmoid
+from fastgc.activations import sigmoid, slopes
 from fastgc.layout import FloatArray
 
 
@@ -24,11 +24,18 @@ class Loss:
         labels: makes the labels from Y (n, m) or (m,), raising ValueError for what it cannot use.
         change: (z, labels, δ) -> exact differences (n, m): by how much each sample's loss changes
             when one of its outputs changes by δ, |δ| ≤ 1.
+        targets: (labels, n) -> (n, m): what a backward pass subtracts from the outputs.
+        output_size: (z, labels) -> (n, m): |A_L| + |Y|, the terms of that difference.
+        rounding: (z, labels, dZ, moved) -> (n, m): how far rounding may move dZ_L, in rounding
+            units, where z is itself good to `moved` of them.
     """
 
     value: Callable[[FloatArray, FloatArray], FloatArray]
     labels: Callable[[FloatArray], FloatArray]
     change: Callable[[FloatArray, FloatArray, float], FloatArray]
+    targets: Callable[[FloatArray, int], FloatArray]
+    output_size: Callable[[FloatArray, FloatArray], FloatArray]
+    rounding: Callable[[FloatArray, FloatArray, FloatArray, FloatArray], FloatArray]
 
 
 def logistic(z: FloatArray, y: FloatArray) -> FloatArray:
@@ -121,8 +128,58 @@ def _change_squared(z: FloatArray, y: FloatArray, d: float) -> FloatArray:
     return np.asarray(d * ((z - y) + 0.5 * d))
 
 
+def _one_hot(classes: FloatArray, n: int) -> FloatArray:
+    columns = np.zeros((n, classes.size))
+    columns[classes.astype(np.intp), np.arange(classes.size)] = 1.0
+    return columns
+
+
+def _size_logistic(z: FloatArray, y: FloatArray) -> FloatArray:
+    return np.asarray(0.5 * np.tanh(0.5 * z) + (0.5 + y))  # half the steps of a sigmoid
+
+
+def _size_softmax(z: FloatArray, classes: FloatArray) -> FloatArray:
+    size: FloatArray = softmax_of(z) + _one_hot(classes, len(z))
+    return size
+
+
+def _size_squared(z: FloatArray, y: FloatArray) -> FloatArray:
+    return np.abs(z) + np.abs(y)
+
+
+# A − Y is good to u·(|A| + |Y|), or to 2u where A is a probability whose own rounding is unknown.
+
+
+def _rounding_logistic(
+    z: FloatArray, _y: FloatArray, _dZ: FloatArray, moved: FloatArray
+) -> FloatArray:
+    return 2.0 + slopes("sigmoid", z) * moved
+
+
+def _rounding_softmax(
+    _z: FloatArray, _classes: FloatArray, dZ: FloatArray, moved: FloatArray
+) -> FloatArray:
+    # p_k (dz_k − Σ p dz) is at most 2 |dZ_k| max |dz|
+    return np.asarray(2.0 + 2.0 * np.abs(dZ) * moved.max(axis=0))
+
+
+def _rounding_squared(
+    z: FloatArray, y: FloatArray, _dZ: FloatArray, moved: FloatArray
+) -> FloatArray:
+    return _size_squared(z, y) + moved
+
+
 LOSSES: dict[str, Loss] = {
-    "logistic": Loss(logistic, _probabilities, _change_logistic),
-    "softmax": Loss(softmax, _classes, _change_softmax),
-    "squared": Loss(squared, np.atleast_2d, _change_squared),
-}
+    "logistic": Loss(
+        logistic, _probabilities, _change_logistic,
+        targets=lambda y, _: y, output_size=_size_logistic, rounding=_rounding_logistic,
+    ),
+    "softmax": Loss(
+        softmax, _classes, _change_softmax,
+        targets=_one_hot, output_size=_size_softmax, rounding=_rounding_softmax,
+    ),
+    "squared": Loss(
+        squared, np.atleast_2d, _change_squared,
+        targets=lambda y, _: y, output_size=_size_squared, rounding=_rounding_squared,
+    ),
+}  # fmt: skip

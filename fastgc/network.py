@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastgc.activations import ACTIVATIONS, CORNERED
 from fastgc.layout import Container, FloatArray, Layout, as_real_array, flatten_parameters
-from fastgc.losses import LOSSES, softmax_of
+from fastgc.losses import LOSSES
 from fastgc.requirements import require_number
 from fastgc.shapes import require_chain
 
@@ -181,13 +181,7 @@ class Network:
 
     def output_size(self, z: FloatArray) -> FloatArray:
         """|A_L| + |Y| (n_L, m), for the last pre-activations: the terms that dZ_L subtracts."""
-        if self.loss == "squared":
-            return np.abs(z) + np.abs(self.labels)
-        if self.loss == "logistic":
-            return 0.5 * np.tanh(0.5 * z) + (0.5 + self.labels)  # half the steps of a sigmoid
-        size = softmax_of(z)
-        size[self.labels.astype(np.intp), np.arange(self.m)] += 1.0
-        return size
+        return LOSSES[self.loss].output_size(z, self.labels)
 
     def layers(self, layout: Layout) -> tuple[tuple[Layer, ...], Layout]:
         """The layers that `layout` describes, and `layout` with the names W1, b1, …

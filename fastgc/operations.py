@@ -7,6 +7,8 @@ from itertools import pairwise
 # Floating-point operations of one evaluation, roughly: of an activation, and of a loss.
 ACTIVATION, LOSS = 5, 25
 
+METHODS = ("loop", "stacked", "incremental", "node")  # those that are counted here
+
 
 def forward_operations(widths: Sequence[int], m: int) -> float:
     """One forward pass: the products."""
@@ -24,7 +26,7 @@ def column_operations(widths: Sequence[int], l: int) -> float:
 
 
 def perturbations(method: str, widths: tuple[int, ...], m: int) -> int:
-    """How many perturbed costs the method looks at; for `node`, of one sample each."""
+    """How many perturbed costs one of `METHODS` looks at; for `node`, of one sample each."""
     if method == "node":
         return 2 * m * sum(widths[1:])
     return 2 * sum((k + 1) * n for k, n in pairwise(widths))
@@ -35,10 +37,15 @@ def operations(method: str, widths: tuple[int, ...], m: int) -> float:
     """The floating-point operations of a method on a Network, if no unit is silent.
 
     Args:
-        method: ``loop``, ``stacked``, ``incremental`` or ``node``.
+        method: one of `METHODS`.
         widths: n_0 … n_L.
         m: the number of samples.
+
+    Raises:
+        ValueError: for another method, whose own count stands in its `Method`.
     """
+    if method not in METHODS:
+        raise ValueError(f'the operations of "{method}" are counted where it is defined, not here')
     forward = forward_operations(widths, m)
     if method in ("loop", "stacked"):
         return perturbations(method, widths, m) * forward

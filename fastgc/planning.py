@@ -1,7 +1,6 @@
 """What each method would cost, before one is run."""
 
 import math
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -10,25 +9,19 @@ from typing import Any
 
 import numpy as np
 
-from fastgc.assembly import ROWS
-from fastgc.inside import Inside
+from fastgc.forecast import best
 from fastgc.layout import Container, FloatArray
-from fastgc.methods import METHODS, Base, Resources
-from fastgc.methods.stacked import block_size
+from fastgc.methods import METHODS, Base, Method, Resources
 from fastgc.network import Network
-from fastgc.operations import forward_operations, operations
-from fastgc.point import point_of
+from fastgc.operations import forward_operations
 from fastgc.problem import Problem, pose
 from fastgc.requirements import DIRECTIONS, require_resources
-from fastgc.response import WORTH_SHARING, all_tasks, block_width, kernels, work_space
+from fastgc.response import kernels
 from fastgc.selection import RANDOM, method_for
 from fastgc.threads import available_cores, one_blas_thread
 
-# Vectors of P numbers that a check holds: parameters, gradients, gradapprox, uncertainty; the
-# parameters' sums of `incremental` are three, J_plus, J_minus and steps of the others four.
-VECTORS = {"loop": 8, "stacked": 10, "incremental": 6, "node": 5, RANDOM: 5}
-
-SAMPLE = 48  # blocks of the kernel that are timed
+RANDOM_VECTORS = 5  # of P numbers, that a check by ``random`` holds
+TIMED = 8  # entries that are timed of a method that does not say how
 
 
 @dataclass(frozen=True)
@@ -132,18 +125,36 @@ def plan(
         for name, method in METHODS.items():
             if method.refusal(problem) is not None or method.least_memory(problem) > memory:
                 continue
-            inside = problem.inside
-            forecasts[name] = Forecast(
-                perturbations=method.evaluations(problem),
-                operations=None
-                if inside is None
-                else operations(name, inside.widths, inside.net.m),
-                memory=_memory(name, problem, resources),
-                seconds=_SECONDS[name](problem, resources),
-            )
+            forecasts[name] = _forecast(method, problem, resources)
         evaluation = forecasts["loop"].seconds / forecasts["loop"].perturbations
         forecasts[RANDOM] = _along_directions(problem, memory, evaluation)
     return Plan(problem.layout.size, method_for(problem, memory), forecasts)
+
+
+def _forecast(method: Method, problem: Problem, resources: Resources) -> Forecast:
+    inside = problem.inside
+    besides = method.least_memory(problem)
+    if method.memory is not None:
+        besides = method.memory(problem, resources)
+    seconds = partial(_seconds, method) if method.seconds is None else method.seconds
+    return Forecast(
+        perturbations=method.evaluations(problem),
+        operations=None
+        if inside is None or method.operations is None
+        else method.operations(inside.widths, inside.net.m),
+        memory=8 * method.vectors * problem.layout.size + besides,
+        seconds=seconds(problem, resources),
+    )
+
+
+def _seconds(method: Method, problem: Problem, resources: Resources) -> float:
+    """Of a method that does not say: some entries, spread over the parameters, and scaled."""
+    method.load(True)
+    P = problem.layout.size
+    some = np.unique(np.linspace(0, P - 1, min(P, TIMED)).astype(np.intp))
+    base = Base(problem.evaluate(problem.theta), 0.0)
+    run = partial(method.approximate, problem, some, base, method.epsilon, resources)
+    return P / some.size * best(run, 2)
 
 
 def _along_directions(problem: Problem, memory: int, evaluation: float) -> Forecast:
@@ -152,13 +163,13 @@ def _along_directions(problem: Problem, memory: int, evaluation: float) -> Forec
     perturbations = 2 * DIRECTIONS * tensors
     inside = problem.inside
     draw = np.random.default_rng(0).standard_normal
-    drawing = DIRECTIONS * _best(lambda: draw(min(P, 2**16)), 3) * max(1.0, P / 2**16)
+    drawing = DIRECTIONS * best(lambda: draw(min(P, 2**16)), 3) * max(1.0, P / 2**16)
     return Forecast(
         perturbations=perturbations,
         operations=None
         if inside is None
         else perturbations * forward_operations(inside.widths, inside.net.m),
-        memory=VECTORS[RANDOM] * 8 * P + min(8 * DIRECTIONS * P, memory // 2) + problem.row_bytes,
+        memory=RANDOM_VECTORS * 8 * P + min(8 * DIRECTIONS * P, memory // 2) + problem.row_bytes,
         seconds=perturbations * evaluation + drawing,
     )
 
@@ -191,73 +202,6 @@ def drawn_network(
     X = rng.standard_normal((numbers[0], m))
     Y = rng.integers(numbers[-1], size=m) if loss == "softmax" else rng.random((numbers[-1], m))
     return Network(X, Y, activation=activation, loss=loss), parameters
-
-
-def _memory(name: str, problem: Problem, resources: Resources) -> int:
-    results = VECTORS[name] * 8 * problem.layout.size
-    if name == "loop":
-        return results + problem.row_bytes
-    if name == "stacked":
-        pairs, workers = block_size(problem, problem.layout.size, resources)
-        return results + workers * 2 * pairs * (8 * problem.layout.size + problem.row_bytes)
-    assert problem.inside is not None
-    values = 8 * 8 * problem.inside.net.m * sum(problem.inside.widths)
-    each = work_space(problem.inside.widths)
-    return results + values + each * max(1, min(resources.threads, resources.memory // each))
-
-
-def _seconds_of_loop(problem: Problem, _resources: Resources) -> float:
-    return 2 * problem.layout.size * _best(lambda: problem.evaluate(problem.theta), 5)
-
-
-def _seconds_of_stacked(problem: Problem, resources: Resources) -> float:
-    P = problem.layout.size
-    pairs, workers = block_size(problem, P, resources)
-    some = np.arange(min(P, pairs * workers))
-    run = METHODS["stacked"].approximate
-    return P / some.size * _best(lambda: run(problem, some, Base(0.0, 0.0), 1e-7, resources), 2)
-
-
-def _seconds_of_kernel(problem: Problem, resources: Resources, *, by_unit: bool) -> float:
-    inside = problem.inside
-    assert inside is not None
-    widths, m = inside.widths, inside.net.m
-    seconds = _best(lambda: point_of(Inside(inside.net, inside.layers, inside.theta)), 3)
-    point = point_of(inside)
-    tasks = all_tasks(widths, m, by_unit=by_unit)
-    some = np.ascontiguousarray(tasks[:: max(1, len(tasks) // SAMPLE)])
-    found = np.zeros((3, point.Z.size if by_unit else point.theta.size))
-    run = partial(kernels().respond, point, 2.0**-40, block_width(widths), by_unit, some, found)
-    run()  # the memory is there, the caches are warm
-    method = "node" if by_unit else "incremental"
-    threads = resources.threads if operations(method, widths, m) > WORTH_SHARING else 1
-    seconds += _best(run, 3) * len(tasks) / len(some) / min(threads, len(tasks))
-    if by_unit:
-        threads = resources.threads if forward_operations(widths, m) > WORTH_SHARING else 1
-        for layer, A, _ in inside.tensors():
-            D = np.ones((min(ROWS, layer.n), m))
-            out = np.empty((len(D), layer.k))
-            once = _best(partial(np.dot, D, A, out=out), 3)
-            seconds += 2 * once * layer.n / len(D) / threads
-    return seconds
-
-
-_SECONDS: dict[str, Callable[[Problem, Resources], float]] = {
-    "loop": _seconds_of_loop,
-    "stacked": _seconds_of_stacked,
-    "incremental": lambda problem, resources: _seconds_of_kernel(problem, resources, by_unit=False),
-    "node": lambda problem, resources: _seconds_of_kernel(problem, resources, by_unit=True),
-}
-
-
-def _best(work: Callable[[], object], times: int) -> float:
-    """Seconds that `work` takes: the least of several."""
-    found = []
-    for _ in range(times):
-        began = time.perf_counter()
-        work()
-        found.append(time.perf_counter() - began)
-    return min(found)
 
 
 def _bytes(count: int) -> str:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgc.activations import STEEPEST
 from fastgc.inside import Inside
 from fastgc.layout import FloatArray
 from fastgc.losses import softmax_of
@@ -23,7 +24,9 @@ class Point(NamedTuple):
         weights_at: where W_l (n_l, n_{l−1}) starts in theta, (L + 1,).
         biases_at: where b_l (n_l,) does.
         units_at: layer l's part of Z and A starts at m times this, (L + 1,).
-        largest: of W_l, the largest |w| and the largest row sum of |w|, (L + 1, 2).
+        largest: the most that Z_l can move for each unit of ΔA_{l−1} of one unit and for each of
+            ΔZ_{l−1} of all: the largest |w|, and the largest row sum of |w| times the steepest
+            slope of layer l − 1, (L + 1, 2).
         loss: its code.
         labels: Yᵀ (m, n_L), or class indices (m, 1).
         chances: the softmax of Z_L, (m, n_L); not read for other losses.
@@ -66,7 +69,8 @@ def point_of(inside: Inside) -> Point:
             W = inside.theta[layer.W]
             largest[t, 0] = max(W.max(), -W.min())
             if t > 2:
-                largest[t, 1] = np.abs(W).reshape(layer.n, layer.k).sum(axis=1).max()
+                sums = np.abs(W).reshape(layer.n, layer.k).sum(axis=1)
+                largest[t, 1] = STEEPEST[hidden[t - 2]] * sums.max()
     return Point(
         theta=inside.theta,
         Z=np.concatenate([Z.ravel() for Z in Zs]),

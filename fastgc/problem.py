@@ -401,21 +401,23 @@ def _describe(layout: Layout, theta: FloatArray, vector: FloatArray) -> str:
 
 
 def _as_float(value: object) -> float:
-    """The cost as a float; TypeError or ValueError for what is none."""
+    """The cost as a float, also from an array of one number; TypeError for what is none."""
     if isinstance(value, float):
         return float(value)
     array = _as_number_array(value, "a float")
-    if array.ndim:
+    if array.size != 1:
         raise TypeError(
             f"the cost returned an array of shape {array.shape}; wanted a float. "
-            + ("Return it with .item()" if array.size == 1 else "Sum or average it to one number")
+            "Sum or average it to one number"
         )
-    return float(array)
+    return float(array.item())
 
 
 def _as_stack(value: object, count: int) -> FloatArray:
-    """The costs of a stack as an array (K,)."""
+    """The costs of a stack as an array (K,); a column (K, 1) is one."""
     array = _as_number_array(value, f"an array of shape ({count},)")
+    if array.shape == (count, 1):
+        array = array[:, 0]
     if array.shape != (count,):
         raise TypeError(
             f"the vectorized cost returned an array of shape {array.shape} for a stack of {count}; "

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from fastgc.activations import slopes
 from fastgc.inside import UNIT_ROUNDOFF, Inside
 from fastgc.layout import FloatArray
+from fastgc.losses import LOSSES
 
 # These, and their slopes, are often computed with an error of a rounding unit of 1 (or z): a
 # sigmoid as ½(1 + tanh), a slope of tanh as 1 − a².
@@ -27,13 +27,8 @@ def rounding_of_gradients(inside: Inside) -> FloatArray:
     D = inside.sensitivities
     bound = np.empty(theta.size)
     with np.errstate(all="ignore"):
-        terms = inside.term_sizes[-1]
-        if net.loss == "squared":
-            spread = net.output_size(Zs[-1].T).T + terms
-        elif net.loss == "logistic":
-            spread = 2.0 + slopes("sigmoid", Zs[-1]) * terms
-        else:  # p_k (dz_k − Σ p dz) is at most 2 |dZ_k| max |dz|
-            spread = 2.0 + 2.0 * np.abs(D[-1]) * terms.max(axis=1, keepdims=True)
+        last = Zs[-1].T, net.labels, D[-1].T, inside.term_sizes[-1].T
+        spread = np.ascontiguousarray(LOSSES[net.loss].rounding(*last).T)
         for l in range(len(layers) - 1, -1, -1):
             layer = layers[l]
             below = spread.T @ np.abs(inputs[l])

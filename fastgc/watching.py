@@ -2,13 +2,13 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 from fastgc.checking import DEFAULT_MEMORY, check
-from fastgc.layout import flatten_gradients
+from fastgc.gradients import flatten_gradients
+from fastgc.kernel_cache import kernels_are_kept
 from fastgc.methods import METHODS
-from fastgc.operations import forward_operations, operations
+from fastgc.operations import forward_operations
 from fastgc.parts import part_of
 from fastgc.preparation import require_choices
 from fastgc.problem import Problem, pose
@@ -172,10 +172,11 @@ def price_of_entries(problem: Problem, method: str) -> tuple[float, float] | Non
     None for a method that evaluates the cost itself.
     """
     inside = problem.inside
-    if inside is None or not METHODS[method].exact:
+    count = METHODS[method].operations
+    if inside is None or not METHODS[method].exact or count is None:
         return None
     widths, m = inside.widths, inside.net.m
-    work = operations(method, widths, m) / forward_operations(widths, m)
+    work = count(widths, m) / forward_operations(widths, m)
     return KERNELS * work, loading_time()
 
 
@@ -203,5 +204,4 @@ def loading_time() -> float:
     """Seconds that making the kernels ready is expected to take; asked without loading Numba."""
     if kernels_are_loaded():
         return 0.0
-    kept = Path(__file__).parent.joinpath("__pycache__").glob("kernels.respond-*.nbi")
-    return KEPT if any(kept) else COMPILED
+    return KEPT if kernels_are_kept() else COMPILED

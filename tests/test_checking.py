@@ -200,7 +200,9 @@ W = np.ones((3, 5))
         ({"W": W, "b": 1.0}, {"W": W}, ValueError, 'gradients has no "b" and no "db", for parameters["b"]; its keys are: W'),
         ({"W": W}, {}, ValueError, 'gradients has no "W" and no "dW", for parameters["W"]; its keys are: none'),
         ({"W": W}, {"W": W, "dW": W}, ValueError, 'gradients has both "W" and "dW" for parameters["W"]; keep one'),
-        ({"W": W}, {"W": W, "bias": W}, ValueError, 'gradients has the key "bias", which belongs to no parameter; parameters has: W.'),
+        ({"W": W, "b": 1.0}, {"W": W, "bias": 1.0}, ValueError, 'gradients has no "b" and no "db", for parameters["b"]; its keys are: W, bias. To check those that have one alone, pass only=["W"]'),
+        ({"W": W, "b": 1.0}, {"dW": W, "db": None}, ValueError, 'its keys are: dW. To check those that have one alone, pass only=["W"]'),
+        ([W, 1.0, W], [W, None, W], ValueError, 'gradients[1] is None: the parameter has no gradient. To check those that have one alone, pass only=["parameters[0]", "parameters[2]"]'),
         ([W, W], [W], ValueError, "gradients has 1 arrays and parameters has 2; wanted one gradient for each parameter"),
         ({"W": W}, [W], TypeError, "gradients is a sequence and parameters is a mapping; wanted the same kind"),
         (W, {"W": W}, TypeError, "gradients is a mapping and parameters is an array"),
@@ -377,7 +379,7 @@ def _writes_a_stack(w: Any) -> Any:
     ("cost", "vectorized", "error", "message"),
     [
         (lambda w: w.sum(axis=1), False, TypeError, "the cost returned an array of shape (3,); wanted a float. Sum or average it to one number"),
-        (lambda w: w.sum(keepdims=True), False, TypeError, "the cost returned an array of shape (1, 1); wanted a float. Return it with .item()"),
+        (lambda w: w[:0, 0], False, TypeError, "the cost returned an array of shape (0,); wanted a float. Sum or average it to one number"),
         (lambda w: None, False, TypeError, "the cost returned None; wanted a float. Does it end in a return?"),
         (lambda w: complex(w.sum()), False, TypeError, "the cost returned a complex; wanted a float. Take its real part"),
         (lambda w: "1.0", False, TypeError, "the cost returned a str; wanted a float"),
@@ -413,8 +415,22 @@ def test_costs_that_misbehave(
         lambda w: np.float32(np.sum(w)),
         lambda w: int(np.sum(w)),
         lambda w: fractions.Fraction(float(np.sum(w))),
+        lambda w: np.sum(w).reshape(1),
+        lambda w: np.sum(w, keepdims=True),
+        lambda w: np.sum(w, keepdims=True, dtype=np.float32),
+        lambda w: [np.sum(w)],
     ],
-    ids=["float64", "0-d", "float32", "int", "fraction"],
+    ids=[
+        "float64",
+        "0-d",
+        "float32",
+        "int",
+        "fraction",
+        "(1,)",
+        "(1, 1)",
+        "float32 (1, 1)",
+        "list",
+    ],
 )
 def test_any_real_scalar_is_a_cost(cost: Any) -> None:
     assert fastgc.check(cost, W, np.ones_like(W)).verdict in ("correct", "unresolved", "wrong")

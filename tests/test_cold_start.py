@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fastgc import response
+from fastgc import kernel_cache, response
 
 CHECK = """
 import fastgc
@@ -32,11 +32,92 @@ def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+PRICE = """
+import sys
+from fastgc import watching
+print("compiled" if watching.loading_time() == watching.COMPILED else "kept")
+assert "numba" not in sys.modules
+"""
+
+
 def test_it_compiles_once_and_says_so(tmp_path: Path) -> None:
-    first = python(CHECK, NUMBA_CACHE_DIR=str(tmp_path))
+    first = python(PRICE + CHECK, NUMBA_CACHE_DIR=str(tmp_path))
     assert (first.returncode, first.stderr) == (0, f"{MESSAGE}once per installation\n")
-    second = python(CHECK, NUMBA_CACHE_DIR=str(tmp_path))
+    second = python(PRICE + CHECK, NUMBA_CACHE_DIR=str(tmp_path))
     assert (second.returncode, second.stderr) == (0, "")
+    # what a watcher expects of loading goes by the same folder
+    assert (first.stdout, second.stdout) == ("compiled\n", "kept\n")
+    elsewhere = python(PRICE, NUMBA_CACHE_DIR=str(tmp_path / "new"))
+    assert (elsewhere.stdout, elsewhere.stderr) == ("compiled\n", "")
+
+
+def _index(folder: Path, stamp: float = 0.0) -> Path:
+    """A file as Numba's index of the kernels, newer than their source by `stamp` seconds."""
+    version = f"py{sys.version_info[0]}{sys.version_info[1]}{getattr(sys, 'abiflags', '')}"
+    path = folder / f"kernels.respond-1.{version}.nbi"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    when = kernel_cache.SOURCE.stat().st_mtime + stamp
+    os.utime(path, (when, when))
+    return path
+
+
+@pytest.fixture
+def folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Path]:
+    """The three places, none of them the real ones."""
+    source = tmp_path / "fastgc" / "kernels.py"
+    source.parent.mkdir()
+    source.touch()
+    monkeypatch.setattr(kernel_cache, "SOURCE", source)
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "chosen"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("NUMBA_DISABLE_JIT", raising=False)
+    return list(kernel_cache._folders())
+
+
+def test_the_places_are_those_that_numba_looks_at(folders: list[Path]) -> None:
+    caching = pytest.importorskip("numba.core.caching")
+    below = caching._CacheLocator.get_suitable_cache_subpath(str(kernel_cache.SOURCE))
+    assert [folder.name for folder in folders] == [below, "__pycache__", below]
+
+
+def test_only_the_first_place_that_is_writable_counts(
+    folders: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in folders[1:]:
+        _index(folder)
+    assert not kernel_cache.kernels_are_kept()
+    monkeypatch.delenv("NUMBA_CACHE_DIR")
+    assert kernel_cache.kernels_are_kept()
+    monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
+    _index(folders[1]).unlink()
+    assert kernel_cache.kernels_are_kept()
+    monkeypatch.delenv("NUMBA_DISABLE_JIT")
+    assert not kernel_cache.kernels_are_kept()
+    writable = kernel_cache._writable
+    monkeypatch.setattr(kernel_cache, "_writable", lambda f: f != folders[1] and writable(f))
+    assert kernel_cache.kernels_are_kept()
+    monkeypatch.setattr(kernel_cache, "_writable", lambda _: False)
+    assert not kernel_cache.kernels_are_kept()
+
+
+def test_what_is_older_than_its_source_or_of_another_python_does_not_count(
+    folders: list[Path],
+) -> None:
+    path = _index(folders[0], stamp=-1.0)
+    assert not kernel_cache.kernels_are_kept()
+    path.unlink()
+    _index(folders[0]).rename(folders[0] / "kernels.respond-1.py27.nbi")
+    assert not kernel_cache.kernels_are_kept()
+    _index(folders[0], stamp=1.0)
+    assert kernel_cache.kernels_are_kept()
+
+
+def test_a_place_under_a_file_is_not_writable(folders: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "chosen").touch()
+    _index(folders[1])
+    assert kernel_cache.kernels_are_kept()
 
 
 def test_without_a_place_to_keep_it_it_compiles_and_says_how_to_have_one() -> None:

@@ -9,7 +9,8 @@ from mpmath import mp, mpf
 
 import fastgc
 from fastgc.activations import ACTIVATIONS, CHANGES, slopes
-from fastgc.losses import LOSSES
+from fastgc.diagnosis.backward import _last
+from fastgc.losses import LOSSES, Loss
 from fastgc.problem import pose
 from fastgc.rounding import rounding_of_gradients
 from tests import exact
@@ -102,3 +103,40 @@ def test_the_bound_of_rounding_is_no_licence() -> None:
     right = backward(net, parameters)
     size = max(np.abs(g).max() for g in right.values())
     assert bound.max() < 1e-13 * size
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_what_a_loss_says_of_its_backward_pass(loss: str) -> None:
+    """dZ_L = A − Y: the targets are Y, the size of the terms is |A| + |Y|."""
+    net, parameters = NetworkCase("plain", (3, 4, 3), 5, "tanh", loss=loss).build()
+    inside = pose(net, parameters).inside
+    assert inside is not None
+    Z, dZ = inside.values[1][-1].T, inside.sensitivities[-1].T
+    targets = LOSSES[loss].targets(net.labels, 3)
+    np.testing.assert_allclose(
+        targets, np.eye(3)[:, net.Y.astype(int)] if net.Y.ndim == 1 else net.Y
+    )
+    A = dZ + targets
+    np.testing.assert_allclose(net.output_size(Z), np.abs(A) + np.abs(targets), rtol=1e-9)
+    still = LOSSES[loss].rounding(Z, net.labels, dZ, np.zeros_like(Z))
+    assert (still >= 0.99 * np.minimum(net.output_size(Z), 2.0)).all()
+    moved = LOSSES[loss].rounding(Z, net.labels, dZ, np.ones_like(Z))
+    assert (moved >= still).all()
+    assert (moved > still).any()
+
+
+def test_a_loss_without_rules_is_refused_everywhere() -> None:
+    net, parameters = NetworkCase("plain", (3, 4, 3), 5, "tanh", loss="softmax").build()
+    inside = pose(net, parameters).inside
+    assert inside is not None
+    assert inside.sensitivities  # made while the loss is a known one
+    net.loss = "hinge"
+    for asked in (
+        lambda: net.output_size(inside.values[1][-1].T),
+        lambda: rounding_of_gradients(inside),
+        lambda: list(_last(inside)),
+    ):
+        with pytest.raises(KeyError, match="hinge"):
+            asked()
+    with pytest.raises(TypeError):
+        Loss(LOSSES["squared"].value, np.atleast_2d, LOSSES["squared"].change)  # type: ignore[call-arg]  # the mistake under test

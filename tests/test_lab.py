@@ -12,16 +12,30 @@ from fastgc import lab
 from tests.cases import Tensors, lab_case, plain_forward, plain_loop
 
 YELLOW, GREEN, RESET = "\033[93m", "\033[92m", "\033[0m"
+PASSED = f"{GREEN} All tests passed.{RESET}\n"
+
+WRITTEN_BY_STUDENTS = {
+    "forward_propagation", "backward_propagation", "gradient_check", "forward_propagation_n",
+    "backward_propagation_n", "gradient_check_n",
+}  # fmt: skip
 
 
-def test_every_name_of_the_lab_is_there() -> None:
-    assert set(lab.__all__) == {
-        "sigmoid", "relu", "forward_propagation", "backward_propagation", "gradient_check",
-        "forward_propagation_n", "backward_propagation_n", "faulty_backward_propagation_n",
-        "dictionary_to_vector", "vector_to_dictionary", "gradients_to_vector", "gradient_check_n",
-        "gradient_check_n_test_case", "forward_propagation_test", "backward_propagation_test",
-        "gradient_check_test",
+def test_the_star_import_is_the_labs_three_helper_modules() -> None:
+    names: dict[str, Any] = {}
+    exec("from fastgc.lab import *", names)
+    assert names.keys() - {"__builtins__"} == {
+        "np", "sigmoid", "relu", "dictionary_to_vector", "vector_to_dictionary",
+        "gradients_to_vector", "gradient_check_n_test_case", "forward_propagation_test",
+        "backward_propagation_test", "gradient_check_test", "gradient_check_n_test",
     }  # fmt: skip
+    assert names["np"] is np
+
+
+@pytest.mark.parametrize("name", [*sorted(WRITTEN_BY_STUDENTS), "faulty_backward_propagation_n"])
+def test_what_students_write_is_imported_by_name(name: str) -> None:
+    names: dict[str, Any] = {}
+    exec(f"from fastgc.lab import {name}", names)
+    assert callable(names[name])
 
 
 def test_numbers_of_the_one_dimensional_check() -> None:
@@ -248,24 +262,24 @@ SELF_TESTS = {
     lab.gradient_check_test: (lab.gradient_check, "norm"),
 }
 
+WRONG = [
+    lambda x, theta, *_: x + theta,
+    lambda *_: None,
+    lambda *_: np.zeros((1, 1)),
+    lambda *_: math.nan,
+    lambda *_: "8",
+    lambda *_: True,
+]
+
 
 @pytest.mark.parametrize("self_test", SELF_TESTS)
 def test_self_tests_pass_what_is_right(self_test: Any, capsys: pytest.CaptureFixture[str]) -> None:
     self_test(SELF_TESTS[self_test][0])
-    assert capsys.readouterr().out == " All tests passed.\n"
+    assert capsys.readouterr().out == PASSED
 
 
 @pytest.mark.parametrize("self_test", SELF_TESTS)
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        lambda x, theta: x + theta,
-        lambda *_: None,
-        lambda *_: np.zeros((1, 1)),
-        lambda *_: math.nan,
-        lambda *_: "8",
-    ],
-)
+@pytest.mark.parametrize("wrong", WRONG)
 def test_self_tests_refuse_what_is_wrong(
     self_test: Any, wrong: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -273,6 +287,83 @@ def test_self_tests_refuse_what_is_wrong(
         AssertionError, match=f"<lambda>.* returned .*; wanted .*{SELF_TESTS[self_test][1]}"
     ):
         self_test(wrong)
+    assert capsys.readouterr().out == ""
+
+
+def _by_sums(x: float, theta: float) -> float:
+    """The difference without `np.linalg.norm`, and with each side halved first."""
+    slope = (x * (theta + 1e-7) - x * (theta - 1e-7)) / 1e-7 / 2
+    return abs(x - slope) / (abs(x) + abs(slope))
+
+
+@pytest.mark.parametrize("target", [lab.gradient_check, _by_sums])
+@pytest.mark.parametrize("kind", [float, np.float64, np.asarray])
+def test_the_difference_of_three_and_four_may_be_passed_too(
+    target: Any, kind: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lab.gradient_check_test(target, kind(target(3, 4)))
+    lab.gradient_check_test(target, difference=7.814075313343006e-11 + 0.9e-12)
+    assert capsys.readouterr().out == 2 * PASSED
+
+
+@pytest.mark.parametrize(
+    "difference",
+    [
+        7.814075313343006e-11 + 1.1e-12,
+        7.814075313343006e-11 - 1.1e-12,
+        lab.gradient_check(2, 4),
+        0.0,
+        math.nan,
+        np.full((1, 1), 7.814075313343006e-11),
+        "7.814075313343006e-11",
+    ],
+)
+def test_another_difference_is_refused(difference: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(AssertionError, match=r"difference is .*; wanted 7\.81408e-11"):
+        lab.gradient_check_test(lab.gradient_check, difference)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_right_difference_excuses_no_wrong_function() -> None:
+    with pytest.raises(AssertionError, match=r"<lambda>\(3, 4\) returned 7"):
+        lab.gradient_check_test(lambda x, theta: x + theta, lab.gradient_check(3, 4))
+
+
+@pytest.mark.parametrize("planted", [False, True])
+@pytest.mark.parametrize("kind", [float, np.float64])
+def test_the_self_test_of_n_dimensions_passes_either_number(
+    planted: bool, kind: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    X, Y, parameters, *both = lab_case()
+    seen: list[Any] = []
+
+    def target(*arguments: Any) -> Any:
+        seen.extend(arguments)
+        return kind(lab.gradient_check_n(*arguments))
+
+    lab.gradient_check_n_test(target, parameters, both[planted], X, Y)
+    assert capsys.readouterr().out == PASSED
+    assert all(a is b for a, b in zip(seen, (parameters, both[planted], X, Y), strict=True))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *WRONG[1:],
+        lambda *_: np.array(0.2850931567761623),
+        lambda *_: np.array([[1.1890913024229996e-07]]),
+        lambda *_: 1.4e-7,
+        lambda *_: 0.0,
+        lambda *_: 0.2851,
+        lambda *_: -0.2850931567761623,
+    ],
+)
+def test_the_self_test_of_n_dimensions_refuses_what_is_wrong(
+    wrong: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    X, Y, parameters, right, _ = lab_case()
+    with pytest.raises(AssertionError, match=r"<lambda>.* returned .*; wanted 0\.285093"):
+        lab.gradient_check_n_test(wrong, parameters, right, X, Y)
     assert capsys.readouterr().out == ""
 
 
@@ -315,11 +406,13 @@ def test_extreme_sigmoid_and_relu() -> None:
     assert math.isnan(lab.relu(math.nan))
 
 
-NOTEBOOK = """
+IMPORTS = """
 import numpy as np
 from fastgc.lab import *
 from fastgc.lab import sigmoid, relu, dictionary_to_vector, vector_to_dictionary, gradients_to_vector
+"""
 
+DEFINITIONS = """
 def forward_propagation(x, theta):
     J = theta * x
     return J
@@ -341,6 +434,7 @@ def gradient_check(x, theta, epsilon=1e-7, print_msg=False):
     return difference
 
 gradient_check_test(gradient_check)
+gradient_check_test(gradient_check, gradient_check(3, 4, print_msg=True))
 
 def forward_propagation_n(X, Y, parameters):
     m = X.shape[1]
@@ -386,6 +480,9 @@ def gradient_check_n(parameters, gradients, X, Y, epsilon=1e-7, print_msg=False)
     numerator = np.linalg.norm(grad - gradapprox)
     return numerator / (np.linalg.norm(grad) + np.linalg.norm(gradapprox))
 
+"""
+
+CALLS = """
 X, Y, parameters = gradient_check_n_test_case()
 cost, cache = forward_propagation_n(X, Y, parameters)
 gradients = backward_propagation_n(X, Y, cache)
@@ -393,16 +490,23 @@ difference = gradient_check_n(parameters, gradients, X, Y, 1e-7, True)
 expected_values = [0.2850931567761623, 1.1890913024229996e-07]
 assert not(type(difference) == np.ndarray)
 assert np.any(np.isclose(difference, expected_values))
+gradient_check_n_test(gradient_check_n, parameters, gradients, X, Y)
 """
 
 
+@pytest.mark.parametrize("again", [False, True], ids=["once", "with the import cell run again"])
 @pytest.mark.parametrize(
     ("factors", "wanted"), [((2.0, 4.0), 0.2850931567761623), ((1.0, 1.0), 1.1890913e-07)]
 )
 def test_a_course_notebook_runs_with_its_imports_pointed_here(
-    factors: tuple[float, float], wanted: float, capsys: pytest.CaptureFixture[str]
+    factors: tuple[float, float],
+    wanted: float,
+    again: bool,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     cells: dict[str, Any] = {"FACTOR_W2": factors[0], "FACTOR_b1": factors[1]}
-    exec(NOTEBOOK, cells)
+    for cell in (IMPORTS, DEFINITIONS, *([IMPORTS] if again else []), CALLS):
+        exec(cell, cells)
     assert cells["difference"] == pytest.approx(wanted, rel=1e-9, abs=1e-9)
-    assert capsys.readouterr().out == " All tests passed.\n" * 3
+    assert capsys.readouterr().out == PASSED * 5
+    assert all(cells[name] is not getattr(lab, name) for name in WRITTEN_BY_STUDENTS)

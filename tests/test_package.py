@@ -72,6 +72,19 @@ def test_no_global_generator_is_used() -> None:
         assert not re.search(r"np\.random\.(seed|randn?|normal|uniform)\(", code), path
 
 
+def test_contributing_names_files_that_exist() -> None:
+    """A name without a folder is in that of the file named before it in its line."""
+    named = 0
+    for line in (ROOT / "CONTRIBUTING.md").read_text().splitlines():
+        folder = ROOT
+        for name in re.findall(r"`([\w/.]+(?:\.(?:py|md|toml)|/))`", line):
+            path = ROOT / name if "/" in name else folder / name
+            assert path.exists(), f"{name}: {line}"
+            folder = path.parent if "/" in name else folder
+            named += 1
+    assert named > 60
+
+
 README = (ROOT / "README.md").read_text()
 EXTRAS = {"PyTorch": "torch", "JAX": "jax"}  # sections of the README, and what they need
 

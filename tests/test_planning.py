@@ -1,12 +1,17 @@
 """Plans: the counts are right, the table is readable, nothing is checked."""
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 import fastgc
-from fastgc.methods import METHODS
+from fastgc import planning
+from fastgc.methods import METHODS, Method
+from fastgc.methods.loop import LOOP
 from fastgc.operations import forward_operations, operations
-from tests.cases import NETWORKS, Array, NetworkCase
+from tests.cases import NETWORKS, Array, NetworkCase, backward
 
 
 def test_every_method_that_can_check_a_network_is_planned() -> None:
@@ -87,6 +92,77 @@ def test_selection_goes_by_the_count(widths: tuple[int, ...], m: int, wanted: st
     net, parameters = NetworkCase("planned", widths, m).build()
     assert fastgc.select_method(net, parameters) == wanted
     assert (operations("incremental", widths, m) <= 1e7) == (wanted == "incremental")
+
+
+BARE = Method(
+    LOOP.approximate,
+    refusal=lambda _: None,
+    evaluations=lambda problem: 3 * problem.layout.size,
+    least_memory=lambda _: 2**20,
+    epsilon=1e-6,
+)
+
+
+def _one_second(work: Callable[[], object], _: int) -> float:
+    work()
+    return 1.0
+
+
+@pytest.mark.parametrize("of_network", [False, True])
+def test_a_new_method_needs_a_line_in_the_registry_and_no_more(
+    of_network: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(METHODS, "mirror", BARE)
+    monkeypatch.setattr(planning, "best", _one_second)
+    net, parameters = NETWORKS[0].build()
+    cost = net if of_network else lambda p: net(p)
+    plan = fastgc.plan(cost, parameters)
+    forecast = plan.forecasts["mirror"]
+    assert (forecast.perturbations, forecast.operations) == (3 * 47, None)
+    assert forecast.memory >= 2**20 + 4 * 8 * 47  # θ, gradient, gradapprox and uncertainty
+    assert forecast.seconds == 47 / 8  # as eight entries took, scaled to all
+    assert "mirror" in str(plan)
+    right = backward(net, parameters)
+    assert fastgc.check(cost, parameters, right, method="mirror").ok
+    right["W2"] = 1.1 * right["W2"]
+    assert fastgc.check(cost, parameters, right, method="mirror").verdict == "wrong"
+
+
+def test_a_new_method_may_say_what_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    says = replace(
+        BARE, operations=lambda widths, m: float(sum(widths) * m), vectors=7,
+        memory=lambda problem, _: 1000 + problem.layout.size, seconds=lambda *_: 12.5,
+    )  # fmt: skip
+    monkeypatch.setitem(METHODS, "mirror", says)
+    net, parameters = NETWORKS[0].build()
+    forecast = fastgc.plan(net, parameters).forecasts["mirror"]
+    assert forecast == fastgc.Forecast(3 * 47, (4 + 5 + 3 + 1) * 3.0, 7 * 8 * 47 + 1047, 12.5)
+
+
+def test_a_refusal_and_a_lack_of_memory_keep_a_new_method_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(METHODS, "mirror", BARE)
+    monkeypatch.setitem(METHODS, "never", replace(BARE, refusal=lambda _: "it is shy"))
+    net, parameters = NETWORKS[0].build()
+    assert "mirror" not in fastgc.plan(net, parameters, memory=2**20 - 1).forecasts
+    assert "never" not in fastgc.plan(net, parameters).forecasts
+
+
+def test_operations_of_an_unknown_method_are_not_made_up() -> None:
+    with pytest.raises(ValueError, match='operations of "mirror"'):
+        operations("mirror", (4, 5, 3, 1), 3)
+    assert all(method.operations is not None for method in METHODS.values())
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_a_new_method_may_be_watched(exact: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(METHODS, "mirror", replace(BARE, exact=exact))
+    net, parameters = NETWORKS[0].build()
+    watcher = fastgc.watch(net, budget=1.0, credit=100.0, method="mirror")
+    report = watcher(parameters, backward(net, parameters))
+    assert report is not None
+    assert report.method == "mirror"
 
 
 def test_options_of_a_plan_are_looked_at() -> None:

@@ -14,7 +14,7 @@ from mpmath import mp, mpf
 
 import fastgc
 from fastgc import kernels
-from fastgc.activations import ACTIVATIONS, LEAKY_SLOPE, slopes
+from fastgc.activations import ACTIVATIONS, CHANGES, LEAKY_SLOPE, STEEPEST, slopes
 from fastgc.methods import METHODS, Approximation, Base, Resources
 from fastgc.problem import Problem, pose
 from fastgc.response import SAFETY
@@ -273,8 +273,44 @@ def test_a_network_that_computes_another_cost_is_not_seen_into(part: str) -> Non
 def test_constants_that_kernels_must_repeat() -> None:
     # they are compiled in, so they cannot come from a file whose changes the cache does not see
     assert kernels.LEAKY_SLOPE == LEAKY_SLOPE
-    steepest = max(float(slopes(name, np.linspace(-9, 9, 10_001)).max()) for name in ACTIVATIONS)
-    assert steepest <= kernels.STEEPEST
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_no_activation_is_steeper_than_its_table_says(name: str) -> None:
+    measured = float(np.abs(slopes(name, np.linspace(-30, 30, 600_001))).max())
+    assert 0.99 * STEEPEST[name] <= measured <= STEEPEST[name]
+    # over a long step it is no steeper
+    z = np.linspace(-30, 30, 601)
+    change = np.diff(ACTIVATIONS[name](z.copy())) / np.diff(z)
+    assert np.abs(change).max() <= STEEPEST[name]
+
+
+@pytest.mark.parametrize("method", EXACT)
+def test_a_relu_that_a_steep_activation_wakes_is_not_left_out(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two layers up, a step wakes a ReLU that the slope of 1.0998 reaches and that of 1 does not."""
+    h, steep = 2.0**-40, 2.3994  # where silu is steepest
+    rise = float(CHANGES["silu"](np.array([steep]), h)[0])
+    top = float(ACTIVATIONS["silu"](np.array([steep]))[0])
+    net = fastgc.Network([[1.0]], [0.0], activation=["identity", "silu", "relu"], loss="squared")
+    one = np.ones((1, 1))
+    parameters = {
+        "W1": one, "b1": 0 * one, "W2": steep * one, "b2": 0 * one,
+        "W3": one, "b3": -(top + 0.97 * steep * rise) * one, "W4": one, "b4": one,
+    }  # fmt: skip
+    woken = fastgc.numerical_gradient(net, parameters, method=method)
+    assert abs(woken["W1"].item()) > 1e-3
+    monkeypatch.setitem(STEEPEST, "silu", 0.9)
+    asleep = fastgc.numerical_gradient(net, parameters, method=method)
+    assert asleep["W1"].item() == 0
+
+
+def test_an_activation_of_unknown_slope_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    net, parameters = NetworkCase("deep", (3, 4, 4, 4, 1), 5).build()
+    monkeypatch.delitem(STEEPEST, "relu")
+    with pytest.raises(KeyError, match="relu"):
+        fastgc.check(net, parameters, backward(net, parameters), method="node")
 
 
 @pytest.mark.parametrize("method", EXACT)

@@ -26,6 +26,7 @@ from fastgc.diagnosis.kinds import (
 from fastgc.diagnosis.samples import some_samples
 from fastgc.inside import Inside
 from fastgc.layout import FloatArray
+from fastgc.losses import LOSSES
 
 # What is found of W_l and b_l alike may be that of dZ_l, and then shows in every layer below.
 FACTORS = ("zero", "sign", "sum", "twice averaged")
@@ -231,11 +232,7 @@ def _last(inside: Inside) -> Iterator[Variant]:
     if net.loss == "squared":
         yield Variant("labels", "the labels are not subtracted", Z)
         return
-    if net.loss == "logistic":
-        labels = np.ascontiguousarray(net.labels.T)
-    else:
-        labels = np.zeros(Z.shape)
-        labels[np.arange(net.m), net.labels.astype(np.intp)] = 1.0
+    labels = np.ascontiguousarray(LOSSES[net.loss].targets(net.labels, Z.shape[1]).T)
     yield Variant("labels", "the labels are not subtracted", dZ + labels)
     # at the last layer's own sigmoid, which the loss already undoes
     text = "multiplied by the sigmoid's derivative, which the loss has cancelled"

@@ -4,11 +4,15 @@ Changing W_l[i, j] by t changes Z_l[i, s] by t·A_{l−1}[j, s] and nothing else
 response carries that up to the loss of sample s.
 """
 
+from functools import partial
+
 import numpy as np
 
 from fastgc.assembly import add_decay, slope_intervals
+from fastgc.forecast import kernel_memory, kernel_seconds
 from fastgc.layout import FloatArray
 from fastgc.methods.interface import Approximation, Base, Entries, Method, Resources
+from fastgc.operations import operations
 from fastgc.point import point_of
 from fastgc.problem import Problem
 from fastgc.response import (
@@ -52,5 +56,7 @@ def evaluations(problem: Problem) -> int:
 
 
 INCREMENTAL = Method(
-    approximate, refusal, evaluations, least_memory, epsilon=2.0**-40, exact=True, load=kernels
-)
+    approximate, refusal, evaluations, least_memory, epsilon=2.0**-40, exact=True, load=kernels,
+    operations=partial(operations, "incremental"), vectors=6, memory=kernel_memory,
+    seconds=partial(kernel_seconds, by_unit=False),
+)  # fmt: skip

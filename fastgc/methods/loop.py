@@ -9,9 +9,11 @@ from functools import partial
 import numpy as np
 
 from fastgc.blocks import Advance, perform
+from fastgc.forecast import best
 from fastgc.layout import FloatArray
 from fastgc.methods.interface import Approximation, Base, Entries, Method, Resources, Step
 from fastgc.noise import uncertainty_of_differences
+from fastgc.operations import operations
 from fastgc.problem import Problem
 
 
@@ -68,4 +70,10 @@ LOOP = Method(
     evaluations=lambda problem: 2 * problem.layout.size,
     least_memory=lambda _: 0,
     epsilon=1e-7,
+    operations=partial(operations, "loop"),
+    vectors=8,
+    memory=lambda problem, _: problem.row_bytes,
+    seconds=lambda problem, _: (
+        2 * problem.layout.size * best(lambda: problem.evaluate(problem.theta), 5)
+    ),
 )

@@ -4,12 +4,15 @@ D_l[i, s] = [r(h) − r(−h)] / 2h, with r the change of sample s's loss when Z
 gradapprox is D_l A_{l−1}ᵀ / m for W_l and Σ_s D_l / m for b_l.
 """
 
+from functools import partial
+
 import numpy as np
 
-from fastgc.assembly import add_decay, assemble, slope_intervals
+from fastgc.assembly import ROWS, add_decay, assemble, slope_intervals
+from fastgc.forecast import kernel_memory, kernel_seconds, product_seconds
 from fastgc.layout import FloatArray
 from fastgc.methods.interface import Approximation, Base, Entries, Method, Resources
-from fastgc.operations import perturbations
+from fastgc.operations import operations, perturbations
 from fastgc.point import point_of
 from fastgc.problem import Problem
 from fastgc.response import SAFETY, kernels, least_memory, refusal, respond
@@ -41,6 +44,12 @@ def evaluations(problem: Problem) -> int:
     return perturbations("node", problem.inside.widths, problem.inside.net.m)
 
 
+def _seconds(problem: Problem, resources: Resources) -> float:
+    kernel = kernel_seconds(problem, resources, by_unit=True)
+    return kernel + product_seconds(problem, resources, ROWS)
+
+
 NODE = Method(
-    approximate, refusal, evaluations, least_memory, epsilon=2.0**-40, exact=True, load=kernels
-)
+    approximate, refusal, evaluations, least_memory, epsilon=2.0**-40, exact=True, load=kernels,
+    operations=partial(operations, "node"), vectors=5, memory=kernel_memory, seconds=_seconds,
+)  # fmt: skip

@@ -6,13 +6,16 @@ rows in compiled code, without the GIL.
 """
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 
 from fastgc.blocks import Advance, perform
+from fastgc.forecast import best
 from fastgc.layout import FloatArray
 from fastgc.methods.interface import Approximation, Base, Entries, Method, Resources, Step
 from fastgc.noise import uncertainty_of_differences
+from fastgc.operations import operations
 from fastgc.problem import Problem
 from fastgc.threads import share
 
@@ -139,6 +142,19 @@ def _refusal(problem: Problem) -> str | None:
     return None
 
 
+def _memory(problem: Problem, resources: Resources) -> int:
+    pairs, workers = block_size(problem, problem.layout.size, resources)
+    return workers * pairs * least_memory(problem)
+
+
+def _seconds(problem: Problem, resources: Resources) -> float:
+    P = problem.layout.size
+    pairs, workers = block_size(problem, P, resources)
+    some = np.arange(min(P, pairs * workers))
+    run = partial(approximate, problem, some, Base(0.0, 0.0), 1e-7, resources)
+    return P / some.size * best(run, 2)
+
+
 STACKED = Method(
     approximate,
     _refusal,
@@ -146,4 +162,8 @@ STACKED = Method(
     least_memory=least_memory,
     epsilon=1e-7,
     spreads=False,
+    operations=partial(operations, "stacked"),
+    vectors=10,
+    memory=_memory,
+    seconds=_seconds,
 )
