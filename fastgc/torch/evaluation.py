@@ -18,7 +18,8 @@ from fastgc.torch.double import InDouble
 from fastgc.torch.numerical import warned
 from fastgc.torch.state import State
 from fastgc.torch.subject import Subject, leaves_of
-from fastgc.torch.upstream import Findings, Scaled, findings
+from fastgc.torch.upstream import Scaled, noise_of
+from fastgc.upstream import Findings, findings
 
 Arrays: TypeAlias = Mapping[str, NDArray[np.float64]]
 
@@ -221,7 +222,7 @@ class Evaluation:
 
     def _backward(
         self, factor: float = 1.0, seed: int | None = None
-    ) -> tuple[float, dict[str, NDArray[np.float64] | None], dict[str, torch.Tensor]]:
+    ) -> tuple[float, dict[str, NDArray[np.float64] | None], dict[str, NDArray[np.float64]]]:
         """The loss, the gradients it leaves, and those that ``backward()`` left within that.
 
         The two differ where a closure does more with its gradients. It goes back from `factor`
@@ -249,19 +250,21 @@ class Evaluation:
                 leaf.grad = grad
             for p in parameters.values():
                 p.grad = None
-        return value, found, scaled.gradients
+        return value, found, {name: _dense(g) for name, g in scaled.gradients.items()}
 
-    def _further(self, value: float, passed: dict[str, torch.Tensor], tolerance: float) -> Findings:
+    def _further(
+        self, value: float, passed: dict[str, NDArray[np.float64]], tolerance: float
+    ) -> Findings:
         """What further backward passes show; nothing where the loss cannot be had again."""
         assert self._double is not None
         leaves, count = self.leaves, self._double.bytes
 
-        def again(factor: float, seed: int) -> dict[str, torch.Tensor] | None:
+        def again(factor: float, seed: int) -> dict[str, NDArray[np.float64]] | None:
             found, _, gradients = self._backward(factor, seed)
             return gradients if abs(found - value) <= ROUNDING * abs(value) else None
 
         try:
-            return findings(passed, again, tolerance)
+            return findings(passed, again, tolerance, noise_of(self.subject.parameters))
         except Exception:  # as of a graph that was made before the loss, and is gone by now
             return Findings()
         finally:
@@ -335,8 +338,10 @@ def _value(loss: torch.Tensor | float) -> float:
 
 
 def _as_array(grad: torch.Tensor | None) -> NDArray[np.float64] | None:
-    if grad is None:
-        return None
+    return None if grad is None else _dense(grad)
+
+
+def _dense(grad: torch.Tensor) -> NDArray[np.float64]:
     dense = grad.detach().to_dense() if grad.layout != torch.strided else grad.detach()
     return np.array(dense.to("cpu", torch.float64).numpy())
 

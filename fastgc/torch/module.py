@@ -26,8 +26,8 @@ from fastgc.torch.naming import Names, renamed
 from fastgc.torch.recognise import Recognised, Unknown, recognise
 from fastgc.torch.state import Generators, State
 from fastgc.torch.subject import Loss, borrowed, copied, in_place, require_loss, trained
-from fastgc.torch.upstream import told as told_of_passes
 from fastgc.unrelated import told, unrelated
+from fastgc.upstream import told as told_of_passes
 
 Gradients = dict[str, NDArray[Any] | None]
 
