@@ -194,8 +194,7 @@ def headline(report: Report) -> str:
     count = sum(_count(tensor) for tensor in at_fault)
     start = f"{WORDS[report.verdict]}: {names} ({count} of {what})"
     if report.verdict == "wrong":
-        verb = "disagrees" if len(at_fault) == 1 else "disagree"
-        return f"{start} {verb} with the numerical gradient"
+        return _wrong(at_fault, what)
     reasons = {tensor.diagnosis.kind for tensor in at_fault if tensor.diagnosis is not None}
     if reasons == {"cost"}:
         return f"{start} cannot be had: the cost has no value a step away"
@@ -207,6 +206,22 @@ def headline(report: Report) -> str:
         return f"{start} {verb} lost in the rounding noise of the cost"
     verb = "lies" if len(at_fault) == 1 else "lie"
     return f"{start} {verb} at a corner of the cost, or where it bends sharply"
+
+
+def _wrong(at_fault: list[TensorReport], what: str) -> str:
+    """The headline of a wrong gradient; of some tensors the backward pass alone may be wrong."""
+    off = [tensor for tensor in at_fault if _count(tensor)]
+    others = _list(tensor.name for tensor in at_fault if not _count(tensor))
+    count = sum(map(_count, off))
+    if not off:
+        return (
+            f"wrong: the backward pass of {others}, though none of {what} disagrees with the "
+            "numerical gradient"
+        )
+    verb = "disagrees" if len(off) == 1 else "disagree"
+    names = _list(tensor.name for tensor in off)
+    text = f"wrong: {names} ({count} of {what}) {verb} with the numerical gradient"
+    return f"{text}; the backward pass of {others}" if others else text
 
 
 def _reach(report: Report) -> str:
@@ -301,6 +316,8 @@ def verdict_cell(tensor: TensorReport) -> str:
             cell += f", {tensor.zeros} zero to within {tensor.zero_within:.0e}"
         rounded = tensor.at_rounding - tensor.zeros
         return f"{cell}, {rounded} by rounding" if rounded else cell
+    if tensor.verdict == "wrong" and not _count(tensor):
+        return "wrong, its backward pass"
     cell = f"{WORDS[tensor.verdict]}, {_count(tensor)} of {tensor.size}"
     nonfinite = tensor.counts["nonfinite"]
     return f"{cell} ({nonfinite} not finite)" if nonfinite else cell
@@ -320,8 +337,10 @@ def _counted(report: Report, count: int) -> str:
 
 
 def _list(names: Iterable[str]) -> str:
-    """``W1, b1 and W2``; a long list ends in ``and 7 more``."""
+    """``W1, b1 and W2``; a long list ends in ``and 7 more``; nothing for none."""
     names = [_shown(name) for name in names]
+    if not names:
+        return ""
     if len(names) > NAMED:
         names = [*names[:NAMED], f"{len(names) - NAMED} more"]
     if len(names) == 1:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch.autograd import Function
 
@@ -49,6 +50,23 @@ class Scaled(Function):
     def backward(ctx: Any, g: Any) -> Any:
         (x,) = ctx.saved_tensors
         return ctx.factor * 2 * x * g, None
+
+
+class Narrow(Function):
+    """x → sin x by way of float32, by torch or by NumPy; its gradient is `factor` times right."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Any, factor: float, by: str) -> Any:
+        ctx.save_for_backward(x)
+        ctx.factor = factor
+        if by == "torch":
+            return x.float().sin().double()
+        return torch.from_numpy(np.sin(x.detach().numpy().astype(np.float32)).astype(np.float64))
+
+    @staticmethod
+    def backward(ctx: Any, g: Any) -> Any:
+        (x,) = ctx.saved_tensors
+        return ctx.factor * x.cos() * g, None, None
 
 
 class OneEntry(Function):
@@ -378,6 +396,18 @@ CASES = [
     Case("a number, wrong", lambda: (lambda x: Scaled.apply(x, 3.0), (torch.tensor(2.0, dtype=double, requires_grad=True),)), False, says=r"^inputs\[0\]: the gradient is 12, numerically 4"),
     Case("an empty input", lambda: (torch.sin, (draw(0, 3),)), True),
     Case("an empty output", lambda: (lambda x: x[:0], (draw(12),)), True),
+    Case("an empty output, complex", lambda: (lambda z: z[:0], (draw(12, dtype=complex_),)), True),
+    Case("an empty output, complex to real", lambda: (lambda z: z[:0].abs(), (draw(3, dtype=complex_),)), True),
+    Case("an empty input, complex", lambda: (torch.exp, (draw(0, 3, dtype=complex_),)), True),
+    Case("an empty input, real to complex", lambda: (lambda x: torch.complex(x, x), (draw(0),)), True),
+    Case("an empty input, complex, summed", lambda: (torch.sum, (draw(0, dtype=complex_),)), True),
+    Case("an empty input, complex, forward AD", lambda: (torch.exp, (draw(0, dtype=complex_),)), True, {"check_forward_ad": True}),
+    Case("an empty output, complex, forward AD alone", lambda: (lambda z: z[:0] * 2.0, (draw(20, dtype=complex_),)), True, {"check_forward_ad": True, "check_backward_ad": False, "check_undefined_grad": False}),
+    Case("an empty output, complex, detached", lambda: (lambda z: z.detach()[:0], (draw(3, dtype=complex_),)), True),
+    Case("an empty output, complex, tolerance for nondeterminism", lambda: (lambda z: z[:0], (draw(3, dtype=complex_),)), True, {"nondet_tol": 1e-3}),
+    Case("a product over an empty axis, complex", lambda: (torch.matmul, (draw(4, 0, dtype=complex_), draw(0, 5, dtype=complex_, seed=1))), True),
+    Case("empty and not, complex", lambda: (lambda z, w: (z * 2.0, w * 3.0), (draw(0, dtype=complex_), draw(20, dtype=complex_, seed=1))), True),
+    Case("empty and not, complex, wrong", lambda: (lambda z, w: (z * 2.0, w * w.detach()), (draw(0, dtype=complex_), draw(3, dtype=complex_, seed=1))), False, says=r"outputs\[1\]\.(real|imag).*0\.500 ×"),
     Case("no outputs", lambda: (lambda x: (), (draw(3),)), True),
     Case("the same tensor twice", lambda: (torch.mul, [draw(12)] * 2), True),
     Case("broadcast", lambda: (lambda x, y: (x + y).prod(0), (draw(3, 1), draw(1, 4, seed=1))), True),

@@ -373,6 +373,59 @@ applied.defvjp(
 )
 
 
+def mean_square(of_cotangent: Any) -> Any:
+    """A loss with a rule of its own; what that makes of its cotangent is passed along."""
+
+    @jax.custom_vjp
+    def loss(out: Any, y: Any) -> Any:
+        return jnp.mean((out - y) ** 2)
+
+    def pull(kept: Any, g: Any) -> Any:
+        out, y = kept
+        return 2 * of_cotangent(g) * (out - y) / out.size, None
+
+    loss.defvjp(lambda out, y: (loss(out, y), (out, y)), pull)
+    return loss
+
+
+def shaken(g: Any) -> Any:
+    rng = np.random.default_rng()
+    return jax.pure_callback(lambda v: np.asarray(v) * (1 + 1e-3 * rng.standard_normal()), g, g)
+
+
+@pytest.mark.parametrize("form", ["plain", "jit", "float32", "not compiled"])
+@pytest.mark.parametrize(
+    ("of_cotangent", "kind"),
+    [
+        (lambda g: g, None),
+        (jnp.ones_like, "upstream"),
+        (jnp.square, "upstream"),
+        (lambda g: (g + 1) / 2, "upstream"),
+        (lambda g: jnp.clip(g, -1.5, 1.5), "clip"),  # right, and told
+        (shaken, "irreproducible"),
+    ],
+)
+def test_a_rule_that_ignores_its_cotangent(form: str, of_cotangent: Any, kind: str | None) -> None:
+    mse = mean_square(of_cotangent)
+
+    def loss(params: Any, x: Any, y: Any) -> Any:
+        if form == "not compiled":
+            assert float(jnp.sum(x)) != 0.1
+        found = mse(x @ params["w"] + params["b"], y)
+        return found.astype(jnp.float32) if form == "float32" else found
+
+    params = {"w": jnp.full((3, 2), 0.3), "b": jnp.zeros(2)}
+    x, y = jnp.linspace(-1.0, 2.0, 12).reshape(4, 3), jnp.ones((4, 2))
+    report = fastgc.jax.check(jax.jit(loss) if form == "jit" else loss, params, x, y)
+    kinds = {tensor.diagnosis and tensor.diagnosis.kind for tensor in report.tensors.values()}
+    if kind in (None, "clip"):
+        assert report.verdict == "correct"
+        assert ("does the backward pass clip?" in (report.scope or "")) is (kind == "clip")
+    else:
+        assert report.verdict == "wrong"
+        assert kinds == {kind}
+
+
 @pytest.mark.parametrize(
     ("function", "wrong"),
     [

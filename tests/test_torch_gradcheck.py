@@ -19,7 +19,7 @@ from torch.autograd.gradcheck import GradcheckError as TorchError
 
 import fastgc
 from fastgc.torch import GradcheckError, analytical, gradcheck, gradgradcheck, numerical
-from tests.gradcheck_cases import CASES, Case, Cubed, OneEntry, Scaled, draw
+from tests.gradcheck_cases import CASES, Case, Cubed, Narrow, OneEntry, Scaled, draw
 
 pytestmark = [
     # PyTorch's own, the first time that forward AD, or a sparse tensor, is used
@@ -169,6 +169,133 @@ def test_report_where_the_jacobian_is_right() -> None:
     error = refused(func, inputs)
     assert str(error).startswith("backward not multiplied")
     assert error.report.ok
+
+
+F = torch.nn.functional
+
+
+def by_chance(x: Any) -> Any:
+    return x.exp() if random.random() < 0.5 else x.sin()
+
+
+RANDOM = [
+    (F.dropout, 40),
+    (lambda x: x * torch.rand_like(x), 3),
+    (lambda x: x + 1e-7 * torch.randn_like(x), 30),
+    (lambda x: x * (1 + 1e-9 * torch.randn((), dtype=x.dtype)), 3),
+    (lambda x: x * np.random.rand(), 3),
+    (by_chance, 3),
+    (lambda x: (x.sin(), F.rrelu(-x.abs(), training=True)), 20),
+    (lambda x: torch.rand_like(x), 3),
+    (lambda x: Scaled.apply(x, 2.0) * torch.rand(()), 3),
+]
+
+
+@pytest.mark.parametrize(("func", "size"), RANDOM)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
+def test_random_functions_are_called_random(func: Any, size: int, dtype: Any) -> None:
+    x = draw(size, dtype=dtype)
+    if dtype == torch.complex128:
+        inner = func
+        func = lambda z: inner(z.real * z.imag)  # noqa: E731  in the place of a case
+    torch.manual_seed(0)
+    np.random.seed(0)
+    random.seed(0)
+    error = refused(func, x, eps=1e-6, atol=1e-9, rtol=1e-9)
+    assert str(error).startswith("the function is random")
+    assert error.report is None
+    assert pickle.loads(pickle.dumps(error)).report is None
+
+
+def test_random_gradients_are_called_random() -> None:
+    with pytest.raises(GradcheckError, match=r"^the function is random"):
+        gradgradcheck(lambda x: F.dropout(x**3), draw(30))
+
+
+def test_last_bits_are_not_called_random() -> None:
+    def noisy(x: Any, factor: float) -> Any:
+        return Scaled.apply(x, factor) * (1 + 1e-13 * torch.randn((), dtype=x.dtype))
+
+    assert gradcheck(noisy, (draw(4), 1.0))
+    assert "2.000 × the numerical gradient" in str(refused(noisy, (draw(4), 2.0)))
+
+
+LINEAR = torch.nn.Linear(4, 3)
+
+NARROW = [
+    (lambda x: x.float().sin(), "float32"),
+    (lambda x: x.float().sin().double(), "float32"),
+    (lambda x: 2 * x + x.to(torch.float32).sin(), "float32"),
+    (lambda x: (x.to(dtype=torch.float32) ** 2).sum(), "float32"),
+    (lambda x: LINEAR(x.float()), "float32"),
+    (lambda x: torch.complex(x, x).to(torch.complex64) ** 2, "complex64"),
+    (lambda x: (x.half() * 3).double(), "float16"),
+    (lambda x: x.bfloat16() * 3, "bfloat16"),
+    (lambda x: Narrow.apply(x, 1.0, "torch"), "float32"),
+    (lambda x: Narrow.apply(x, 1.0, "numpy"), "float32"),
+    (lambda x: Narrow.apply(x, 1.0, "numpy").sum(), "float32"),
+    (lambda x: (x.sin(), Narrow.apply(x * 0.3, 1.0, "numpy")), "float32"),
+]
+
+
+@pytest.mark.parametrize(("func", "dtype"), NARROW)
+@pytest.mark.parametrize("shape", [(2, 4), (8, 4)])
+def test_single_precision_inside_is_told(func: Any, dtype: str, shape: tuple[int, ...]) -> None:
+    error = refused(func, draw(*shape))
+    first = str(error).splitlines()[0]
+    assert first.startswith("the function ")
+    assert dtype in first
+    assert ("single precision" if "32" in dtype or "64" in dtype else "half precision") in first
+    assert "Compute in float64" in first
+    assert error.report.verdict == "correct"
+
+
+def test_single_precision_of_forward_ad_is_told() -> None:
+    error = refused(
+        lambda x: x.float().sin(),
+        draw(4),
+        check_forward_ad=True,
+        check_backward_ad=False,
+        check_undefined_grad=False,
+    )
+    assert "single precision (float32) inside" in str(error)
+
+
+@pytest.mark.filterwarnings("ignore:Input #0 requires gradient")
+def test_inputs_in_single_precision_are_told() -> None:
+    first = str(refused(torch.sin, draw(4, dtype=torch.float32))).splitlines()[0]
+    assert "takes inputs[0] in single precision (float32)" in first
+    assert "2.000 × the numerical" in str(
+        refused(Scaled.apply, (draw(4, dtype=torch.float32), 2.0))
+    )
+
+
+@pytest.mark.parametrize("by", ["torch", "numpy"])
+def test_wrong_and_in_single_precision(by: str) -> None:
+    error = refused(lambda x: Narrow.apply(x, 2.0, by), draw(4))
+    first = str(error).splitlines()[0]
+    assert "inputs[0]" in first
+    assert "2.000 × the numerical gradient" in first
+    assert "single precision (float32)" in first
+    assert error.report.verdict == "wrong"
+
+
+@pytest.mark.parametrize(
+    "func",
+    [
+        lambda x: Scaled.apply(x, 2.0),
+        lambda x: Scaled.apply(x, 2.0) * torch.ones(4),  # float32 in which all is exact
+        lambda x: 1 + 1e-3 * Scaled.apply(x, 2.0),
+        lambda x: 1e6 + 1e-3 * Scaled.apply(x, 200.0),
+        lambda x: (x.round() - x).detach() + x,
+        lambda x: x.detach() * x,
+        lambda x: torch.sign(x - draw(4).detach()),
+    ],
+)
+def test_precision_is_not_blamed_for_what_is_wrong(func: Any) -> None:
+    error = refused(func, draw(4))
+    assert "precision" not in str(error)
+    assert error.report.verdict == "wrong"
 
 
 def test_kink() -> None:

@@ -22,14 +22,21 @@ from fastgc.torch import assert_module, check_module
 from tests.torch_cases import (
     BUGS,
     CASES,
+    EVERY,
     Case,
     Through,
     activation,
     closure,
     convolutional,
+    counted,
+    custom_loss,
+    hooked_by,
+    ignored,
+    ignored_in_part,
     mlp,
     normalised,
     real,
+    shaken,
     through,
     x32,
 )  # fmt: skip
@@ -385,6 +392,122 @@ def test_corners_raise_no_alarm() -> None:
         nn.init.constant_(p, 0.0)
     nn.init.constant_(net[3].weight, 1.0)  # type: ignore[arg-type]  # of a Linear
     assert check_module(net, (F.mse_loss, x32(4, 2), x32(4, 1))).verdict != "wrong"
+
+
+# what further backward passes show
+
+
+@pytest.mark.parametrize("form", ["loss_fn", "closure", "lbfgs"])
+@pytest.mark.parametrize(
+    ("of_upstream", "kind", "value"),
+    [
+        (ignored, "upstream", 1.0),
+        (torch.sign, "upstream", 1.0),
+        (torch.square, "upstream", 4.0),
+        (lambda g: (g + 1) / 2, "upstream", 1.5),
+        (lambda g: 3 * ignored(g), "upstream", 1.0),  # wrong in its numbers as well
+        (functools.partial(shaken, by=1e-2), "irreproducible", None),
+        (functools.partial(shaken, by=1e-10), "irreproducible", None),
+        (counted(), "irreproducible", None),
+    ],
+)
+def test_what_is_wrong_with_a_backward_pass(
+    form: str, of_upstream: Any, kind: str, value: float | None
+) -> None:
+    net, loss = custom_loss(of_upstream, form)
+    with unchanged(net):
+        report = check_module(net, loss)
+    assert report.verdict == "wrong"
+    assert report.origin is None
+    for tensor in report.tensors.values():
+        assert tensor.verdict == "wrong"
+        assert tensor.diagnosis is not None
+        assert tensor.diagnosis.kind == kind
+        assert value is None or tensor.diagnosis.value == pytest.approx(value)
+    assert ("ignores" in str(report)) is (value == 1.0)
+    assert ("not reproducible" in str(report)) is (kind == "irreproducible")
+
+
+def test_how_far_noise_goes_is_told() -> None:
+    net, loss = custom_loss(functools.partial(shaken, by=1e-3))
+    diagnosis = check_module(net, loss).tensors["2.bias"].diagnosis
+    assert diagnosis is not None
+    assert diagnosis.value is not None
+    assert 1e-5 < diagnosis.value < 1e-2
+
+
+def test_numbers_that_agree_are_not_said_to_disagree() -> None:
+    net, loss = custom_loss(ignored)
+    report = check_module(net, loss)
+    assert {tensor.counts["disagree"] for tensor in report.tensors.values()} == {0}
+    assert "none of 26 entries disagrees" in str(report).splitlines()[0]
+    net, loss = custom_loss(ignored)
+    net[0].bias.register_hook(lambda g: 2 * g)  # type: ignore[index]  # of a Sequential
+    report = check_module(net, loss)
+    assert str(report).startswith("wrong: 0.bias (4 of 26 entries) disagrees")
+    assert "2.000 × the numerical gradient" in str(report.tensors["0.bias"].diagnosis)
+    assert "2.000 ×" not in str(report.tensors["0.weight"].diagnosis)
+
+
+@pytest.mark.parametrize("method", ["loop", "random"])
+def test_any_method_tells_of_the_backward_pass(method: str) -> None:
+    report = check_module(*custom_loss(ignored), method=method)
+    assert tuple(name for name, t in report.tensors.items() if t.verdict == "wrong") == EVERY
+    assert fastgc.Report.from_dict(report.to_dict()) == report
+    report = check_module(*hooked_by(torch.sign), method="node")
+    assert [name for name, t in report.tensors.items() if not t.ok] == ["0.weight"]
+    report = check_module(*ignored_in_part(), only=["b.*", "a.bias"], method=method)
+    assert report.ok
+
+
+def test_gradients_of_such_a_backward_pass_are_wrong() -> None:
+    net, loss = custom_loss(ignored)
+    loss_fn, x, y = loss
+    loss_fn(net(x), y).backward()
+    report = check_module(net, loss, gradients={n: p.grad for n, p in net.named_parameters()})
+    assert {t.diagnosis.kind for t in report.tensors.values() if t.diagnosis} == {"upstream"}
+
+
+@pytest.mark.parametrize("form", ["loss_fn", "hook"])
+def test_a_limit_that_is_not_reached_is_no_mistake(form: str) -> None:
+    """Clipped at just above what the gradient is: right, and told."""
+    if form == "loss_fn":
+        net, loss = custom_loss(lambda g: g.clamp(max=1.5))
+    else:
+        limit: list[Any] = []
+
+        def clip(grad: Any) -> Any:
+            limit.append(1.5 * float(grad.abs().max()))
+            return grad.clamp(-limit[0], limit[0])
+
+        net, loss = hooked_by(clip)
+    report = check_module(net, loss)
+    assert report.verdict == "correct"
+    assert report.scope is not None
+    assert "does the backward pass clip?" in report.scope
+
+
+def test_how_many_passes_it_takes() -> None:
+    def passes(of_upstream: Any) -> int:
+        calls: list[int] = []
+
+        def counting(g: Any) -> Any:
+            calls.append(1)
+            return of_upstream(g)
+
+        check_module(*custom_loss(counting))
+        return len(calls)
+
+    assert passes(lambda g: g) == 2
+    assert passes(ignored) == 4
+    assert passes(shaken) == 3
+
+
+def test_what_the_way_back_draws_moves_no_generator() -> None:
+    net, loss = custom_loss(shaken)
+    with unchanged(net):
+        check_module(net, loss)
+    assert not assert_module(*custom_loss(lambda g: g)).tensors["0.weight"].diagnosis
 
 
 # what goes wrong on the way

@@ -216,3 +216,23 @@ def test_bad_options_are_refused_at_once(
 def test_bad_steps_are_refused_at_the_first(batch: tuple[Any, ...], message: str) -> None:
     with pytest.raises(TypeError, match=message):
         watch(nn.Linear(1, 1))(*batch)
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_a_backward_pass_that_ignores_its_upstream_gradient(held: bool) -> None:
+    class Mse(torch.autograd.Function):  # type: ignore[name-defined, misc]  # torch is imported late
+        @staticmethod
+        def forward(ctx: Any, out: Any, y: Any) -> Any:
+            ctx.save_for_backward(out, y)
+            return ((out - y) ** 2).mean()
+
+        @staticmethod
+        def backward(ctx: Any, _: Any) -> Any:
+            out, y = ctx.saved_tensors
+            return 2 * (out - y) / out.numel(), None
+
+    net, x, y = nn.Linear(3, 1), torch.randn(8, 3), torch.randn(8, 1)
+    Mse.apply(net(x), y).backward()
+    watcher = fastgc.torch.watch(net, Mse.apply, every=1, budget=1.0, credit=60.0, held=held)
+    with pytest.raises(fastgc.GradientMismatch, match="ignores its upstream gradient"):
+        watcher(x, y)

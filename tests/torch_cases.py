@@ -1,5 +1,6 @@
 """Modules with their losses: right ones, and ones with a planted bug."""
 
+import itertools
 import threading
 import warnings
 from collections.abc import Callable
@@ -52,6 +53,34 @@ class WrongSquare(Square):
     def backward(ctx: Any, *grads: Any) -> Any:
         (x,) = ctx.saved_tensors
         return x * grads[0]
+
+
+class Mse(torch.autograd.Function):
+    """A loss of one's own. What its backward pass makes of its upstream gradient is passed along."""
+
+    @staticmethod
+    def forward(ctx: Any, out: torch.Tensor, y: torch.Tensor, of_upstream: Any) -> torch.Tensor:
+        ctx.save_for_backward(out, y)
+        ctx.of_upstream = of_upstream
+        return ((out - y) ** 2).mean()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        out, y = ctx.saved_tensors
+        return ctx.of_upstream(grads[0]) * 2 * (out - y) / out.numel(), None, None
+
+
+class Once(torch.autograd.Function):
+    """Right, of a loss that is gone back through once: it writes to what it has kept."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        ctx.slope = x.cos()
+        return x.sin()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        return ctx.slope.mul_(grads[0])
 
 
 class Through(nn.Module):
@@ -426,6 +455,136 @@ def hooked_module() -> Made:
     return net, loss
 
 
+def custom_loss(of_upstream: Callable[[torch.Tensor], Any], form: str = "loss_fn") -> Made:
+    """A loss whose last operation is `Mse`; as a closure, or one that goes back by itself."""
+    net, (_, x, y) = activation(nn.Tanh())
+
+    def loss_fn(out: torch.Tensor, y: torch.Tensor) -> Any:
+        return Mse.apply(out, y, of_upstream)
+
+    def loss() -> Any:
+        net.zero_grad()
+        value = loss_fn(net(x), y)
+        if form == "lbfgs":
+            value.backward()
+        return value
+
+    return net, (loss_fn, x, y) if form == "loss_fn" else loss
+
+
+def ignored(upstream: torch.Tensor) -> torch.Tensor:
+    return torch.ones_like(upstream)
+
+
+def counted() -> Callable[[torch.Tensor], torch.Tensor]:
+    """Something else at each call."""
+    calls = itertools.count()
+    return lambda upstream: upstream * (1 + 1e-6 * next(calls))
+
+
+def shaken(upstream: torch.Tensor, by: float = 1e-9) -> torch.Tensor:
+    return upstream * (1 + by * torch.randn_like(upstream))
+
+
+def shaken_by_numpy(upstream: torch.Tensor) -> torch.Tensor:
+    return upstream * (1 + float(np.random.mtrand._rand.standard_normal()))
+
+
+def in_single(upstream: torch.Tensor) -> torch.Tensor:
+    return torch.from_numpy(upstream.cpu().numpy().astype(np.float32)).to(upstream)
+
+
+def ignored_in_part() -> Made:
+    """A penalty whose backward pass ignores its upstream gradient, beside a loss that is right."""
+    net = Through(torch.tanh)
+
+    def loss_fn(out: torch.Tensor, y: torch.Tensor) -> Any:
+        return F.mse_loss(out, y) + Mse.apply(net.a.weight, torch.zeros(4, 3), ignored)
+
+    return net, (loss_fn, x32(6, 3), real())
+
+
+def hooked_by(hook: Callable[[torch.Tensor], torch.Tensor]) -> Made:
+    """A Network, and a hook on the gradient of one of its tensors."""
+    net, loss = activation(nn.Tanh())
+    dict(net.named_parameters())["0.weight"].register_hook(hook)
+    return net, loss
+
+
+def first_kept() -> Callable[[torch.Tensor], torch.Tensor]:
+    """Whatever comes after the first gradient, that is passed on."""
+    kept: list[torch.Tensor] = []
+
+    def hook(grad: torch.Tensor) -> torch.Tensor:
+        kept.append(grad.clone())
+        return kept[0]
+
+    return hook
+
+
+def going_back(form: str) -> Made:
+    """Closures that go back by themselves, and that are right."""
+    net = nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.4), nn.Tanh(), nn.Linear(4, 2))
+    x, y, parameters = x32(6, 3), x32(6, 2), list(net.parameters())
+
+    def loss() -> Any:
+        net.zero_grad()
+        value = F.mse_loss(net(x), y)
+        if form == "retained":
+            value.backward(retain_graph=True)
+        elif form == "torch.autograd.backward":
+            torch.autograd.backward(value)
+        elif form == "torch.autograd.grad":
+            for p, grad in zip(parameters, torch.autograd.grad(value, parameters), strict=True):
+                p.grad = grad
+        elif form == "upstream":
+            value.backward(torch.ones_like(value))
+        elif form == "in parts":
+            value.backward()
+            second = net(x).exp().mean()
+            second.backward()
+            value = value + second
+        elif form == "with a gradient made by hand":
+            value.backward()
+            value = value + 0.05 * sum(p.square().sum() for p in parameters)
+            for p in parameters:
+                p.grad = 0.1 * p.detach() + (0.0 if p.grad is None else p.grad)
+        elif form == "slopes kept":
+            point = x.clone().requires_grad_()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of a cycle that is made
+                net(point).sum().backward(create_graph=True, inputs=[point])
+            assert point.grad is not None
+            value = F.mse_loss(net(x), y) + point.grad.square().mean()
+            value.backward()
+        return value
+
+    return net, loss
+
+
+def graph_from_before() -> Made:
+    """What the loss starts from has a graph of its own, which lasts for one backward pass."""
+    net, (loss_fn, x, y) = activation(nn.Tanh())
+    before = (x.double().requires_grad_() * 2).sin()
+    return net, lambda: loss_fn(net(before), y)
+
+
+def dropping_lstm() -> Made:
+    net, x = nn.LSTM(2, 3, num_layers=2, dropout=0.4), x32(4, 2, 2)
+    return net, lambda: net(x)[0].square().mean()
+
+
+def dropped_and_recomputed(*, reentrant: bool) -> Made:
+    net = nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.4), nn.Tanh(), nn.Linear(4, 2))
+    x = x32(6, 3)
+
+    def loss() -> Any:
+        y = x.clone().requires_grad_()
+        return checkpoint(net, y, use_reentrant=reentrant).pow(2).mean()
+
+    return net, loss
+
+
 def loss_fn_detached(out: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     return ((out - y) * (out - y).detach()).mean()
 
@@ -605,8 +764,33 @@ CASES = [
     Case("sparse targets", sparse_targets, "loop"),
     Case("leaf outside", partial(leaf_outside, inner=False), "loop"),
     Case("torch.func", partial(leaf_outside, inner=True), "stacked"),
+    Case("custom loss", partial(custom_loss, lambda g: g), "loop"),
+    Case(
+        "custom loss, in single precision on its way back", partial(custom_loss, in_single), "loop"
+    ),
+    Case(
+        "custom loss, its last bits at random",
+        partial(custom_loss, partial(shaken, by=1e-14)),
+        "loop",
+    ),
+    Case("custom loss, lbfgs", partial(custom_loss, lambda g: g, "lbfgs"), "loop"),
+    Case("back through it once", lambda: through(Once.apply), "loop"),
+    Case("retained", partial(going_back, "retained"), "loop"),
+    Case("torch.autograd.backward", partial(going_back, "torch.autograd.backward"), "loop"),
+    Case("torch.autograd.grad", partial(going_back, "torch.autograd.grad"), "loop"),
+    Case("upstream of its own", partial(going_back, "upstream"), "loop"),
+    Case("in parts", partial(going_back, "in parts"), "loop"),
+    Case("a gradient made by hand", partial(going_back, "with a gradient made by hand"), "loop"),
+    Case("slopes kept", partial(going_back, "slopes kept"), "loop"),
+    Case("graph from before", graph_from_before, "stacked"),
+    Case("dropout recomputed", partial(dropped_and_recomputed, reentrant=False), "loop"),
+    Case("dropout recomputed, reentrant", partial(dropped_and_recomputed, reentrant=True), "loop"),
+    Case("lstm with dropout", dropping_lstm, "loop"),
+    Case("clipped far off", partial(hooked_by, lambda g: g.clamp(-100, 100)), "incremental"),
     Case("warns under vmap", lambda: activation(nn.PReLU(4)), "loop"),
 ]
+
+EVERY = ("0.weight", "0.bias", "2.weight", "2.bias")
 
 BUGS = [
     Case(
@@ -636,4 +820,28 @@ BUGS = [
         "stacked",
         wrong=("a.weight", "a.bias", "b.weight", "b.bias"),
     ),
+    Case("upstream ignored", partial(custom_loss, ignored), "loop", wrong=EVERY),
+    Case(
+        "upstream ignored, closure", partial(custom_loss, ignored, "closure"), "loop", wrong=EVERY
+    ),
+    Case("upstream ignored, lbfgs", partial(custom_loss, ignored, "lbfgs"), "loop", wrong=EVERY),
+    Case("upstream ignored in part", ignored_in_part, "loop", wrong=("a.weight",)),
+    Case("upstream squared", partial(custom_loss, torch.square), "loop", wrong=EVERY),
+    Case("upstream's sign", partial(custom_loss, torch.sign), "loop", wrong=EVERY),
+    Case("added to upstream", partial(custom_loss, lambda g: (g + 1) / 2), "loop", wrong=EVERY),
+    Case(
+        "the first gradient kept",
+        lambda: hooked_by(first_kept()),
+        "incremental",
+        wrong=("0.weight",),
+    ),
+    Case("noise on its way back", partial(custom_loss, shaken), "loop", wrong=EVERY),
+    Case(
+        "noise on its way back, lbfgs", partial(custom_loss, shaken, "lbfgs"), "loop", wrong=EVERY
+    ),
+    Case(
+        "NumPy's noise on its way back", partial(custom_loss, shaken_by_numpy), "loop", wrong=EVERY
+    ),
+    Case("calls counted on its way back", lambda: custom_loss(counted()), "loop", wrong=EVERY),
+    Case("noise by a hook", partial(hooked_by, shaken), "incremental", wrong=("0.weight",)),
 ]

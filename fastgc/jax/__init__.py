@@ -31,6 +31,8 @@ from fastgc.report import Report, also_saying
 from fastgc.requirements import require_number, require_resources, require_seed
 from fastgc.selection import RANDOM
 from fastgc.unrelated import told, unrelated
+from fastgc.upstream import NOISE, NOISE_OF_GPU, NOISE_OF_SINGLE, Findings, findings
+from fastgc.upstream import told as told_of_passes
 
 __all__ = ["assert_gradients", "check"]
 
@@ -83,6 +85,9 @@ def check(
 
     A float32 that the loss pins inside keeps it, and its gradients, in single precision: the report
     says so, they are held to 1e-4, and small ones may be "cannot tell". Less than that is refused.
+
+    The gradient of 2·loss has to be twice that of the loss: a ``custom_vjp`` that ignores its
+    cotangent is wrong, even where the loss is last and that is 1.
 
     Args:
         loss: a function that returns one real number; `params` are its first argument. For keyword
@@ -154,6 +159,7 @@ def check(
     with double_precision():
         value, gradients = _gradients(posed, tree, grads, part.layout.names)
         narrow = _is_narrow(posed.narrow_dtypes(value))
+        found = _further(posed, tree, gradients, tolerance, narrow=narrow)
         cost = posed.cost(float(value), part.layout.size, memory, many=method != "loop")
     if narrow:
         cost = cost.rounded_to(SINGLE)
@@ -179,7 +185,7 @@ def check(
         report = replace(report, origin=None)  # which is told by the order of the tensors
     if narrow:
         report = _with_precision(report)
-    report = told(report, fixed)
+    report = told_of_passes(told(report, fixed), found)
     return replace(report, seconds=time.perf_counter() - began)
 
 
@@ -233,6 +239,26 @@ def _gradients(
         return value, gradients_of(tree, grads, wanted)
     given = gradients_of(tree, grads, wanted)
     return posed.evaluate(), given
+
+
+def _further(
+    posed: Posed, tree: Tree, gradients: dict[str, Any], tolerance: float, *, narrow: bool
+) -> Findings:
+    """What JAX's gradients of multiples of the loss show; nothing where JAX has made none."""
+    multiple = posed.multiple
+    if multiple is None:
+        return Findings()
+
+    def run(by: float, _: int) -> dict[str, Any]:
+        return dict(zip(tree.checked, map(np.asarray, multiple(by)[1]), strict=True))
+
+    noise = NOISE if jax.default_backend() == "cpu" else NOISE_OF_GPU
+    if narrow:
+        noise, tolerance = NOISE_OF_SINGLE, max(tolerance, NARROW[SINGLE].tolerance)
+    try:
+        return findings(gradients, run, tolerance, noise)
+    except Exception:  # of a callback that serves once
+        return Findings()
 
 
 def _require_same_loss(

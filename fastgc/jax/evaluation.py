@@ -97,26 +97,31 @@ def _can_be_hashed(value: object) -> bool:
     return True
 
 
-def _compile(form: Form, kind: str) -> Callable[[Values, Values], Any]:
+def _compile(form: Form, kind: str) -> Callable[..., Any]:
     def called(values: Values, arrays: Values) -> Any:  # JAX wants to hash what it compiles
         return form(values, arrays)
 
     if kind == "rows":
         return jax.jit(jax.vmap(called, in_axes=(0, None)))
-    return jax.jit(jax.value_and_grad(called) if kind == "gradient" else called)
+    if kind == "gradient":
+        return jax.jit(jax.value_and_grad(lambda v, arrays, by: by * called(v, arrays)))
+    return jax.jit(called)
 
 
 _kept = lru_cache(maxsize=KEPT)(_compile)
 
 
-def _compiled(form: Form, kind: str) -> Callable[[Values, Values], Any]:
+def _compiled(form: Form, kind: str) -> Callable[..., Any]:
     return _kept(form, kind) if form.lasting else _compile(form, kind)
 
 
-def bound(form: Form, kind: str, arrays: Values) -> Callable[[Values], Any]:
-    """values -> the ``loss``; that and its ``gradient``; or those of many ``rows``; compiled."""
+def bound(form: Form, kind: str, arrays: Values) -> Callable[..., Any]:
+    """values -> the ``loss``, or those of many ``rows``, compiled.
+
+    Or (values, by) -> so many times the loss, and the ``gradient`` of that.
+    """
     run = _compiled(form, kind)
-    return lambda values: run(values, arrays)
+    return lambda values, *by: run(values, arrays, *by)
 
 
 class Posed:
@@ -127,6 +132,7 @@ class Posed:
         single: values -> the loss, compiled where it can be.
         form: what is compiled; None where JAX cannot.
         arrays: the other arrays that it takes.
+        multiple: by -> so many times the loss, and the gradient of that, once `derive` was called.
     """
 
     def __init__(
@@ -142,6 +148,7 @@ class Posed:
         self.form: Form | None = None
         self.arrays: list[Any] = []
         self.single: Callable[[Values], Any] = self.plain
+        self.multiple: Callable[[float], tuple[Any, list[Any]]] | None = None
 
     def called_with(self, values: Values) -> tuple[Any, ...]:
         """(params, *args), in copies that may be written to or donated."""
@@ -169,8 +176,10 @@ class Posed:
         if found is not None:
             return found
         self._called()
+        values = [jnp.array(value) for value in self.values]
+        self.multiple = lambda by: jax.value_and_grad(lambda v: by * self.plain(v))(values)
         with noting("jax.grad of the loss raised this. To check a gradient of yours, pass grads="):
-            return jax.value_and_grad(self.plain)([jnp.array(value) for value in self.values])
+            return self.multiple(1.0)
 
     def _called(self) -> Any:
         """The loss at `values`, for the first time."""
@@ -183,13 +192,16 @@ class Posed:
         """What a compiled function returns at `values`; None where there is none."""
         for form, arrays in self._forms():
             run = bound(form, kind, arrays)
+            call = partial(run, self.values)
             try:
-                found = run(self.values)
+                found = call(1.0) if kind == "gradient" else call()
             except Exception:  # what is no fault of compiling is raised again, by the plain call
                 continue
             require_concrete(jax.tree_util.tree_leaves(found)[0], RETURNED)
             self.form, self.arrays = form, arrays
-            self.single = partial(_value_of, run) if kind == "gradient" else run
+            self.single = run
+            if kind == "gradient":
+                self.single, self.multiple = partial(_value_of, run), call
             return found
         return None
 
@@ -350,8 +362,8 @@ def _rounded(values: Any, digits: int) -> Any:
     return np.ldexp(np.rint(np.ldexp(mantissa, digits)), exponent - digits)
 
 
-def _value_of(run: Callable[[Values], Any], values: Values) -> Any:
-    return run(values)[0]
+def _value_of(run: Callable[..., Any], values: Values) -> Any:
+    return run(values, 1.0)[0]
 
 
 def _can_be_traced(leaf: Any) -> bool:

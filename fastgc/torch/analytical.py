@@ -49,7 +49,8 @@ def rows(output: Tensor, wanted: list[Tensor], nondet_tol: float, *, batch: bool
         return Rows(found, batched=True)
     every, again = (_one_by_one(output, wanted) for _ in range(2))
     for one, two in zip(every, again, strict=True):
-        apart = (one - two).abs().amax(dim=1) if one.numel() else one
+        sizes = (one - two).abs()  # real, of complex rows too, and of none
+        apart = sizes.amax(dim=1) if sizes.numel() else sizes.sum(dim=1)
         if (apart > nondet_tol).any():
             n = int(apart.nan_to_num(0.0).argmax())
             raise Refused(

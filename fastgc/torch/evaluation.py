@@ -18,6 +18,8 @@ from fastgc.torch.double import InDouble
 from fastgc.torch.numerical import warned
 from fastgc.torch.state import State
 from fastgc.torch.subject import Subject, leaves_of
+from fastgc.torch.upstream import Scaled, noise_of
+from fastgc.upstream import Findings, findings
 
 Arrays: TypeAlias = Mapping[str, NDArray[np.float64]]
 
@@ -74,6 +76,12 @@ class Evaluation:
 
     Every evaluation finds generators, buffers and attributes as they were when this was made.
 
+    Args:
+        subject: the module, in float64, with its loss.
+        memory: bytes that evaluations together may take.
+        tolerance: relative, of the gradient of 2·loss; None where the backward pass is not looked
+            at further.
+
     Raises:
         TypeError, ValueError: for a loss that is no number, or that changes the parameters.
 
@@ -82,9 +90,10 @@ class Evaluation:
         layout: of these.
         gradients: that autograd leaves; None where it leaves none.
         leaves: the tensors that a backward pass leaves gradients in.
+        findings: what further backward passes show.
     """
 
-    def __init__(self, subject: Subject, memory: int) -> None:
+    def __init__(self, subject: Subject, memory: int, tolerance: float | None = None) -> None:
         self.subject = subject
         self.state = State(subject.modules, subject.tensors)
         self._handles = {name: p.data for name, p in subject.parameters.items()}
@@ -98,7 +107,10 @@ class Evaluation:
         self.leaves: list[torch.Tensor] = []
         self._holder = _Holder(subject)
         self._fixed: set[str] = set()
-        value, self.gradients = self._backward()
+        value, self.gradients, passed = self._backward()
+        self.findings = Findings()
+        if tolerance is not None:
+            self.findings = self._further(value, passed, tolerance)
         for _, enable in FUSED:
             enable(False)
         assert self._double is not None
@@ -208,12 +220,20 @@ class Evaluation:
             found = vmap(one, randomness="same")(batch)
             return np.asarray(found.detach().to("cpu", torch.float64).numpy())
 
-    def _backward(self) -> tuple[float, dict[str, NDArray[np.float64] | None]]:
+    def _backward(
+        self, factor: float = 1.0, seed: int | None = None
+    ) -> tuple[float, dict[str, NDArray[np.float64] | None], dict[str, NDArray[np.float64]]]:
+        """The loss, the gradients it leaves, and those that ``backward()`` left within that.
+
+        The two differ where a closure does more with its gradients. It goes back from `factor`
+        times the loss.
+        """
         parameters = self.subject.parameters
         self._tracked = True
         others: list[tuple[torch.Tensor, torch.Tensor | None]] = []
+        scaled = Scaled(parameters, factor, seed)
         try:
-            with self._recording(), self._double or nullcontext():
+            with self._recording(), self._double or nullcontext(), scaled:
                 loss = self.subject.loss()
                 value = _value(_number(loss, self._closed()))
                 if isinstance(loss, torch.Tensor) and loss.requires_grad and not self._closed():
@@ -230,7 +250,25 @@ class Evaluation:
                 leaf.grad = grad
             for p in parameters.values():
                 p.grad = None
-        return value, found
+        return value, found, {name: _dense(g) for name, g in scaled.gradients.items()}
+
+    def _further(
+        self, value: float, passed: dict[str, NDArray[np.float64]], tolerance: float
+    ) -> Findings:
+        """What further backward passes show; nothing where the loss cannot be had again."""
+        assert self._double is not None
+        leaves, count = self.leaves, self._double.bytes
+
+        def again(factor: float, seed: int) -> dict[str, NDArray[np.float64]] | None:
+            found, _, gradients = self._backward(factor, seed)
+            return gradients if abs(found - value) <= ROUNDING * abs(value) else None
+
+        try:
+            return findings(passed, again, tolerance, noise_of(self.subject.parameters))
+        except Exception:  # as of a graph that was made before the loss, and is gone by now
+            return Findings()
+        finally:
+            self.leaves, self._double.bytes = leaves, count
 
     def _closed(self) -> bool:
         """Whether the loss has taken the backward pass by itself, as closures for LBFGS do."""
@@ -300,8 +338,10 @@ def _value(loss: torch.Tensor | float) -> float:
 
 
 def _as_array(grad: torch.Tensor | None) -> NDArray[np.float64] | None:
-    if grad is None:
-        return None
+    return None if grad is None else _dense(grad)
+
+
+def _dense(grad: torch.Tensor) -> NDArray[np.float64]:
     dense = grad.detach().to_dense() if grad.layout != torch.strided else grad.detach()
     return np.array(dense.to("cpu", torch.float64).numpy())
 

@@ -19,6 +19,7 @@ from fastgc.torch.comparison import Comparison, Pair, look_again, real_part
 from fastgc.torch.mismatch import first_line, report_of
 from fastgc.torch.numerical import Subject, Tolerance, as_tuple, parts_of, quiet, slopes
 from fastgc.torch.posing import are_plain, meets, posed, unchanged_random_state
+from fastgc.torch.reasons import reason_for
 
 LOOKS = 64  # columns, and rows, that are looked at again one by one before they are called wrong
 
@@ -28,7 +29,8 @@ class GradcheckError(TorchGradcheckError):
 
     Attributes:
         report: the `fastgc.Report` on the Jacobian. It is correct where the Jacobian is, and the
-            message says which other requirement is not met; None where there is nothing to compare.
+            message says which other requirement is not met; None where there is nothing to compare,
+            as of a function that is random.
 
     >>> import torch
     >>> from fastgc.torch import GradcheckError, gradcheck
@@ -99,7 +101,9 @@ def gradcheck(
 
     Raises:
         GradcheckError: for wrong gradients; a ``torch.autograd.gradcheck.GradcheckError`` whose
-            ``report`` is fastgc's, and whose text says which entry is wrong and how.
+            ``report`` is fastgc's, and whose text says which entry is wrong and how. Where the
+            function lets nobody tell, it says that instead: that two identical calls differ, or
+            that single precision inside leaves too few digits.
         ValueError: where no input requires a gradient, or for an `eps` that is not above 0.
         RuntimeError: for an input of which entries share memory, as of ``expand``.
 
@@ -165,19 +169,38 @@ def gradcheck(
                     break
         except analytical.Refused as refusal:
             reason, comparison = str(refusal), None
-    wrong = comparison is not None and comparison.at_fault
-    if not wrong and lacking is not None:
-        raise lacking
-    if not wrong and reason is None:
-        return True
-    if not raise_exception:
-        return False
-    report = None
-    if comparison is not None and any(len(pair) for pair in comparison.pairs):
-        report = report_of(comparison, subject, time.perf_counter() - began)
-    if wrong and report is not None:
-        reason = first_line(report)
-    raise GradcheckError(f"{reason}\n{report}" if report is not None else str(reason), report)
+        wrong = comparison is not None and comparison.at_fault
+        if not wrong and lacking is not None:
+            raise lacking
+        if not wrong and reason is None:
+            return True
+        if not raise_exception:
+            return False
+        raise _error(subject, comparison, reason, nondet_tol, began)
+
+
+def _error(
+    subject: Subject,
+    comparison: Comparison | None,
+    reason: str | None,
+    nondet_tol: float,
+    began: float,
+) -> GradcheckError:
+    """What to raise: of a wrong Jacobian, whether the function lets anyone tell."""
+    if comparison is not None and comparison.at_fault:
+        mode, reason = comparison.mode, None
+
+        def compare(other: Subject, step: float, tolerance: Tolerance) -> Comparison:
+            return _compare(other, mode, step, tolerance, nondet_tol)
+
+        amiss = reason_for(subject, comparison, compare)
+        if amiss is not None:
+            reason, comparison = amiss.text, amiss.comparison
+            subject = amiss.subject or subject
+    if comparison is None or not any(len(pair) for pair in comparison.pairs):
+        return GradcheckError(str(reason))
+    report = report_of(comparison, subject, time.perf_counter() - began)
+    return GradcheckError(f"{reason or first_line(report)}\n{report}", report)
 
 
 def _is_beyond(x: object) -> bool:

@@ -18,7 +18,7 @@ from fastgc.parts import Part, part_of
 from fastgc.preparation import require_method
 from fastgc.problem import pose
 from fastgc.report import Report, also_saying
-from fastgc.requirements import require_resources, require_seed
+from fastgc.requirements import require_number, require_resources, require_seed
 from fastgc.selection import RANDOM
 from fastgc.torch.double import tensors_of
 from fastgc.torch.evaluation import Evaluation, settings
@@ -27,6 +27,7 @@ from fastgc.torch.recognise import Recognised, Unknown, recognise
 from fastgc.torch.state import Generators, State
 from fastgc.torch.subject import Loss, borrowed, copied, in_place, require_loss, trained
 from fastgc.unrelated import told, unrelated
+from fastgc.upstream import told as told_of_passes
 
 Gradients = dict[str, NDArray[Any] | None]
 
@@ -85,6 +86,10 @@ def check_module(
     were at the call, so that dropout draws the same each time; buffers as well, so that running
     statistics stay.
 
+    The backward pass of 2·loss is taken too. It has to leave twice the gradients: a backward pass
+    that ignores its upstream gradient is wrong, even where the loss is last and that is 1; and so
+    is one that is not reproducible. `report.tensors[name].diagnosis` says which.
+
     Args:
         module: in the mode, train or eval, in which it is to be checked. Parameters with
             ``requires_grad=False`` are left alone; a tensor that is shared has its first name.
@@ -139,8 +144,8 @@ def check_module(
     memory, threads = require_resources(memory, threads, progress)
     require_method(method)
     options = Options(
-        epsilon, tolerance, only, sample, directions, per_tensor, require_seed(seed), memory,
-        threads, progress, checkpoint,
+        epsilon, require_number(tolerance, "tolerance"), only, sample, directions, per_tensor,
+        require_seed(seed), memory, threads, progress, checkpoint,
     )  # fmt: skip
     own = None if gradients is None else _given(gradients, module, parameters)
     generators = Generators.now({p.device for p in module.parameters()})
@@ -151,7 +156,8 @@ def check_module(
                 found = _on_a_copy(module, loss, own, method, options)
         if found is None:
             with settings(threads), in_place(module, loss) as subject:
-                found = _checked(Evaluation(subject, memory), own, method, options)
+                evaluation = Evaluation(subject, memory, options.tolerance)
+                found = _checked(evaluation, own, method, options)
         return replace(found, seconds=time.perf_counter() - began)
     finally:
         generators.restore()
@@ -194,7 +200,7 @@ def _on_a_copy(
             subject, modules=subject.modules + others, tensors=subject.tensors + tensors_of(others)
         )
         try:
-            evaluation = Evaluation(subject, options.memory)
+            evaluation = Evaluation(subject, options.memory, options.tolerance)
         finally:
             original.settle()
             original.restore()  # where loss_fn runs the module itself
@@ -207,7 +213,14 @@ def _on_a_copy(
 def _checked(
     evaluation: Evaluation, own: Gradients | None, method: str, options: Options
 ) -> Report:
-    """The report, by the method named or by the best there is."""
+    """The report on the gradients, and on the backward pass that they are from."""
+    return told_of_passes(_compared(evaluation, own, method, options), evaluation.findings)
+
+
+def _compared(
+    evaluation: Evaluation, own: Gradients | None, method: str, options: Options
+) -> Report:
+    """The report on the gradients, by the method named or by the best there is."""
     part = part_of(evaluation.layout, options.only, options.sample, options.seed)
     gradients = evaluation.gradients if own is None else own
     for name in part.layout.names:

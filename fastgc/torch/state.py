@@ -44,6 +44,14 @@ class Generators:
         np.random.set_state(self.numpy)
         random.setstate(self.python)
 
+    def seed(self, number: int) -> None:
+        """Seeds those whose states these are, until they are put back."""
+        torch.default_generator.manual_seed(number)
+        for gpu in self.cuda:
+            torch.cuda.default_generators[gpu].manual_seed(number)
+        np.random.seed(number)
+        random.seed(number)
+
     def moved(self) -> bool:
         """Whether anything has been drawn since."""
         return not (

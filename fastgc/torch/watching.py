@@ -25,6 +25,7 @@ from fastgc.watching import price_of_entries
 
 # What a check is expected to take before one has been timed, rather too much than too little.
 POSED = 4.0  # evaluations that posing a module takes: one of them, and a backward pass
+DOUBLED = 3.0  # evaluations, for the loss and the backward pass of twice it
 LIKENESS = 12  # evaluations, to see that a Network computes the same loss
 BATCHED = 6  # evaluations for each tensor, to see whether torch can batch them
 OVERHEAD = 0.05  # seconds
@@ -122,7 +123,7 @@ def _moment(
     arrays = {name: p.detach().to("cpu", torch.float64).numpy() for name, p in parameters.items()}
     part = part_of(flatten(arrays)[0], options["only"], None, 0)
     size, tensors = part.layout.size, len(part.layout.names)
-    spared = FIRST + POSED + BATCHED * tensors
+    spared = FIRST + POSED + DOUBLED + BATCHED * tensors
     if options["epsilon"] == "auto":
         spared += STEPS * tensors
     lines = DIRECTIONS * tensors if size > AFFORDABLE else size
@@ -132,7 +133,7 @@ def _moment(
         chosen = method_for(network) if method == "auto" else method
         kernels = price_of_entries(network, chosen)
         if kernels is not None:
-            entries, loading = POSED + LIKENESS + kernels[0], kernels[1]
+            entries, loading = POSED + DOUBLED + LIKENESS + kernels[0], kernels[1]
 
     def evaluate() -> None:
         generators = Generators.now({p.device for p in module.parameters()})
