@@ -11,18 +11,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastgc.activations import ACTIVATIONS, CHANGES, CORNERED, slopes
-from fastgc.diagnosis.evidence import Diagnosis, Evidence, Hypothesis
-from fastgc.diagnosis.kinds import (
-    LAST,
-    PLAIN,
-    SECOND,
+from fastgc.diagnosis.evidence import (
     UNKNOWN,
+    Diagnosis,
+    Evidence,
+    Hypothesis,
     Surroundings,
-    as_factor,
-    factor_of,
     first,
-    is_multiple,
 )
+from fastgc.diagnosis.factors import as_factor, factor_of, is_multiple
+from fastgc.diagnosis.kinds import LAST, PLAIN, SECOND
 from fastgc.diagnosis.samples import some_samples
 from fastgc.inside import Inside
 from fastgc.layout import FloatArray
@@ -147,7 +145,10 @@ def _explain_tensor(
 
 
 def _follows(l: int) -> Diagnosis:
-    return Diagnosis("follows", f"right but for dZ{l + 1}, which it is made of")
+    return Diagnosis(
+        "follows",
+        f"correct, given the wrong dZ{l + 1} that it is computed from; fix dZ{l + 1} first",
+    )
 
 
 def _both(inside: Inside, l: int, pair: tuple[Evidence, Evidence], dZ: FloatArray) -> bool:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgc.diagnosis.evidence import Diagnosis, Evidence
-from fastgc.diagnosis.kinds import join
+from fastgc.diagnosis.words import join
 from fastgc.layout import FloatArray
 
 ENTRIES = 8  # of the gradient for each sample, where there are more
