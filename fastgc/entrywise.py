@@ -4,7 +4,7 @@ import numpy as np
 
 from fastgc.claim import Claim
 from fastgc.diagnosis import diagnose
-from fastgc.diagnosis.origin import origin
+from fastgc.diagnosis.origin import origin, proven_right
 from fastgc.disputes import settle
 from fastgc.layout import FloatArray
 from fastgc.methods import Approximation, Base, Method, Resources
@@ -52,7 +52,9 @@ def check_entries(
         epsilon=float(np.max(step)),
         evaluations=spent + findings.evaluations,
         # of a sample no tensor is known to be right
-        origin=None if part.layout.places else origin(part.layout.names, wrong, diagnoses),
+        origin=None
+        if part.layout.places
+        else origin(part.layout.names, wrong, diagnoses, proven_right(part.layout, findings)),
     )
 
 
