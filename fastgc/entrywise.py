@@ -43,14 +43,14 @@ def check_entries(
 
     first = look(None, step)
     findings = settle(problem, base, look, step, claim, first, exact=method.exact, part=part)
-    diagnoses = diagnose(problem, claim, findings, part)
+    diagnoses, asked = diagnose(problem, claim, findings, part)
     tensors = tensor_reports(part.layout, claim, findings, diagnoses)
     wrong = [name for name, tensor in tensors.items() if tensor.verdict == "wrong"]
     return Outcome(
         tensors=tensors,
         difference=findings.tally.difference,
         epsilon=float(np.max(step)),
-        evaluations=spent + findings.evaluations,
+        evaluations=spent + findings.evaluations + asked,
         # of a sample no tensor is known to be right
         origin=None
         if part.layout.places

@@ -13,7 +13,7 @@ from fastgc.verdict import AGREE, RESOLUTION, UNRESOLVED, root_mean_square
 MOST = 3  # places that are named
 
 #: Kinds that say by themselves where to look: at all gradients, not at one layer's.
-GENERAL = ("precision", "stale", "clipped", "constant")
+GENERAL = ("precision", "stale", "clipped", "constant", "activation")
 FACTORS = ("factor", "sign", "sum", "twice averaged")
 
 

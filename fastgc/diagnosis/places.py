@@ -167,7 +167,8 @@ def _strided(e: Evidence, a: int, bad: Mask, _: Mask) -> Iterator[Region]:
                 continue
             which, on = _slice(e, a, f"{start or ''}::{stride}"), i % stride == start
             yield Region(f"{which} alone", _along(e, a, on))
-            yield Region(f"all but {which}", _along(e, a, ~on), single=False)
+            if stride > 2:
+                yield Region(f"all but {which}", _along(e, a, ~on), single=False)
 
 
 def _borders(e: Evidence, a: int, b: int) -> Iterator[Region]:
