@@ -128,7 +128,7 @@ class Examination:
                 self.problem, self.base, self.look, self.epsilon, claim,
                 self.look(None, self.epsilon), exact=self.exact, part=self.part,
             )  # fmt: skip
-            return findings, diagnose(self.problem, claim, findings, self.part)
+            return findings, diagnose(self.problem, claim, findings, self.part)[0]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 
 from fastgc.claim import Claim
 from fastgc.diagnosis.directions import Case, explained
-from fastgc.diagnosis.origin import origin
+from fastgc.diagnosis.origin import origin, proven_right
 from fastgc.disputes import Findings, settle
 from fastgc.drawing import generator
 from fastgc.estimate import Estimate, caught_by, estimate_of
@@ -165,7 +165,7 @@ class _Lines:
             difference=_ratio(error, _norm(self.norms) + _norm(seen.sizes)),
             epsilon=float(np.max(self.epsilon)),
             evaluations=self.spent + findings.evaluations + self.probe.evaluations,
-            origin=origin(self.names, wrong, said),
+            origin=origin(self.names, wrong, said, proven_right(self.posed.layout, findings)),
             scope=_scope(tensors, self.count, together=self.together),
             estimate=_of_all(seen, _norm(self.norms)),
         )

@@ -4,7 +4,7 @@ import numpy as np
 
 from fastgc.claim import Claim
 from fastgc.diagnosis import diagnose
-from fastgc.diagnosis.origin import origin
+from fastgc.diagnosis.origin import origin, proven_right
 from fastgc.disputes import settle
 from fastgc.layout import FloatArray
 from fastgc.methods import Approximation, Base, Method, Resources
@@ -50,7 +50,7 @@ def check_entries(
         problem, base, look, step, claim, first, exact=method.exact, part=part,
         balanced=isinstance(epsilon, str),
     )  # fmt: skip
-    diagnoses = diagnose(problem, claim, findings, part)
+    diagnoses, asked = diagnose(problem, claim, findings, part)
     reasons = why_open(problem, part, findings, step)
     tensors = tensor_reports(part.layout, claim, findings, reasons | diagnoses)
     wrong = [name for name, tensor in tensors.items() if tensor.verdict == "wrong"]
@@ -58,9 +58,11 @@ def check_entries(
         tensors=tensors,
         difference=findings.tally.difference,
         epsilon=float(np.max(step)) if isinstance(epsilon, str) else epsilon,
-        evaluations=spent + findings.evaluations,
+        evaluations=spent + findings.evaluations + asked,
         # of a sample no tensor is known to be right
-        origin=None if part.layout.places else origin(part.layout.names, wrong, diagnoses),
+        origin=None
+        if part.layout.places
+        else origin(part.layout.names, wrong, diagnoses, proven_right(part.layout, findings)),
     )
 
 

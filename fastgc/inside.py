@@ -1,13 +1,13 @@
 """What fastgc sees inside a Network at its parameters: every layer's values."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgc.activations import CORNERED, STEP, slopes
+from fastgc.activations import ACTIVATIONS, CORNERED, STEP, slopes
 from fastgc.layout import FloatArray
 from fastgc.losses import LOSSES
 from fastgc.network import Forced, Layer, Network
@@ -93,12 +93,36 @@ class Inside:
             slopes.append(np.where(at, mean, slope))
         return self._carried_down(slopes)
 
-    def _carried_down(self, slopes: list[FloatArray]) -> list[FloatArray]:
+    @cached_property
+    def last(self) -> FloatArray:
+        """D_Lᵀ (m, n_L), from the loss alone."""
         loss, Z_L = LOSSES[self.net.loss], self.values[1][-1].T
         labels = self.net.labels
         with np.errstate(all="ignore"):
             rise = loss.change(Z_L, labels, STEP) - loss.change(Z_L, labels, -STEP)
-            found = [np.ascontiguousarray(rise.T) / (2 * STEP)]
+            return np.ascontiguousarray(rise.T) / (2 * STEP)
+
+    def others(self) -> "Iterator[tuple[str, Inside]]":
+        """The network with each other activation, one for all hidden layers, by its name.
+
+        Nothing where there is no hidden layer, or where these are not all alike.
+        """
+        hidden = {layer.activation for layer in self.layers[:-1]}
+        if len(hidden) != 1:
+            return
+        net = self.net
+        for name in ACTIVATIONS:
+            if name not in hidden:
+                other = Network(
+                    net.X, net.Y, activation=name, loss=net.loss,
+                    weight_decay=net.weight_decay, divisor=net.divisor,
+                )  # fmt: skip
+                layers = [replace(layer, activation=name) for layer in self.layers[:-1]]
+                yield name, Inside(other, (*layers, self.layers[-1]), self.theta)
+
+    def _carried_down(self, slopes: list[FloatArray]) -> list[FloatArray]:
+        with np.errstate(all="ignore"):
+            found = [self.last]
             for layer, slope in zip(self.layers[:0:-1], slopes[::-1], strict=True):
                 W = self.theta[layer.W].reshape(layer.n, layer.k)
                 found.append((found[-1] @ W) * slope)

@@ -192,6 +192,7 @@ def headline(report: Report) -> str:
     at_fault = [tensor for tensor in by_fault(report) if tensor.verdict == report.verdict]
     names = _list(tensor.name for tensor in at_fault)
     count = sum(_count(tensor) for tensor in at_fault)
+    what = _counted(report, sum(tensor.size for tensor in at_fault))  # of those that are named
     start = f"{WORDS[report.verdict]}: {names} ({count} of {what})"
     if report.verdict == "wrong":
         return _wrong(at_fault, what)

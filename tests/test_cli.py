@@ -56,7 +56,7 @@ def test_demo() -> None:
     run = fastgc_command("demo")
     assert (run.returncode, run.stderr) == (0, "")
     first, second = run.stdout.split("2. Mended")
-    assert "wrong: b1 and W2 (8 of 47 entries) disagree with the numerical gradient" in first
+    assert "wrong: b1 and W2 (8 of 20 entries) disagree with the numerical gradient" in first
     assert "difference 0.285093" in first
     assert "correct: 47 entries of W1, b1, W2, b2, W3 and b3 agree" in second
     assert "What to do next:" in second
@@ -79,7 +79,7 @@ def test_faulty_example(tmp_path: Path) -> None:
     assert fastgc_command("example", path, "--faulty").returncode == 0
     run = fastgc_command("check", path)
     assert run.returncode == 1
-    assert "wrong: b1 and W2 (8 of 47 entries) disagree" in one_line(run.stderr)
+    assert "wrong: b1 and W2 (8 of 20 entries) disagree" in one_line(run.stderr)
     assert run.stdout.startswith("wrong: b1 and W2")
 
 

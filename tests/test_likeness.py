@@ -9,6 +9,7 @@ from hypothesis import given, settings
 
 import fastgc
 from fastgc import lab
+from fastgc.activations import ACTIVATIONS
 from tests.cases import NetworkCase, Tensors, backward, lab_case, plain_cost, plain_forward
 from tests.strategies import networks
 
@@ -87,11 +88,46 @@ def test_a_difference_away_from_the_parameters_is_found() -> None:
     assert net(parameters) == pytest.approx(plain_cost(X, Y, parameters))
     with pytest.raises(
         ValueError,
-        match=r"near the parameters given, not at them it is .* Has it another activation, loss or",
+        match=r'near the parameters given, not at them it is .* With activation="relu" the two agree',
     ):
         fastgc.check(
             net, parameters, backward(net, parameters), against=lambda p: plain_cost(X, Y, p)
         )
+
+
+@pytest.mark.parametrize("widths", [(3, 4, 1), (3, 5, 4, 2)])
+@pytest.mark.parametrize("learners", sorted(ACTIVATIONS))
+@pytest.mark.parametrize("taken", ["relu", "tanh", "silu"])
+def test_the_learners_activation_is_named(taken: str, learners: str, widths: Any) -> None:
+    net, parameters = NetworkCase("taken", widths, 6, taken, seed=3).build()
+    own, _ = NetworkCase("own", widths, 6, learners, seed=3).build()
+    calls = 0
+
+    def cost(p: Any) -> float:
+        nonlocal calls
+        calls += 1
+        return own(p)
+
+    gradients = backward(own, parameters)
+    if learners == taken:
+        assert fastgc.check(net, parameters, gradients, against=cost).ok
+        return
+    with pytest.raises(ValueError, match=f'With activation="{learners}" the two agree'):
+        fastgc.check(net, parameters, gradients, against=cost)
+    assert calls < 30  # asked once at each point, and for its noise
+
+
+def test_no_activation_is_named_where_none_fits() -> None:
+    net, parameters = NetworkCase("one", (3, 4, 1), 5, "tanh").build()
+    with pytest.raises(ValueError, match="does not compute the cost") as caught:
+        fastgc.check(net, parameters, backward(net, parameters), against=lambda p: net(p) + 1.0)
+    assert "activation=" not in str(caught.value)
+    # some layers with one, some with another: none fits all
+    mixed, parameters = NetworkCase("mix", (3, 4, 4, 1), 5, ("tanh", "silu")).build()
+    net, _ = NetworkCase("mix", (3, 4, 4, 1), 5, "relu").build()
+    with pytest.raises(ValueError, match="does not compute the cost") as caught:
+        fastgc.check(net, parameters, backward(net, parameters), against=lambda p: mixed(p))
+    assert "activation=" not in str(caught.value)
 
 
 def test_a_cost_that_ends_away_from_the_parameters_is_compared_closer_by() -> None:

@@ -10,10 +10,13 @@ import numpy as np
 
 from fastgc.claim import Claim
 from fastgc.diagnosis import kinds
+from fastgc.diagnosis.activation import FITTED, other_activation
 from fastgc.diagnosis.backward import explain
+from fastgc.diagnosis.constant import CONSTANT, stands_still
 from fastgc.diagnosis.evidence import Diagnosis, Evidence
 from fastgc.diagnosis.stale import stale
 from fastgc.docket import Findings
+from fastgc.inside import Inside
 from fastgc.parts import Part
 from fastgc.problem import Problem
 from fastgc.rounding import rounding_of_gradients
@@ -21,17 +24,13 @@ from fastgc.verdict import DISAGREE, KINK, UNRESOLVED
 
 __all__ = ["Diagnosis", "diagnose"]
 
-CONSTANT = Diagnosis(
-    "constant", "the cost does not change with any parameter: does it use its argument?"
-)
-
 
 def diagnose(
     problem: Problem, claim: Claim, findings: Findings, part: Part
-) -> dict[str, Diagnosis]:
-    """What is wrong with each tensor that is, by name."""
+) -> tuple[dict[str, Diagnosis], int]:
+    """What is wrong with each tensor that is, by name; and the evaluations of the cost spent."""
     if max(findings.tally.worst) < DISAGREE:
-        return {}
+        return {}, 0
     tensors = _evidence(problem, claim, findings, part)
     faulty = [name for name, e in tensors.items() if e.at_fault]
     inside = problem.inside
@@ -41,7 +40,10 @@ def diagnose(
         weight_decay=0.0 if inside is None else inside.net.weight_decay,
         tensors=tensors,
     )
+    constant, spent = False, 0
     if inside is None and part.entries is None and not findings.gradapprox.any():
+        constant, spent = stands_still(problem)
+    if constant:
         found = dict.fromkeys(faulty, CONSTANT)
     elif inside is None or part.entries is not None:  # what a structure tells takes all tensors
         every = (*kinds.PLAIN, *kinds.SECOND, *kinds.LAST)
@@ -50,14 +52,23 @@ def diagnose(
             unknown = replace(unknown, text=f"{unknown}; as a fastgc.Network it may tell more")
         found = {name: kinds.first(every, tensors[name], around) or unknown for name in faulty}
     else:
-        found = explain(inside, tensors, around)
-        if any(found[name].kind == "unknown" for name in faulty):
-            said = stale(inside, claim.grad, tensors)
-            if said is not None:
-                found = dict.fromkeys(faulty, said)
+        found = _of_network(inside, claim, tensors, around)
     if any(said.kind == "precision" for said in found.values()):  # then others too, if they may be
         found |= {n: said for n in faulty if (said := kinds.in_single(tensors[n])) is not None}
-    return _one_norm(claim, tensors, found)
+    return _one_norm(claim, tensors, found), spent
+
+
+def _of_network(
+    inside: Inside, claim: Claim, tensors: dict[str, Evidence], around: kinds.Surroundings
+) -> dict[str, Diagnosis]:
+    """What a network's structure tells of its tensors, layer by layer, else of all at once."""
+    found = explain(inside, tensors, around)
+    said = None
+    if any(d.kind in FITTED for d in found.values()):
+        said = other_activation(inside, claim, tensors)
+    if said is None and any(d.kind == "unknown" for d in found.values()):
+        said = stale(inside, claim.grad, tensors)
+    return found if said is None else dict.fromkeys(found, said)
 
 
 def _evidence(

@@ -5,28 +5,49 @@ against those given. What is known of the right pass comes from exact difference
 Arrays of samples are transposed, (m, n), as there.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastgc.activations import ACTIVATIONS, CHANGES, CORNERED, slopes
-from fastgc.diagnosis.evidence import Diagnosis, Evidence, Hypothesis
-from fastgc.diagnosis.kinds import (
-    LAST,
-    PLAIN,
-    SECOND,
+from fastgc.diagnosis.evidence import (
     UNKNOWN,
+    Diagnosis,
+    Evidence,
+    Hypothesis,
     Surroundings,
-    as_factor,
-    factor_of,
     first,
-    is_multiple,
 )
+from fastgc.diagnosis.factors import as_factor, factor_of, is_multiple
+from fastgc.diagnosis.kinds import LAST, PLAIN, SECOND
 from fastgc.diagnosis.samples import some_samples
 from fastgc.inside import Inside
 from fastgc.layout import FloatArray
 from fastgc.losses import LOSSES
+
+# Wrong formulas for the slope of an activation, from a = φ(z) and z, where another one is meant.
+FORMULAS: dict[str, tuple[tuple[str, Callable[[FloatArray, FloatArray], FloatArray]], ...]] = {
+    "tanh": (
+        ("1 − A{l}", lambda a, _: 1 - a),
+        ("A{l}(1 − A{l})", lambda a, _: a * (1 - a)),
+        ("1 − Z{l}²", lambda _, z: 1 - z * z),
+        ("A{l}", lambda a, _: a),
+        ("1 + A{l}²", lambda a, _: 1 + a * a),
+    ),
+    "sigmoid": (
+        ("1 − A{l}", lambda a, _: 1 - a),
+        ("A{l}", lambda a, _: a),
+        ("Z{l}(1 − Z{l})", lambda _, z: z * (1 - z)),
+        ("1 − A{l}²", lambda a, _: 1 - a * a),
+        ("A{l}(A{l} − 1)", lambda a, _: a * (a - 1)),
+    ),
+    "softplus": (("A{l}", lambda a, _: a), ("1 − A{l}", lambda a, _: 1 - a)),
+    "silu": (
+        ("A{l}(1 − A{l})", lambda a, _: a * (1 - a)),
+        ("A{l}", lambda a, _: a),
+    ),
+}
 
 # What is found of W_l and b_l alike may be that of dZ_l, and then shows in every layer below.
 FACTORS = ("zero", "sign", "sum", "twice averaged")
@@ -136,9 +157,14 @@ def _explain_tensor(
         for kind, text, dZ in _variants(inside, l, above):
             if e.fits(_gradient(inside, l, e, dZ)):
                 return Diagnosis(kind, f"{name} made with another dZ{l}: {text}")
+    D = inside.sensitivities[l - 1]
+    if e.name == f"b{l}" and D.shape[0] == D.shape[1] and e.telling(e.found) > 1:
+        over_units = (D.sum(axis=1) / inside.net.divisor + e.fixed).ravel()
+        if e.moved().shows(over_units):
+            return Diagnosis("axis", f"{name}: dZ{l} summed over the units, not over the samples")
     if e.name == f"W{l}":
         for text, A in _inputs(inside, l):
-            if e.fits(_gradient(inside, l, e, inside.sensitivities[l - 1], A)):
+            if e.fits(_gradient(inside, l, e, D, A)):
                 return Diagnosis("input", f"{name} made with {text}")
     said = first(SECOND, e, around)
     if said is None:
@@ -148,7 +174,10 @@ def _explain_tensor(
 
 
 def _follows(l: int) -> Diagnosis:
-    return Diagnosis("follows", f"right but for dZ{l + 1}, which it is made of")
+    return Diagnosis(
+        "follows",
+        f"correct, given the wrong dZ{l + 1} that it is computed from; fix dZ{l + 1} first",
+    )
 
 
 def _both(inside: Inside, l: int, pair: tuple[Evidence, Evidence], dZ: FloatArray) -> bool:
@@ -211,6 +240,9 @@ def _variants(inside: Inside, l: int, above: FloatArray | None) -> Iterator[Vari
         at_A = slopes(layer.activation, A)
         text = f"the derivative of {layer.activation} is taken at A{l} instead of Z{l}"
         yield Variant("derivative", text, dA * at_A)
+        for formula, slope_of in FORMULAS.get(layer.activation, ()):
+            text = f"the derivative of {layer.activation} is written as {formula.format(l=l)}"
+            yield Variant("derivative", text, dA * slope_of(A, Z))
     for k, other in enumerate(inside.slopes, start=1):
         if k != l and other.shape == slope.shape:
             yield Variant("mask", f"{derivative} is that of layer {k}", dA * other)

@@ -150,7 +150,7 @@ def _evidence(case: Case, t: int, report: TensorReport) -> Evidence:
         name=report.name, shape=moved.shape, g=findings.grad[here],
         found=findings.gradapprox[here], slack=findings.uncertainty[here],
         wrong=codes >= DISAGREE, known=(codes != KINK) & (codes != UNRESOLVED),
-        theta=moved, fixed=fixed, tolerance=report.tolerance,
+        theta=moved, fixed=fixed, tolerance=report.tolerance, along=True,
     )  # fmt: skip
 
 

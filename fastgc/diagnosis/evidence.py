@@ -1,6 +1,6 @@
 """What a diagnosis rests on: a tensor's gradient as given and as found, and what fits it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -14,6 +14,9 @@ from fastgc.verdict import root_mean_square
 # A hypothesis has to leave at most this share of the error, and of what rounding may do. Errors
 # close to either would otherwise be "reproduced" by whatever has a number to spare.
 UNEXPLAINED, ROUNDING, MOST_ROUNDING = 0.1, 0.2, 0.3
+
+SMALL = 1e-3  # of the tensor's root mean square: smaller entries tell nothing
+CLEAR = 10.0  # times the rounding: smaller entries tell nothing
 
 PROBE = 32  # entries at fault, and as many that agree, on which a hypothesis has to fit first
 
@@ -67,6 +70,7 @@ class Evidence:
         tolerance: relative.
         places: of a sample, the flat indices of its entries in the tensor; and the tensor's shape.
         output_axes: of a Jacobian, how many of its first axes are those of the output.
+        along: whether its entries are slopes along random directions.
     """
 
     name: str
@@ -81,6 +85,7 @@ class Evidence:
     tolerance: float
     places: tuple[NDArray[np.intp], tuple[int, ...]] | None = None
     output_axes: int = 0
+    along: bool = False
 
     def address(self, k: int) -> str:
         """Of entry number k, as ``W2[3, 7]``."""
@@ -119,8 +124,29 @@ class Evidence:
 
     def telling(self, values: FloatArray) -> int:
         """How many of `values`, found or parameters, are large enough to tell a factor."""
-        large = np.abs(values) > np.maximum(1e-3 * root_mean_square(values), 10 * self.slack)
-        return int(np.count_nonzero(large & self.known))
+        return int(np.count_nonzero(self._large(values) & self.known))
+
+    @cached_property
+    def proven(self) -> NDArray[np.bool_]:
+        """The entries that are right and prove it: they agree with what is not zero."""
+        return self._large(self.found) & self.known & ~self.wrong
+
+    def _large(self, values: FloatArray) -> NDArray[np.bool_]:
+        least = np.maximum(SMALL * root_mean_square(values), CLEAR * self.slack)
+        return np.asarray(np.abs(values) > least)
+
+    def explained(self, values: FloatArray) -> NDArray[np.bool_]:
+        """The known entries in which g may be `values` and cannot be `found`, (n,)."""
+        scale = np.maximum(np.maximum(np.abs(values), np.abs(self.found)), self.size_of_g)
+        apart = np.abs(values - self.found) > 3 * (self.tolerance * scale + self.slack)
+        return np.asarray(apart & self.known)
+
+    def shows(self, values: FloatArray, numbers: int = 1) -> bool:
+        """Whether g is `values`, in more entries than a kind has free `numbers`."""
+        with np.errstate(all="ignore"):
+            if not self.fits(exactly(values)):
+                return False
+            return int(np.count_nonzero(self.explained(values))) > numbers
 
     def fits(self, hypothesis: Hypothesis, growth: float = 1.0) -> bool:
         """Whether it reproduces g to within tolerance and rounding, in every known entry.
@@ -146,6 +172,10 @@ class Evidence:
             return False
         rounding = min(ROUNDING * growth * _norm(slack[known]), MOST_ROUNDING * self.error)
         return not explain or _norm(errors[known]) <= UNEXPLAINED * self.error + rounding
+
+    def scaled(self, growth: FloatArray | float) -> "Evidence":
+        """For hypotheses that multiply `found`: the slack grows as much, and never shrinks."""
+        return replace(self, slack=self.slack * np.maximum(1.0, np.abs(growth)))
 
     def moved(self) -> "Evidence":
         """For hypotheses that move entries about: the largest slack everywhere, none left out."""
@@ -174,3 +204,31 @@ def _largest(values: FloatArray) -> NDArray[np.intp]:
 
 def _norm(values: FloatArray) -> float:
     return float(np.sqrt(values @ values))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Surroundings:
+    """What else is known.
+
+    Attributes:
+        m: the number of samples; None where fastgc cannot see into the cost.
+        divisor: of the sum of their losses; None likewise.
+        weight_decay: λ of the cost.
+        tensors: all of them, by name.
+    """
+
+    m: int | None
+    divisor: float | None
+    weight_decay: float
+    tensors: Mapping[str, Evidence]
+
+
+Kind: TypeAlias = Callable[[Evidence, Surroundings], Diagnosis | None]
+
+UNKNOWN = Diagnosis("unknown", "no known kind of mistake fits")
+
+
+def first(kinds: Iterable[Kind], evidence: Evidence, around: Surroundings) -> Diagnosis | None:
+    """What the first of the `kinds` that recognises anything says."""
+    with np.errstate(all="ignore"):
+        return next((found for kind in kinds if (found := kind(evidence, around))), None)

@@ -1,20 +1,45 @@
 """Where a mistake starts: in backward order, the first tensor at fault."""
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
-from fastgc.diagnosis.evidence import Diagnosis
-from fastgc.diagnosis.kinds import join
+import numpy as np
+
+from fastgc.diagnosis.evidence import SMALL, Diagnosis
+from fastgc.diagnosis.words import join
+from fastgc.docket import Findings
+from fastgc.layout import Layout
+from fastgc.verdict import AGREE, RESOLUTION, UNRESOLVED, root_mean_square
 
 MOST = 3  # places that are named
 
 #: Kinds that say by themselves where to look: at all gradients, not at one layer's.
-GENERAL = ("precision", "stale", "clipped", "constant")
+GENERAL = ("precision", "stale", "clipped", "constant", "activation")
 FACTORS = ("factor", "sign", "sum", "twice averaged")
 
 
+def proven_right(layout: Layout, findings: Findings) -> frozenset[str]:
+    """The tensors that agree, and most of them, zeros aside, with a resolved gradapprox.
+
+    Zeros on both sides agree whatever the mistake above them, and so do entries at kinks.
+    """
+    names = set()
+    for name, here in layout.tensors():
+        codes, g, found = findings.codes[here], findings.grad[here], findings.gradapprox[here]
+        if (codes >= UNRESOLVED).any():
+            continue
+        with np.errstate(all="ignore"):
+            large = np.maximum(np.abs(g), np.abs(found)) > SMALL * root_mean_square(found)
+            resolved = findings.uncertainty[here] <= RESOLUTION * np.abs(found)
+        if 2 * np.count_nonzero(large & resolved & (codes == AGREE)) > np.count_nonzero(large):
+            names.add(name)
+    return frozenset(names)
+
+
 def origin(
-    names: Sequence[str], faulty: Sequence[str], diagnoses: Mapping[str, Diagnosis]
+    names: Sequence[str],
+    faulty: Sequence[str],
+    diagnoses: Mapping[str, Diagnosis],
+    proven: Collection[str],
 ) -> str | None:
     """A sentence a line; None where there is nothing to be said.
 
@@ -22,55 +47,79 @@ def origin(
         names: of all tensors, in the order of the parameters.
         faulty: of those that are wrong.
         diagnoses: of those, by name.
+        proven: names of those that are right and prove it, as `proven_right` tells.
     """
     if not faulty or all(name in diagnoses and diagnoses[name].kind in GENERAL for name in faulty):
         return None
     depth = len(names) // 2
-    if re.fullmatch(r"(W\d+ b\d+ ?)+", " ".join(_by_layer(names))) and set(names) == {
-        f"{kind}{l}" for l in range(1, depth + 1) for kind in "Wb"
-    }:
-        return "\n".join(_of_layers(depth, set(faulty), diagnoses))
-    return _of_any(names, set(faulty))
+    if set(names) == {f"{kind}{l}" for l in range(1, depth + 1) for kind in "Wb"}:
+        return "\n".join(_of_layers(depth, set(faulty), diagnoses, set(proven)))
+    return _of_any(names, set(faulty), set(proven))
 
 
-def _by_layer(names: Sequence[str]) -> list[str]:
-    return sorted(names, key=lambda name: (name[1:].rjust(9), name[:1] != "W"))
-
-
-def _of_layers(depth: int, faulty: set[str], diagnoses: Mapping[str, Diagnosis]) -> list[str]:
+def _of_layers(
+    depth: int, faulty: set[str], diagnoses: Mapping[str, Diagnosis], proven: set[str]
+) -> list[str]:
     found: list[str] = []
+    # a right gradient proves every dZ from its layer up; below that, nothing does
+    lowest = min((int(name[1:]) for name in proven), default=depth + 1)
     for l in range(depth, 0, -1):
-        here = [name for name in (f"W{l}", f"b{l}") if name in faulty]
+        pair = f"W{l}", f"b{l}"
+        here = [name for name in pair if name in faulty]
         if not here or all(_follows(name, l, diagnoses) for name in here):
             continue
-        below = [f"{kind}{k}" for k in range(1, l) for kind in "Wb"]
-        above = [f"{kind}{k}" for k in range(l + 1, depth + 1) for kind in "Wb"]
-        right_above = [name for name in above if name not in faulty]
-        if len(here) == 1:
-            other = f"{'b' if here[0][0] == 'W' else 'W'}{l}"
-            found.append(f"{other} is right, so dZ{l} is: look at how d{here[0]} is formed.")
-        elif any(name not in faulty for name in below):
-            right = join([name for name in below if name not in faulty])
-            verb = "is" if right.count(" ") == 0 else "are"
-            found.append(
-                f"{right}, below, {verb} right, so dZ{l} is: "
-                f"look at how dW{l} and db{l} are formed."
-            )
-        else:
-            what = f"Everything from W{l} down is" if l > 1 else "W1 and b1 are"
-            if right_above and len(right_above) == len(above):
-                what += f" wrong; {join(right_above)} are right"
-            else:
-                what += " wrong"
-            text = f"{what}: look at how dZ{l} is formed"
-            kinds = {diagnoses[name].kind for name in here if name in diagnoses}
-            if l > 1 and kinds and kinds <= set(FACTORS):
-                text += ", or for the same factor in every dW and db"
-            found.append(f"{text}.")
+        if l < lowest:
+            found.append(_of_unproven(l, lowest, depth, faulty, diagnoses, proven))
             break  # nothing below can be told from what follows
+        beside = [name for name in pair if name in proven]
+        formed = join([f"d{name}" for name in here])
+        if beside:
+            found.append(f"{beside[0]} is right, so dZ{l} is: look at how {formed} is formed.")
+        else:
+            below = [f"{kind}{k}" for k in range(1, l) for kind in "Wb"]
+            right = [name for name in below if name in proven]
+            verb = "is" if len(right) == 1 else "are"
+            found.append(
+                f"{join(right)}, below, {verb} right, so dZ{l} is: look at how {formed} "
+                f"{'is' if len(here) == 1 else 'are'} formed."
+            )
         if len(found) == MOST:
             break
     return found
+
+
+def _of_unproven(
+    l: int,
+    lowest: int,
+    depth: int,
+    faulty: set[str],
+    diagnoses: Mapping[str, Diagnosis],
+    proven: set[str],
+) -> str:
+    """Of layer l, the last that is wrong, where nothing proves dZ_l, nor the dZ above it, right."""
+    here = [name for name in (f"W{l}", f"b{l}") if name in faulty]
+    down = [f"{kind}{k}" for k in range(1, l + 1) for kind in "Wb"]
+    if l > 1 and faulty.issuperset(down):
+        text = f"Everything from W{l} down is wrong"
+    else:
+        text = f"{join(here)} {'is' if len(here) == 1 else 'are'} wrong"
+    above = [f"{kind}{k}" for k in range(l + 1, depth + 1) for kind in "Wb"]
+    right = [name for name in above if name in proven]
+    # what stands between, or beside, and neither is wrong nor proves anything
+    silent = [f"{kind}{k}" for k in range(l, min(lowest, depth + 1)) for kind in "Wb"]
+    silent = [name for name in silent if name not in faulty and name not in proven]
+    if right:
+        text += f"; {join(right)} {'is' if len(right) == 1 else 'are'} right"
+    if silent:
+        text += f"; {join(silent)} {'proves' if len(silent) == 1 else 'prove'} nothing"
+    suspects = [f"dZ{k}" for k in range(min(lowest, depth + 1) - 1, l - 1, -1)]
+    suspects += [f"d{name}" for name in here] if len(here) == 1 else []
+    verb = "is" if len(suspects) == 1 else "are"
+    text += f": look at how {join(suspects)} {verb} formed"
+    kinds = {diagnoses[name].kind for name in here if name in diagnoses}
+    if l > 1 and len(here) == 2 and kinds and kinds <= set(FACTORS):
+        text += ", or for the same factor in every dW and db"
+    return f"{text}."
 
 
 def _follows(name: str, l: int, diagnoses: Mapping[str, Diagnosis]) -> bool:
@@ -81,11 +130,22 @@ def _follows(name: str, l: int, diagnoses: Mapping[str, Diagnosis]) -> bool:
     return diagnoses[name].kind == "follows" or all(said == diagnoses[name] for said in above)
 
 
-def _of_any(names: Sequence[str], faulty: set[str]) -> str | None:
+def _of_any(names: Sequence[str], faulty: set[str], proven: set[str]) -> str | None:
     last = max(i for i, name in enumerate(names) if name in faulty)
     after = [*names[last + 1 :]]
     if len(names) < 2 or not after:
         return None
-    right = join(after) if len(after) <= 4 else f"the {len(after)} after it"
-    verb = "is" if len(after) == 1 else "are"
-    return f"Backwards, {names[last]} is the first that is wrong; {right} {verb} right."
+    text = f"Backwards, {names[last]} is the first that is wrong"
+    right = [name for name in after if name in proven]
+    for those, one, many in (
+        (right, "is right", "are right"),
+        ([name for name in after if name not in proven], "proves nothing", "prove nothing"),
+    ):
+        if those:
+            which = f"{len(those)} after it"
+            if len(those) <= 4:
+                which = join(those)
+            elif len(those) == len(after):
+                which = f"the {which}"
+            text += f"; {which} {one if len(those) == 1 else many}"
+    return f"{text}."

@@ -13,7 +13,7 @@ ROUNDS = 8
 
 def stale(inside: Inside, grad: FloatArray, tensors: Mapping[str, Evidence]) -> Diagnosis | None:
     """Whether `grad` is the gradient at θ + α grad, from which a step of α led to θ."""
-    if not np.isfinite(grad).all():
+    if not np.isfinite(grad).all() or sum(e.telling(e.found) for e in tensors.values()) < 2:
         return None
     with np.errstate(all="ignore"):
         rounded = inside.theta.astype(np.float32).astype(np.float64)

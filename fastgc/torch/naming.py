@@ -31,7 +31,7 @@ class Names:
     def text(self, text: str) -> str:
         """A sentence about W1, b1, dZ1 as one about the module's tensors."""
         text = text.replace("in every dW and db", "in every gradient")
-        return SYMBOL.sub(self._symbol, text)
+        return SYMBOL.sub(self._symbol, text).replace("the wrong the", "the wrong")
 
     def _symbol(self, match: re.Match[str]) -> str:
         d, kind, number, row, column, _ = match.groups()
