@@ -49,7 +49,7 @@ class Generators:
         torch.default_generator.manual_seed(number)
         for gpu in self.cuda:
             torch.cuda.default_generators[gpu].manual_seed(number)
-        np.random.seed(number)
+        np.random.set_state(np.random.RandomState(number).get_state())
         random.seed(number)
 
     def moved(self) -> bool:
