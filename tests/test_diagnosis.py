@@ -214,10 +214,15 @@ def test_nearly_is_not_a_kind() -> None:
 
 
 def test_numbers_that_the_cost_cannot_give() -> None:
-    report = fastgc.check(
-        lambda w: float(np.inf if w[0] > 1 else w.sum()), np.array([1.0, 2.0]), np.ones(2)
-    )
-    assert said(report, "parameters") == "the cost is not finite a step away from parameters[0]"
+    # on no side of parameters[0]; what is wrong is the next
+    def cost(w: Array) -> float:
+        return float(np.inf if w[0] != 1 else w.sum())
+
+    report = fastgc.check(cost, np.array([1.0, 2.0]), np.array([1.0, 5.0]))
+    assert said(report, "parameters").startswith("5.000 × the numerical gradient")
+    theta = np.arange(1.0, 6.0)
+    report = fastgc.check(cost, theta, np.array([1.0, 1.0, 5.0, 1.0, 1.0]))
+    assert said(report, "parameters").startswith("one entry alone: parameters[2] is 5.000 ×")
 
 
 @pytest.mark.parametrize(

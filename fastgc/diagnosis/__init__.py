@@ -86,6 +86,9 @@ def _evidence(
         for layer in inside.layers:
             fixed[layer.W] = inside.net.weight_decay / inside.net.divisor * theta[layer.W]
     theta, fixed = theta[every], fixed[every]
+    known = (findings.codes != KINK) & (findings.codes != UNRESOLVED)
+    # what cannot be had is no number to reckon with
+    gradapprox = np.where(known | np.isfinite(gradapprox), gradapprox, 0.0)
     return {
         name: Evidence(
             name=name,
@@ -94,7 +97,7 @@ def _evidence(
             found=gradapprox[here],
             slack=slack[here],
             wrong=findings.codes[here] >= DISAGREE,
-            known=(findings.codes[here] != KINK) & (findings.codes[here] != UNRESOLVED),
+            known=known[here],
             theta=theta[here],
             fixed=fixed[here],
             tolerance=float(claim.tolerances[t]),

@@ -34,7 +34,7 @@ CHAINS = (
 def reparametrised(e: Evidence, _: Surroundings) -> Diagnosis | None:
     """A chain factor θ′(φ) that is missing or superfluous, in all entries or in those at fault."""
     at = e.probe[(e.wrong & e.known)[e.probe]]
-    if at.size < 2 or not np.isfinite(e.found).all():
+    if at.size < 2:
         return None
     probed = e.part(at, (at.size,))
     for text, factor in _factors():
@@ -68,7 +68,7 @@ def _shows(e: Evidence, found: FloatArray, factors: FloatArray) -> bool:
     """Whether these factors, not all alike, reproduce g in two entries or more."""
     values = found * factors
     e = e.scaled(factors)
-    if not (np.isfinite(values).all() and e.shows(values)):
+    if not (np.isfinite(values[e.known]).all() and e.shows(values)):
         return False
     telling = factors[e.explained(values)]
     return bool(np.ptp(telling) > APART * np.abs(telling).max())

@@ -181,7 +181,7 @@ class Evidence:
         """For hypotheses that move entries about: the largest slack everywhere, none left out."""
         return replace(
             self,
-            slack=np.full_like(self.slack, self.slack.max()),
+            slack=np.full_like(self.slack, self.slack[self.known].max(initial=0.0)),
             known=np.ones_like(self.known),
         )
 

@@ -48,7 +48,7 @@ def nonfinite(e: Evidence, _: Surroundings) -> Diagnosis | None:
         k = int(np.argmax(bad))
         what = "1 entry is" if bad.sum() == 1 else f"{bad.sum()} entries are"
         return Diagnosis("nonfinite", f"{what} not finite: {e.address(k)} is {e.g[k]}")
-    bad = ~np.isfinite(e.found)
+    bad = ~np.isfinite(e.found) & e.wrong
     if bad.any():
         k = int(np.argmax(bad))
         return Diagnosis("cost", f"the cost is not finite a step away from {e.address(k)}")

@@ -63,7 +63,7 @@ def _decays(e: Evidence) -> Iterator[FloatArray]:
 def _same_sum(e: Evidence) -> bool:
     """Whether the wrong entries add up as right ones that have moved would, in any order."""
     count = np.count_nonzero(e.wrong)
-    slack = 4 * count * (e.tolerance * np.abs(e.found).max() + e.slack.max())
+    slack = 4 * count * (e.tolerance * np.abs(e.found[e.known]).max() + e.slack[e.known].max())
     return bool(count > 1 and abs((e.g - e.found)[e.wrong].sum()) <= slack)
 
 

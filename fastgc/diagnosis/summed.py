@@ -34,7 +34,7 @@ def _constant(e: Evidence, axis: int) -> bool:
     """Whether the first two places along an axis, less weight decay, have the same values."""
     table = (e.g - e.fixed).reshape(e.shape)
     one, other = np.take(table, 0, axis=axis), np.take(table, 1, axis=axis)
-    return bool((np.abs(one - other) <= e.tolerance * e.size_of_g + e.slack.max()).all())
+    return bool((np.abs(one - other) <= e.tolerance * e.size_of_g + e.slack[e.known].max()).all())
 
 
 def _over(e: Evidence, axes: tuple[int, ...]) -> str:
