@@ -99,9 +99,7 @@ def settle(
     )  # fmt: skip
     _reach(docket)
     at_rounding = _second_look(docket, bent, tries, balanced=balanced)
-    counted = tally(
-        layout, claim, docket.gradapprox, docket.uncertainty, docket.means, codes
-    )
+    counted = tally(layout, claim, docket.gradapprox, docket.uncertainty, docket.means, codes)
     disputed = np.flatnonzero(docket.looked)
     nominal = steps if part.entries is None else steps[part.entries]
     longer = np.where(docket.steps > LONGER * nominal, docket.steps, 0.0)
@@ -308,7 +306,14 @@ def _try_other_steps(docket: Docket, *, balanced: bool) -> None:
         opened = docket.with_code(UNRESOLVED)
         return opened[~docket.cornered[opened] & np.isfinite(docket.gradapprox[opened])]
 
-    for look in (flat, unused, None if balanced else balance, widen_reach, extrapolate, widen_reach):
+    for look in (
+        flat,
+        unused,
+        None if balanced else balance,
+        widen_reach,
+        extrapolate,
+        widen_reach,
+    ):
         opened = left()
         if opened.size == 0:
             return

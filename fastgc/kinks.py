@@ -295,7 +295,8 @@ def _crosses_once(share: FloatArray) -> NDArray[np.bool_]:
         last = np.where(here >= 0, here, last)
     crossed = (changes == 1).sum(axis=0)
     once: NDArray[np.bool_] = ((changes <= 1) & (between <= 1)).all(axis=0)
-    return once & (crossed >= max(2, lines // 4)) & (lines >= ENOUGH // ON_A_LINE)
+    once &= (crossed >= max(2, lines // 4)) & (lines >= ENOUGH // ON_A_LINE)
+    return once
 
 
 def around_entries(
@@ -318,9 +319,7 @@ def around_entries(
     largest = np.fmax(np.abs(found.low), np.abs(found.high)) / (2.0 * own)
     # the points are no exact steps away
     noise += 4 * UNIT_ROUNDOFF * np.abs(problem.theta[entries]) / own * largest
-    low, high, jumps = (
-        values / (2.0 * own) for values in (found.low, found.high, found.jumps)
-    )
+    low, high, jumps = (values / (2.0 * own) for values in (found.low, found.high, found.jumps))
     return found._replace(
         jumps=np.where(jumps > 4 * noise, jumps, 0.0), low=low - noise, high=high + noise
     )

@@ -11,9 +11,9 @@ import numpy as np
 
 from fastgc.docket import Docket, Looked
 from fastgc.drawing import generator
+from fastgc.inside import UNIT_ROUNDOFF
 from fastgc.layout import FloatArray
 from fastgc.methods.interface import Entries
-from fastgc.inside import UNIT_ROUNDOFF
 from fastgc.noise import LEAST_NOISE, QUIET
 from fastgc.problem import LAST_BITS
 from fastgc.verdict import UNRESOLVED, ZERO
