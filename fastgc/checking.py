@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from fastgc.claim import claim_of
 from fastgc.directional import check_along
-from fastgc.entrywise import check_entries, step_of
+from fastgc.entrywise import check_entries, gradient_of
 from fastgc.layout import Container
 from fastgc.likeness import require_likeness
 from fastgc.methods import METHODS, Base, Method
@@ -139,7 +139,10 @@ def check(
             finite, writes to its parameters or returns no number, and for a `Network` that does not
             compute the cost `against`. Wrong gradients raise nothing.
 
-    An exception that the cost raises passes through, with a note of where it was raised.
+    An exception that the cost raises at the parameters passes through, with a note. One that it
+    raises a step away is met with shorter steps, then with the side that exists; where there is
+    none the entry is "unresolved", and the report says what was met. The cost is always called with
+    the parameters as they are last.
 
     Source: the gradient-checking lab of the deep-learning courses; verdicts by entry instead of
     one threshold on the whole.
@@ -268,7 +271,8 @@ def numerical_gradient(
     Takes the options of `check`.
 
     Returns:
-        The same kind of container as `parameters`, with the same names and shapes, float64.
+        The same kind of container as `parameters`, with the same names and shapes, float64. Where
+        the cost can be had on one side alone, the slope there; where on none, NaN.
 
     Raises:
         TypeError, ValueError: for input that cannot be checked.
@@ -296,9 +300,8 @@ def numerical_gradient(
         base, _ = _base(problem, measured=measured, memory=memory)
         if prepared.division is not None:
             prepared.division.identify(prepared.method, problem, base)
-        step, _ = step_of(problem, base, asked)
-        found = engine.approximate(problem, None, base, step, resources)
-    return problem.layout.build(problem.layout.views(found.gradapprox))
+        found = gradient_of(problem, base, asked, engine, resources)
+    return problem.layout.build(problem.layout.views(found))
 
 
 def _perturbations(problem: Problem, engine: Method, part: Part) -> int:

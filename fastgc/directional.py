@@ -32,7 +32,6 @@ from fastgc.verdict import (
     NONFINITE,
     UNRESOLVED,
     entry_scale,
-    root_mean_square,
     verdict_of,
 )
 

@@ -7,7 +7,7 @@ sides and other scales could not tell.
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgc.claim import Claim
+from fastgc.claim import Claim, claim_of
 from fastgc.docket import FAR, Docket, Findings, Look, within
 from fastgc.joint import kinks_together
 from fastgc.kinks import DIRECTIONS, adds_up, around_entries, at_corner, by_sample
@@ -36,7 +36,7 @@ TRIES = 2  # directions in which a kink is looked for where nothing disagrees
 LONGER = 1.01  # times the first step, from which on a step is called longer
 STEP = 1e-7  # of plain differences, where a method's own step is too short for them
 
-__all__ = ["Findings", "Look", "settle"]
+__all__ = ["Findings", "Look", "completed", "settle"]
 
 
 def settle(
@@ -99,9 +99,7 @@ def settle(
     )  # fmt: skip
     _reach(docket)
     at_rounding = _second_look(docket, bent, tries, balanced=balanced)
-    counted = tally(
-        layout, claim, docket.gradapprox, docket.uncertainty, docket.means, codes
-    )
+    counted = tally(layout, claim, docket.gradapprox, docket.uncertainty, docket.means, codes)
     disputed = np.flatnonzero(docket.looked)
     nominal = steps if part.entries is None else steps[part.entries]
     longer = np.where(docket.steps > LONGER * nominal, docket.steps, 0.0)
@@ -111,6 +109,26 @@ def settle(
         (docket.low[disputed], docket.high[disputed]), counted, docket.evaluations,
         longer if longer.any() else None, restless,
     )  # fmt: skip
+
+
+def completed(
+    problem: Problem, base: Base, look: Look, epsilon: Step, first: Approximation
+) -> FloatArray:
+    """gradapprox of a first look at all entries, with those that cannot be had a step away, (P,).
+
+    Takes what `settle` takes.
+    """
+    n = problem.layout.size
+    low, high = first.slopes()
+    claim = claim_of(problem.layout, problem.layout.build(problem.layout.views(np.zeros(n))), 0.0)
+    docket = Docket(
+        problem, base, look, epsilon, Part(problem.layout), claim, False, False,
+        first.gradapprox.copy(), first.uncertainty.copy(), np.zeros(n),
+        _steps(problem, epsilon).copy(), np.zeros(n, dtype=np.uint8), low.copy(), high.copy(),
+        tensor_means(problem.layout, first.gradapprox), first.evaluations,
+    )  # fmt: skip
+    come_closer(docket, np.flatnonzero(~np.isfinite(docket.gradapprox)))
+    return docket.gradapprox
 
 
 def _steps(problem: Problem, epsilon: Step) -> FloatArray:
@@ -288,7 +306,14 @@ def _try_other_steps(docket: Docket, *, balanced: bool) -> None:
         opened = docket.with_code(UNRESOLVED)
         return opened[~docket.cornered[opened] & np.isfinite(docket.gradapprox[opened])]
 
-    for look in (flat, unused, None if balanced else balance, widen_reach, extrapolate, widen_reach):
+    for look in (
+        flat,
+        unused,
+        None if balanced else balance,
+        widen_reach,
+        extrapolate,
+        widen_reach,
+    ):
         opened = left()
         if opened.size == 0:
             return

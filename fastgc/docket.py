@@ -189,8 +189,9 @@ class Docket:
         """T of some entries, against these values of gradapprox."""
         tensors = self.layout.tensor_of(entries)
         own = entry_scale(self.claim.grad[entries], approx, 0.0)
-        return self.claim.tolerances[tensors] * own + self.claim.floors[tensors] * (
-            self.means[tensors]
+        return (
+            self.claim.tolerances[tensors] * own
+            + self.claim.floors[tensors] * (self.means[tensors])
         )
 
     def size(self, entries: Entries, approx: FloatArray) -> FloatArray:

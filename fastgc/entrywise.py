@@ -5,7 +5,7 @@ import numpy as np
 from fastgc.claim import Claim
 from fastgc.diagnosis import diagnose
 from fastgc.diagnosis.origin import origin, proven_right
-from fastgc.disputes import settle
+from fastgc.disputes import completed, settle
 from fastgc.layout import FloatArray
 from fastgc.methods import Approximation, Base, Method, Resources
 from fastgc.methods.interface import Entries, Step
@@ -64,6 +64,24 @@ def check_entries(
         if part.layout.places
         else origin(part.layout.names, wrong, diagnoses, proven_right(part.layout, findings)),
     )
+
+
+def gradient_of(
+    problem: Problem, base: Base, epsilon: float | str, method: Method, resources: Resources
+) -> FloatArray:
+    """gradapprox of all parameters, (P,); where the cost ends close by, of the side that exists.
+
+    NaN where the cost can be had on neither side.
+    """
+    step, _ = step_of(problem, base, epsilon)
+
+    def look(entries: Entries | None, step: Step) -> Approximation:
+        return method.approximate(problem, entries, base, step, resources)
+
+    found = look(None, step)
+    if not np.isfinite(found.gradapprox).all() and not method.exact:
+        return completed(problem, base, look, step, found)
+    return found.gradapprox
 
 
 def step_of(problem: Problem, base: Base, epsilon: float | str) -> tuple[float | FloatArray, int]:

@@ -18,7 +18,7 @@ from fastgc.noise import LEAST_NOISE
 from fastgc.verdict import DISAGREE, KINK, UNRESOLVED
 
 RANDOM_SIGNS = 4  # directions of random signs
-POINTS = 16  # around θ, where slopes at θ leave g out
+POINTS, MANY_POINTS = 16, 192  # around θ, where slopes at θ leave g out
 LEAST_STEP = 1e-7  # of moves through a Network, whose own steps are too short for differences
 SHORTER = 8.0
 MOST = 64  # directions through parts, in search of the entries at fault
@@ -123,11 +123,16 @@ def _of_slopes(docket: Docket) -> Judge:
         steps = np.zeros(problem.theta.size)
         steps[:] = float(np.min(np.abs(by)))
         steps[whole] = np.abs(by)
-        around = slopes_around(problem, base, lambda _: (whole, by / SHORTER), 1, steps, POINTS)
-        docket.evaluations += around.evaluations
-        low = min(low, float(around.low[0]) * SHORTER / 2)
-        high = max(high, float(around.high[0]) * SHORTER / 2)
-        return _beyond(along, low, high, slack + SHORTER * floor)
+        code = KINK
+        for points in (POINTS, MANY_POINTS):  # before anything is called wrong
+            around = slopes_around(problem, lambda _: (whole, by / SHORTER), 1, steps, points)
+            docket.evaluations += around.evaluations
+            low = min(low, float(around.low[0]) * SHORTER / 2)
+            high = max(high, float(around.high[0]) * SHORTER / 2)
+            code = _beyond(along, low, high, slack + SHORTER * floor)
+            if code != DISAGREE:
+                break
+        return code
 
     return judge
 

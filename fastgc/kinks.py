@@ -31,9 +31,12 @@ SUMS = 4  # directions in which slopes are added up
 # units on their right sides shows at one in 32.
 POINTS = range(4, 201)
 SPENT = 8  # times the evaluations of the check itself, on more than the fewest points
+AFFORDABLE = 1500  # evaluations, that are spent in any case
 FEW = 32  # entries that are looked at from so many points as tell one kink from several
-ENOUGH = 32  # points; of these,
-HITS = 6  # show each of the two slopes that there are beside a single kink
+ENOUGH = 64  # points, that tell a single kink
+ON_A_LINE = 8  # points; so many lines cross so many kinks, one after the other
+REACH = 3.0  # times as far along a line as it starts from θ
+LEVEL = 1e-3  # of the gap, that slopes on one side of a kink differ by
 AWAY = 4.0  # steps to the nearest
 NEARER = 4.0  # times, for a second look at each
 
@@ -222,7 +225,6 @@ class Around(NamedTuple):
 
 def slopes_around(
     problem: Problem,
-    base: Base,
     moves: Callable[[int], Move],
     count: int,
     steps: FloatArray,
@@ -234,42 +236,67 @@ def slopes_around(
     none.
 
     Args:
-        problem, base: the cost at θ.
+        problem: the cost at θ.
         moves: number -> the entries that it moves, and by how much.
         count: n.
         steps: of each parameter, (P,); points are a few of these away.
         points: how many.
     """
     rng = generator(2)
-    found = np.full((2, points, count), np.nan)
-    for p in range(points):
+    lines = -(-points // ON_A_LINE)
+    found = np.full((2, lines, ON_A_LINE, count), np.nan)
+    for line in range(lines):
         # of very different lengths: now one parameter decides the side of a unit, now another
-        away = AWAY * steps * 10.0 ** rng.uniform(0, 1, steps.size)
-        away *= rng.standard_normal(steps.size)
-        for near, share in enumerate((1.0, 1.0 / NEARER)):
-            point = problem.theta + share * away
-            for i in range(count):
-                entries, by = moves(i)
-                values = point[entries]
-                point[entries] = values + by
-                J_plus = problem.evaluate_or_nan(point)
-                point[entries] = values - by
-                found[near, p, i] = J_plus - problem.evaluate_or_nan(point)
-                point[entries] = values
-    return _summary(found, count, points)
+        start, along = (
+            AWAY * steps * 10.0 ** rng.uniform(0, 1, steps.size) * rng.standard_normal(steps.size)
+            for _ in range(2)
+        )
+        for p, t in enumerate(np.linspace(-REACH, REACH, ON_A_LINE)):
+            for near, share in enumerate((1.0, 1.0 / NEARER)):
+                point = problem.theta + share * (start + t * along)
+                for i in range(count):
+                    entries, by = moves(i)
+                    values = point[entries]
+                    point[entries] = values + by
+                    J_plus = problem.evaluate_or_nan(point)
+                    point[entries] = values - by
+                    found[near, line, p, i] = J_plus - problem.evaluate_or_nan(point)
+                    point[entries] = values
+    return _summary(found)
 
 
-def _summary(found: FloatArray, count: int, points: int) -> Around:
+def _summary(found: FloatArray) -> Around:
+    """Of slopes (2, lines, points on a line, n), far and near."""
     with warnings.catch_warnings(action="ignore"):  # of slopes that can nowhere be had
-        low, high = np.nanmin(found, axis=1), np.nanmax(found, axis=1)
+        low, high = np.nanmin(found, axis=(1, 2)), np.nanmax(found, axis=(1, 2))
     far, near = high - low
     jumps = np.where(near > 0.5 * far, near, 0.0)
-    # a point within a step of the kink shows something between
-    at_low = (found[1] <= low[1] + 1e-3 * near).sum(axis=0)
-    at_high = (found[1] >= high[1] - 1e-3 * near).sum(axis=0)
-    single = (at_low >= HITS) & (at_high >= HITS) & (at_low + at_high >= 0.6 * points)
-    single &= points >= ENOUGH
-    return Around(jumps, low[1], high[1], single, 4 * points * count)
+    with np.errstate(invalid="ignore"):
+        share = (found[1] - low[1]) / np.where(near > 0, near, 1.0)
+    single = _crosses_once(share) & (jumps > 0)
+    return Around(jumps, low[1], high[1], single, 4 * found[0].size)
+
+
+def _crosses_once(share: FloatArray) -> NDArray[np.bool_]:
+    """Whether each line crosses one kink at most, (n,), by the slopes on it as shares of the gap.
+
+    Beside a single kink all slopes are 0 or 1, but for one on a line that met the kink itself, and
+    change but once along it.
+    """
+    lines, _, _ = share.shape
+    at_low, at_high = np.abs(share) <= LEVEL, np.abs(share - 1.0) <= LEVEL
+    between = (~(at_low | at_high)).sum(axis=1)
+    sides = np.where(at_high, 1, np.where(at_low, 0, -1))
+    changes = np.zeros(between.shape, dtype=np.intp)
+    last = sides[:, 0]
+    for p in range(1, sides.shape[1]):
+        here = sides[:, p]
+        changes += (here >= 0) & (last >= 0) & (here != last)
+        last = np.where(here >= 0, here, last)
+    crossed = (changes == 1).sum(axis=0)
+    once: NDArray[np.bool_] = ((changes <= 1) & (between <= 1)).all(axis=0)
+    once &= (crossed >= max(2, lines // 4)) & (lines >= ENOUGH // ON_A_LINE)
+    return once
 
 
 def around_entries(
@@ -280,21 +307,19 @@ def around_entries(
     `checked` is how many entries the check itself is about, which limits what is spent.
     """
     step = np.minimum(epsilon, SHORT * np.maximum(np.abs(problem.theta), 1.0))
-    points = SPENT * checked // (2 * entries.size)
+    points = max(SPENT * 2 * checked, AFFORDABLE) // (4 * entries.size)
     if entries.size <= FEW:
         points = max(points, ENOUGH)
     points = min(max(points, POINTS.start), POINTS.stop - 1)
     own = step[entries] / NEARER  # so that few of them meet the kink itself
     found = slopes_around(
-        problem, base, lambda i: (entries[i : i + 1], own[i : i + 1]), entries.size, step, points
+        problem, lambda i: (entries[i : i + 1], own[i : i + 1]), entries.size, step, points
     )
     noise = uncertainty_of_differences(base.cost, base.noise, 2.0 * own)
     largest = np.fmax(np.abs(found.low), np.abs(found.high)) / (2.0 * own)
     # the points are no exact steps away
     noise += 4 * UNIT_ROUNDOFF * np.abs(problem.theta[entries]) / own * largest
-    low, high, jumps = (
-        values / (2.0 * own) for values in (found.low, found.high, found.jumps)
-    )
+    low, high, jumps = (values / (2.0 * own) for values in (found.low, found.high, found.jumps))
     return found._replace(
         jumps=np.where(jumps > 4 * noise, jumps, 0.0), low=low - noise, high=high + noise
     )

@@ -224,7 +224,8 @@ def _along(problem: Problem, delta: FloatArray, memory: int) -> list[float]:
     small = stack <= memory // 8 and problem.rows_at_once >= POINTS
     if problem.evaluate_stack is not None and small:
         rows = theta + np.arange(POINTS)[:, np.newaxis] * delta
-        return problem.stack_or_nan(rows).tolist()
+        costs: list[float] = problem.stack_or_nan(rows).tolist()
+        return costs
     return [problem.evaluate_or_nan(theta + i * delta) for i in range(POINTS)]
 
 

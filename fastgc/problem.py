@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import numbers
 import sys
 import time
 from collections.abc import Callable
@@ -11,11 +10,11 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastgc.inside import Inside
 from fastgc.layout import Container, FloatArray, Layout, flatten_parameters
 from fastgc.network import Network
+from fastgc.returned import as_float, as_stack
 from fastgc.scales import scales
 
 if TYPE_CHECKING:
@@ -86,7 +85,9 @@ class Problem:
         assert self.evaluate_stack is not None
         try:
             found = self.evaluate_stack(rows)
-            return found if np.isfinite(found).all() else np.where(np.isfinite(found), found, np.nan)
+            return (
+                found if np.isfinite(found).all() else np.where(np.isfinite(found), found, np.nan)
+            )
         except Exception:
             costs, met = np.full(len(rows), np.nan), False
             for i, row in enumerate(rows):
@@ -277,7 +278,7 @@ def _function_problem(
             value = cost(layout.build(arrays))
         if vector is theta:
             _refuse_writes(layout, theta, arrays)
-        return _as_float(value)
+        return as_float(value)
 
     return Problem(
         layout,
@@ -334,7 +335,7 @@ def _vectorized_problem(
             value = cost(layout.build(arrays))
         if rows.base is theta:
             _refuse_writes(layout, theta, arrays)
-        return _as_stack(value, len(rows))
+        return as_stack(value, len(rows))
 
     return Problem(
         layout,
@@ -367,7 +368,7 @@ def _refuse_writes(layout: Layout, theta: FloatArray, arrays: list[FloatArray]) 
 class _Noting:
     """Adds to an exception of the cost at which parameters it was raised.
 
-    A class, since a generator's context manager writes to the exception, which it may not allow.
+    A class: a generator's context manager writes to the exception, which it may not allow.
     """
 
     def __init__(self, layout: Layout, theta: FloatArray, *vectors: FloatArray) -> None:
@@ -398,58 +399,3 @@ def _describe(layout: Layout, theta: FloatArray, vector: FloatArray) -> str:
     first, last = layout.tensor_of(changed[[0, -1]])
     where = f" in {layout.names[first]}" if first == last and len(layout.names) > 1 else ""
     return f"a random step of length {step:.3g}{where}"
-
-
-def _as_float(value: object) -> float:
-    """The cost as a float, also from an array of one number; TypeError for what is none."""
-    if isinstance(value, float):
-        return float(value)
-    array = _as_number_array(value, "a float")
-    if array.size != 1:
-        raise TypeError(
-            f"the cost returned an array of shape {array.shape}; wanted a float. "
-            "Sum or average it to one number"
-        )
-    return float(array.item())
-
-
-def _as_stack(value: object, count: int) -> FloatArray:
-    """The costs of a stack as an array (K,); a column (K, 1) is one."""
-    array = _as_number_array(value, f"an array of shape ({count},)")
-    if array.shape == (count, 1):
-        array = array[:, 0]
-    if array.shape != (count,):
-        raise TypeError(
-            f"the vectorized cost returned an array of shape {array.shape} for a stack of {count}; "
-            f"wanted ({count},). It gets every array with a leading axis K and returns K costs"
-        )
-    with np.errstate(all="ignore"):  # what is too large becomes inf
-        return array.astype(np.float64)
-
-
-def _as_number_array(value: object, wanted: str) -> NDArray[Any]:
-    if value is None:
-        raise TypeError(f"the cost returned None; wanted {wanted}. Does it end in a return?")
-    if isinstance(value, numbers.Real) and not isinstance(value, bool):
-        try:
-            return np.asarray(float(value))
-        except OverflowError:
-            return np.asarray(np.inf)
-    try:
-        array = np.asarray(value)
-    except Exception:  # __array__ may raise anything
-        array = np.asarray(None)
-    if isinstance(value, tuple) or array.dtype.kind not in "iuf":
-        advice = ""
-        if isinstance(value, tuple):
-            advice = " Return the cost alone: lambda parameters: f(parameters)[0]"
-        elif array.dtype.kind == "c":
-            advice = " Take its real part"
-        raise TypeError(f"the cost returned {_kind(value)}; wanted {wanted}.{advice}")
-    return array
-
-
-def _kind(value: object) -> str:
-    if isinstance(value, np.ndarray):
-        return f"an array of dtype {value.dtype}"
-    return f"a {type(value).__name__}"

@@ -67,9 +67,7 @@ def shorten(docket: Docket, disputed: Entries) -> None:
         hidden &= ~kink & ~moved
         codes[disputed[hidden | (corner & ~kink & ~moved)]] = UNRESOLVED
         docket.needed[disputed[hidden]] = 0.5 * np.abs(g - old)[hidden]
-        docket.take(
-            disputed[hidden], Looked(*(values[hidden] for values in again)), steps[hidden]
-        )
+        docket.take(disputed[hidden], Looked(*(values[hidden] for values in again)), steps[hidden])
         docket.cornered[disputed[corner | kink]] = True
         moved &= ~kink
         taken = Looked(*(values[moved] for values in again))
@@ -248,10 +246,10 @@ def balance(docket: Docket, entries: Entries) -> None:
 def extrapolate(docket: Docket, entries: Entries) -> None:
     """Central differences with steps from an eighth of the scale down, extrapolated to none.
 
-    Two tables, one for errors in even powers of the step, as where the cost is smooth, and one for
-    all powers, as where its curvature jumps. Of all that they hold, what is most certain is taken. An
-    entry stays as it was where the
-    slopes on both sides do not close in as the step shrinks, as at a kink.
+    There are two tables, one for errors in even powers of the step, as where the cost is smooth,
+    and one for all powers, as where its curvature jumps. The most certain value of both is taken.
+    An entry stays as it was where the slopes on both sides do not close in as the step shrinks, as
+    at a kink.
 
     Source: Ridders, *Accurate computation of F'(x) and F'(x) F''(x)*, Adv. Eng. Software 1982.
     """
@@ -272,9 +270,7 @@ def extrapolate(docket: Docket, entries: Entries) -> None:
                 for value, change in _refined(row, looked.gradapprox, SHRINK**order):
                     total = SURE * change + 1.25 * looked.uncertainty
                     better = closes & (total < best.uncertainty)
-                    for to, new in zip(
-                        best, (value, total, looked.low, looked.high), strict=True
-                    ):
+                    for to, new in zip(best, (value, total, looked.low, looked.high), strict=True):
                         to[better] = new[better]
                     at[better] = steps[better]
         gap = looked.high - looked.low
@@ -336,4 +332,3 @@ def widen_reach(docket: Docket, entries: Entries) -> None:
     grown = np.minimum(looked.reach, most)
     docket.reach[entries] = np.fmax(docket.reach[entries], np.nan_to_num(grown, posinf=0.0))
     docket.codes[entries] = docket.judge(entries)
-

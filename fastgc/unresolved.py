@@ -1,4 +1,4 @@
-"""Why nothing can be told of a tensor: what was met where its cost cannot be had, or still moves."""
+"""Why nothing can be told of a tensor: what was met a step away, or that a slope still moves."""
 
 import numpy as np
 
@@ -12,9 +12,7 @@ from fastgc.verdict import UNRESOLVED
 LENGTH = 200  # characters of an exception's message that are quoted
 
 
-def why_open(
-    problem: Problem, part: Part, findings: Findings, step: Step
-) -> dict[str, Diagnosis]:
+def why_open(problem: Problem, part: Part, findings: Findings, step: Step) -> dict[str, Diagnosis]:
     """A reason for each tensor that has one, by name.
 
     Args:

@@ -11,9 +11,10 @@ import numpy as np
 
 from fastgc.docket import Docket, Looked
 from fastgc.drawing import generator
+from fastgc.inside import UNIT_ROUNDOFF
 from fastgc.layout import FloatArray
 from fastgc.methods.interface import Entries
-from fastgc.noise import LEAST_NOISE
+from fastgc.noise import LEAST_NOISE, QUIET
 from fastgc.problem import LAST_BITS
 from fastgc.verdict import UNRESOLVED, ZERO
 
@@ -51,7 +52,9 @@ def unused(docket: Docket, entries: Entries) -> None:
     floor = max(base.jitter, LEAST_NOISE * abs(base.cost))
     doubt = 2.0 * np.maximum(change, floor) / (SIZES[0] * docket.scale[zeros])
     doubt += VANISHING * largest
-    had = docket.doubt(zeros, doubt) < np.where(largest > 0, ZERO * largest, np.inf)
+    # by what is known of the others; else, nothing at all may change
+    small = doubt < ZERO * largest if largest else change <= QUIET * UNIT_ROUNDOFF * abs(base.cost)
+    had = small | (change <= base.jitter)
     zeros, doubt = zeros[had], doubt[had]
     nothing = np.zeros(zeros.size)
     looked = Looked(nothing, docket.doubt(zeros, doubt), nothing, nothing)

@@ -27,7 +27,7 @@ def test_whatever_is_passed_the_claims_hold(call: Call) -> None:
     [
         (2 * THETA, {}, "correct"),
         (3 * THETA, {}, "wrong"),
-        (2 * THETA, {"epsilon": 1e-16}, "cannot tell"),
+        (2 * THETA, {"epsilon": 1e-16}, "correct"),  # a longer step is taken
         (2 * THETA, {"epsilon": 0}, "refused: ValueError"),
         (None, {}, "refused: TypeError"),
         (2 * THETA, {"eps": 1e-7}, "refused: TypeError"),

@@ -436,34 +436,44 @@ def test_any_real_scalar_is_a_cost(cost: Any) -> None:
     assert fastgc.check(cost, W, np.ones_like(W)).verdict in ("correct", "unresolved", "wrong")
 
 
-def test_an_exception_of_the_cost_passes_with_a_note() -> None:
+def test_an_exception_a_step_away_is_no_fault_of_the_gradient() -> None:
     class OwnError(Exception):
         pass
 
     def cost(p: Any) -> float:
         if p["W"][1, 2] < 1.0:
             raise OwnError("negative")
-        return float(p["W"].sum())
+        return float((p["W"] ** 2).sum())
 
-    with pytest.raises(OwnError, match="negative") as caught:
-        fastgc.numerical_gradient(cost, {"W": W})
-    assert caught.value.args == ("negative",)
-    assert caught.value.__notes__ == ["fastgc: the cost raised this at W[1, 2] -1e-07"]
+    found = fastgc.numerical_gradient(cost, {"W": W})
+    np.testing.assert_allclose(found["W"], 2 * W, rtol=1e-6)
+    assert fastgc.check(cost, {"W": W}, {"W": 2 * W}).ok
+    wrong = 2 * W
+    wrong[1, 2] = 2.1
+    report = fastgc.check(cost, {"W": W}, {"W": wrong})
+    assert report.verdict == "wrong"
+    assert report.worst(1)[0].name == "W[1, 2]"
 
 
-def test_an_exception_that_cannot_be_written_to_passes_as_it_is() -> None:
+def test_what_was_met_is_said_where_no_side_exists() -> None:
     @dataclasses.dataclass(frozen=True)
-    class Frozen(Exception):  # noqa: N818  named as what it is
+    class Frozen(Exception):  # noqa: N818  named as what it is; and it allows no notes
         code: int
 
     def cost(w: Any) -> float:
-        if w[0, 0] > 1.0:
+        if w[0, 1] != W[0, 1]:
             raise Frozen(7)
         return float(w.sum())
 
-    with pytest.raises(Frozen) as caught:
-        fastgc.check(cost, W, W)
-    assert caught.value.code == 7
+    report = fastgc.check(cost, W, np.ones_like(W))
+    assert report.verdict == "unresolved"
+    assert report.tensors["parameters"].counts["unresolved"] == 1
+    said = report.tensors["parameters"].diagnosis
+    assert said is not None
+    assert said.kind == "cost"
+    assert "Frozen" in said.text
+    assert "parameters[0, 1]" in said.text
+    assert np.isnan(fastgc.numerical_gradient(cost, W)[0, 1])
 
 
 def test_an_exception_at_the_parameters_and_in_a_stack() -> None:
@@ -488,9 +498,7 @@ def test_an_exception_at_the_parameters_and_in_a_stack() -> None:
             raise ZeroDivisionError
         return float(w.sum())
 
-    with pytest.raises(ZeroDivisionError) as caught:
-        fastgc.check(distant, W, W)
-    assert "at a random step of length 9" in caught.value.__notes__[0]
+    assert fastgc.check(distant, W, np.ones_like(W)).ok
 
 
 def test_ctrl_c_passes_without_a_note() -> None:
@@ -516,7 +524,7 @@ def test_evaluations_are_counted() -> None:
         assert report.evaluations == calls
         calls = 0
         fastgc.numerical_gradient(cost, np.ones(7), vectorized=vectorized)
-        assert calls == 2 + 2 * 7
+        assert calls == 2 + 2 * 7 + 1  # the last at the parameters
 
 
 def test_epsilon_and_tolerance_are_used() -> None:
@@ -535,7 +543,7 @@ def test_single_precision_costs_are_not_accused() -> None:
         return float(np.sum(np.sin(w.astype(np.float32))))
 
     w = np.linspace(0.1, 1, 20)
-    assert fastgc.check(cost, w, np.cos(w)).verdict == "unresolved"
+    assert fastgc.check(cost, w, np.cos(w)).ok
     assert fastgc.check(cost, w, np.cos(w), epsilon=1e-2, tolerance=1e-3).ok
     assert fastgc.check(cost, w, -np.cos(w), epsilon=1e-2, tolerance=1e-3).verdict == "wrong"
 
@@ -546,7 +554,7 @@ def test_a_step_too_short_for_the_precision_proves_no_zero(dtype: Any) -> None:
         return float(np.sum(w.astype(dtype) ** 2, dtype=dtype))
 
     # no step of 1e-7 changes this cost, and all-zero gradients would match that
-    assert fastgc.check(cost, np.full(3, 0.3), np.zeros(3)).verdict == "unresolved"
+    assert fastgc.check(cost, np.full(3, 0.3), np.zeros(3)).verdict == "wrong"
 
 
 @pytest.mark.parametrize(
@@ -600,7 +608,7 @@ def test_assert_gradients() -> None:
     wrong = {**GRADIENTS, "c": 4.0}
     with pytest.raises(
         fastgc.GradientMismatch,
-        match=r"^wrong: c \(1 of 5 entries\) disagrees with the numerical gradient\n",
+        match=r"^wrong: c \(1 of 1 entry\) disagrees with the numerical gradient\n",
     ) as caught:
         fastgc.assert_gradients(quadratic, PARAMETERS, wrong)
     assert isinstance(caught.value, AssertionError)

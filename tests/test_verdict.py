@@ -13,6 +13,7 @@ from fastgc.methods import METHODS
 from fastgc.verdict import (
     ENTRY_VERDICTS,
     NONFINITE,
+    UNRESOLVED,
     entry_verdicts,
     relative_difference,
     root_mean_square,

@@ -22,7 +22,7 @@ from fastgc.jax.tracing import narrow_dtypes, work_bytes
 from fastgc.jax.tree import Tree
 from fastgc.layout import FloatArray
 from fastgc.methods.stacked import CACHE_BYTES
-from fastgc.steps import scale_of
+from fastgc.scales import scale_of
 
 Values: TypeAlias = Sequence[Any]  # one array for each leaf that is checked
 
