@@ -446,7 +446,7 @@ def test_the_first_wrong_gradient_raises_with_its_step() -> None:
     watcher = training.watch(every=10, budget=1.0)
     with pytest.raises(
         fastgc.GradientMismatch,
-        match=r"^step 31: wrong: W \(40 of 42 entries\) disagrees with the numerical gradient\n",
+        match=r"^step 31: wrong: W \(40 of 40 entries\) disagrees with the numerical gradient\n",
     ) as caught:
         training.run(watcher, 100, wrong_from=22)
     mismatch = caught.value
@@ -464,7 +464,7 @@ def test_directions_find_it_too(credit: float) -> None:
     training = Training()
     watcher = training.watch(budget=1e-9, credit=credit)
     with pytest.raises(
-        fastgc.GradientMismatch, match=r"^step 1: wrong: W \(\d+ of \d+ random directions\)"
+        fastgc.GradientMismatch, match=r"^step 1: wrong: W \(\d+ of \d+ random directions?\)"
     ) as caught:
         training.run(watcher, 1, wrong_from=1)
     assert caught.value.report.method == "random"
