@@ -11,7 +11,7 @@ from fastgc.layout import FloatArray
 
 def transposed(e: Evidence, _: Surroundings) -> Diagnosis | None:
     """The transpose of a square tensor, or two axes of the same length exchanged."""
-    for a, b in combinations(range(e.output_axes, len(e.shape)), 2):
+    for a, b in combinations(range(len(e.shape)), 2):
         if not e.shape[a] == e.shape[b] > 1:
             continue
         for fixed in _decays(e):
