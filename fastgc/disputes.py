@@ -241,9 +241,10 @@ def _is_kinked(docket: Docket, tries: int) -> bool:
     if cornered or docket.directions or tries == 0:
         return cornered
     gradapprox = np.where(np.isfinite(docket.gradapprox), docket.gradapprox, 0.0)
+    apart = np.nan_to_num(0.5 * (docket.high - docket.low), nan=0.0)  # where J bends
     added, spent = adds_up(
         docket.problem, docket.base, docket.part.whole(np.arange(docket.layout.size)),
-        docket.steps, gradapprox, docket.uncertainty,
+        docket.steps, gradapprox, docket.uncertainty + apart,
     )  # fmt: skip
     docket.evaluations += spent
     return not added

@@ -37,9 +37,7 @@ def check_entries(
         method: that takes the differences.
         resources: what it may use.
     """
-    step, spent = step_of(problem, base, epsilon)
-    if not method.exact:
-        step = exact_steps(problem.theta, step)
+    step, spent = step_of(problem, base, epsilon, method)
 
     def look(entries: Entries | None, step: Step) -> Approximation:
         places = part.entries if entries is None else part.whole(entries)
@@ -73,7 +71,7 @@ def gradient_of(
 
     NaN where the cost can be had on neither side.
     """
-    step, _ = step_of(problem, base, epsilon)
+    step, _ = step_of(problem, base, epsilon, method)
 
     def look(entries: Entries | None, step: Step) -> Approximation:
         return method.approximate(problem, entries, base, step, resources)
@@ -84,8 +82,9 @@ def gradient_of(
     return found.gradapprox
 
 
-def step_of(problem: Problem, base: Base, epsilon: float | str) -> tuple[float | FloatArray, int]:
-    """ε, and the evaluations spent on choosing it."""
-    if isinstance(epsilon, str):
-        return balanced_steps(problem, base)
-    return epsilon, 0
+def step_of(problem: Problem, base: Base, epsilon: float | str, method: Method) -> tuple[Step, int]:
+    """ε, free of rounding beside θ where that matters; and the evaluations spent on choosing it."""
+    spent, step = 0, epsilon
+    if isinstance(step, str):
+        step, spent = balanced_steps(problem, base)
+    return step if method.exact else exact_steps(problem.theta, step), spent

@@ -36,9 +36,11 @@ FEW = 32  # entries that are looked at from so many points as tell one kink from
 ENOUGH = 64  # points, that tell a single kink
 ON_A_LINE = 8  # points; so many lines cross so many kinks, one after the other
 REACH = 3.0  # times as far along a line as it starts from θ
+BETWEEN = 2  # points of a line that may meet a kink
 LEVEL = 1e-3  # of the gap, that slopes on one side of a kink differ by
 AWAY = 4.0  # steps to the nearest
 NEARER = 4.0  # times, for a second look at each
+FINER = 16.0  # times as short as a step, differences are taken there
 
 # The longest step from there, over the size of the entry, or over 1: over the length of a long step
 # a slope changes by its curvature, and that is no corner.
@@ -280,8 +282,8 @@ def _summary(found: FloatArray) -> Around:
 def _crosses_once(share: FloatArray) -> NDArray[np.bool_]:
     """Whether each line crosses one kink at most, (n,), by the slopes on it as shares of the gap.
 
-    Beside a single kink all slopes are 0 or 1, but for one on a line that met the kink itself, and
-    change but once along it.
+    Beside a single kink all slopes are 0 or 1, but for a few that met the kink itself, and change
+    but once along a line.
     """
     lines, _, _ = share.shape
     at_low, at_high = np.abs(share) <= LEVEL, np.abs(share - 1.0) <= LEVEL
@@ -294,7 +296,8 @@ def _crosses_once(share: FloatArray) -> NDArray[np.bool_]:
         changes += (here >= 0) & (last >= 0) & (here != last)
         last = np.where(here >= 0, here, last)
     crossed = (changes == 1).sum(axis=0)
-    once: NDArray[np.bool_] = ((changes <= 1) & (between <= 1)).all(axis=0)
+    once: NDArray[np.bool_] = ((changes <= 1) & (between <= BETWEEN)).all(axis=0)
+    once &= between.sum(axis=0) <= 0.1 * lines * ON_A_LINE
     once &= (crossed >= max(2, lines // 4)) & (lines >= ENOUGH // ON_A_LINE)
     return once
 
@@ -311,7 +314,7 @@ def around_entries(
     if entries.size <= FEW:
         points = max(points, ENOUGH)
     points = min(max(points, POINTS.start), POINTS.stop - 1)
-    own = step[entries] / NEARER  # so that few of them meet the kink itself
+    own = step[entries] / FINER  # so that few of them meet the kink itself
     found = slopes_around(
         problem, lambda i: (entries[i : i + 1], own[i : i + 1]), entries.size, step, points
     )

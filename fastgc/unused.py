@@ -11,12 +11,11 @@ import numpy as np
 
 from fastgc.docket import Docket, Looked
 from fastgc.drawing import generator
-from fastgc.inside import UNIT_ROUNDOFF
 from fastgc.layout import FloatArray
 from fastgc.methods.interface import Entries
-from fastgc.noise import LEAST_NOISE, QUIET
+from fastgc.noise import LEAST_NOISE
 from fastgc.problem import LAST_BITS
-from fastgc.verdict import UNRESOLVED, ZERO
+from fastgc.verdict import RESOLUTION, UNRESOLVED, ZERO
 
 # Moved by so much of its scale, such an entry leaves the cost as it is, but for its last bits.
 MOVES = (1e-2, -0.3, 1.0, -1.0)
@@ -51,26 +50,31 @@ def unused(docket: Docket, entries: Entries) -> None:
     largest = float(np.abs(settled).max(initial=0.0))
     floor = max(base.jitter, LEAST_NOISE * abs(base.cost))
     doubt = 2.0 * np.maximum(change, floor) / (SIZES[0] * docket.scale[zeros])
-    doubt += VANISHING * largest
-    # by what is known of the others; else, nothing at all may change
-    small = doubt < ZERO * largest if largest else change <= QUIET * UNIT_ROUNDOFF * abs(base.cost)
-    had = small | (change <= base.jitter)
+    doubt = docket.doubt(zeros, doubt + VANISHING * largest)
+    g = np.abs(docket.claim.grad[zeros])
+    # Beside a J so large that it hides its slopes, nothing moves either: what is known has to be
+    # small beside other slopes, and g a rounding error beside them, or too large to be hidden.
+    nothing = (g == 0) & (change == 0)
+    had = doubt <= np.where(nothing, RESOLUTION, ZERO) * largest
+    had &= (g <= VANISHING * largest) | (g > doubt)
+    if not base.coarse and not change.any():  # whatever it is that is asked
+        had |= nothing
     zeros, doubt = zeros[had], doubt[had]
-    nothing = np.zeros(zeros.size)
-    looked = Looked(nothing, docket.doubt(zeros, doubt), nothing, nothing)
+    flat_slopes = np.zeros(zeros.size)
+    looked = Looked(flat_slopes, doubt, flat_slopes, flat_slopes)
     docket.take(zeros, looked, docket.steps[zeros])
     docket.reach[zeros] = np.inf  # J has been seen further away than any slope could hide
     docket.codes[zeros] = docket.judge(zeros)
 
 
 def flat(docket: Docket, entries: Entries) -> None:
-    """Finds entries about which a cost of few digits stays the same, further than its rounding.
+    """Finds entries about which a cost stays the same, further than its parameters are rounded.
 
-    Where J, or the parameters, are rounded to fewer digits, a short step may move nothing; a step
-    of many roundings does, unless the slope is zero.
+    Where these are rounded to fewer digits, a short step may move nothing; a step of many roundings
+    does, unless the slope is zero.
     """
     base = docket.base
-    if not base.coarse or entries.size == 0:
+    if not base.coarse or base.grain or entries.size == 0:  # a J of few digits hides slopes
         return
     scale = docket.scale[entries]
     same = docket.gradapprox[entries] == 0
