@@ -24,6 +24,7 @@ from fastgc.problem import Problem
 from fastgc.report import Entry, Outcome, TensorReport
 from fastgc.rounding import rounding_of_gradients
 from fastgc.steps import balanced_steps
+from fastgc.unresolved import why_open
 from fastgc.verdict import (
     AGREE,
     DISAGREE,
@@ -145,6 +146,10 @@ class _Lines:
             self.problem, self.names, self.shapes, self.asked, self.grad, self.directions,
             findings, seen.residuals, self.probe, self.rng,
         )  # fmt: skip
+        reasons = why_open(
+            self.posed, Part(self.posed.layout), findings, self.epsilon,
+            lambda d: f"{self.names[d // self.count]} along v{d % self.count}",
+        )  # fmt: skip
         tensors = {}
         for t, name in enumerate(self.names):
             norm = float(self.norms[t])
@@ -155,6 +160,8 @@ class _Lines:
             report = self._tensor(t, findings, estimate, difference)
             if report.verdict == "wrong" and not self.together:
                 report = explained(case, t, report)
+            elif name in reasons:
+                report = replace(report, diagnosis=reasons[name])
             tensors[name] = report
         said = {name: t.diagnosis for name, t in tensors.items() if t.diagnosis is not None}
         wrong = [name for name, tensor in tensors.items() if tensor.verdict == "wrong"]
@@ -197,6 +204,7 @@ class _Lines:
             tolerance=float(self.claim.tolerances[t]),
             dtype=self.claim.dtypes[t],
             estimate=estimate,
+            epsilon=findings.longest(self.directions.numbers(t)),
         )
 
 

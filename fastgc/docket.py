@@ -55,6 +55,10 @@ class Findings:
     longer: FloatArray | None = None
     restless: Entries | None = None
 
+    def longest(self, part: slice) -> float | None:
+        """The longest step of a part, where it is longer than the first."""
+        return None if self.longer is None else float(self.longer[part].max()) or None
+
 
 class Looked(NamedTuple):
     """What one look found of n entries, (n,) each; slopes are the least and the greatest met."""

@@ -84,7 +84,7 @@ def gradient_of(
 
 def step_of(problem: Problem, base: Base, epsilon: float | str, method: Method) -> tuple[Step, int]:
     """ε, free of rounding beside θ where that matters; and the evaluations spent on choosing it."""
-    spent, step = 0, epsilon
-    if isinstance(step, str):
-        step, spent = balanced_steps(problem, base)
-    return step if method.exact else exact_steps(problem.theta, step), spent
+    if isinstance(epsilon, str):
+        steps, spent = balanced_steps(problem, base)
+        return steps if method.exact else exact_steps(problem.theta, steps), spent
+    return epsilon if method.exact else exact_steps(problem.theta, epsilon), 0

@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 
 Cost = Callable[[Any], Any]
 
-#: Relative differences between identical calls up to which a cost is noisy, as sums over threads
-#: are, and not random.
+#: Relative differences of identical calls up to which a cost is noisy, as sums by threads are.
 LAST_BITS = 1e-12
 
 
@@ -259,11 +258,11 @@ class _Rest:
 
     def evaluate(self, evaluate: Callable[[FloatArray], float], theta: FloatArray) -> int:
         """Evaluates at θ where that is so; 1, or 0."""
-        if not self.away:
-            return 0
-        with contextlib.suppress(Exception):  # the check has its result, or its own exception
-            evaluate(theta)
-        return 1
+        was_away = self.away
+        if was_away:
+            with contextlib.suppress(Exception):  # the check has its result, or its own exception
+                evaluate(theta)
+        return int(was_away)
 
 
 def _function_problem(

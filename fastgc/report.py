@@ -357,7 +357,7 @@ def tensor_reports(
     diagnoses: Mapping[str, Diagnosis],
 ) -> dict[str, TensorReport]:
     """The verdict on every tensor."""
-    found, longer = findings.tally, findings.longer
+    found = findings.tally
     reports = {}
     rounding = np.searchsorted(findings.at_rounding, layout.offsets)
     looks = np.searchsorted(findings.disputed, layout.offsets)
@@ -389,7 +389,7 @@ def tensor_reports(
             dtype=claim.dtypes[t],
             diagnosis=diagnoses.get(name),
             arrays=arrays,
-            epsilon=None if longer is None else float(longer[part].max()) or None,
+            epsilon=findings.longest(part),
             zeros=found.vanishing[t][0],
             zero_within=found.vanishing[t][1],
         )

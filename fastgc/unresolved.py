@@ -1,5 +1,7 @@
 """Why nothing can be told of a tensor: what was met a step away, or that a slope still moves."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from fastgc.diagnosis.evidence import Diagnosis
@@ -12,7 +14,13 @@ from fastgc.verdict import UNRESOLVED
 LENGTH = 200  # characters of an exception's message that are quoted
 
 
-def why_open(problem: Problem, part: Part, findings: Findings, step: Step) -> dict[str, Diagnosis]:
+def why_open(
+    problem: Problem,
+    part: Part,
+    findings: Findings,
+    step: Step,
+    name_of: Callable[[int], str] | None = None,
+) -> dict[str, Diagnosis]:
     """A reason for each tensor that has one, by name.
 
     Args:
@@ -20,6 +28,7 @@ def why_open(problem: Problem, part: Part, findings: Findings, step: Step) -> di
         part: the entries that were checked.
         findings: on them.
         step: of the first look.
+        name_of: the name of each entry of the part; None for its address.
     """
     reasons: dict[str, Diagnosis] = {}
     missing = np.flatnonzero((findings.codes == UNRESOLVED) & ~np.isfinite(findings.gradapprox))
@@ -29,7 +38,7 @@ def why_open(problem: Problem, part: Part, findings: Findings, step: Step) -> di
             continue
         for t in np.unique(part.layout.tensor_of(entries)).tolist():
             k = int(entries[np.searchsorted(entries, part.layout.offsets[t])])
-            name, whole = part.layout.entry(k), int(part.whole(np.array([k]))[0])
+            name, whole = (name_of or part.layout.entry)(k), int(part.whole(np.array([k]))[0])
             if kind == "cost":
                 said = _met(problem, whole, float(steps[whole]), name)
             else:

@@ -54,7 +54,7 @@ def test_wrong(gradcheck):
     shown = result.stdout.str().split("FAILURES")[1].split("short test summary")[0]
     errors = [line[1:].strip() for line in shown.splitlines() if line.startswith("E ")]
     assert re.fullmatch(
-        r"fastgc\.checking\.GradientMismatch: wrong: W1 \(6 of 8 entries\) disagrees .*", errors[0]
+        r"fastgc\.checking\.GradientMismatch: wrong: W1 \(6 of 6 entries\) disagrees .*", errors[0]
     )
     assert "W1: 2.000 × the numerical gradient" in errors
     assert errors[-1].startswith("method loop, epsilon 1e-07, ")
@@ -65,8 +65,8 @@ def test_wrong(gradcheck):
 
 def test_cannot_tell_is_a_failure_that_says_so(pytester: pytest.Pytester) -> None:
     test = """
-def test_coarse(gradcheck):
-    gradcheck(lambda t: float(np.float32(t) ** 2), 3.0, 6.0)
+def test_hidden(gradcheck):
+    gradcheck(lambda t: float(1e20 + t**2), 3.0, 6.0)
 """
     result = run(pytester, test)
     result.assert_outcomes(failed=1)

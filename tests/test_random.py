@@ -534,17 +534,20 @@ def test_bad_options(option: str, value: Any, error: type[Exception], message: s
         )
 
 
-def test_an_exception_names_the_tensor_that_was_moved() -> None:
+def test_what_was_met_names_the_tensor_that_was_moved() -> None:
     def cost(p: Any) -> float:
         if not np.array_equal(p["b"], np.ones(3)) and np.array_equal(p["a"], np.ones(2)):
             raise ArithmeticError("no")
         return float(p["a"].sum() + p["b"].sum())
 
     theta = {"a": np.ones(2), "b": np.ones(3)}
-    with pytest.raises(ArithmeticError) as caught:
-        fastgc.check(cost, theta, theta, method="random")
-    assert "at a random step of length " in caught.value.__notes__[0]
-    assert caught.value.__notes__[0].endswith(" in b")
+    report = fastgc.check(cost, theta, theta, method="random")
+    assert (report.tensors["a"].verdict, report.tensors["b"].verdict) == ("correct", "unresolved")
+    said = report.tensors["b"].diagnosis
+    assert said is not None
+    assert said.kind == "cost"
+    assert "ArithmeticError" in said.text
+    assert "b along v0" in said.text
 
 
 @given(seed=st.integers(0, 2**70), directions=st.integers(1, 20))
