@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from fastgc.claim import Claim, claim_of
 from fastgc.docket import FAR, Docket, Findings, Look, within
+from fastgc.first_look import bent, hidden_zeros
 from fastgc.joint import kinks_together
 from fastgc.kinks import DIRECTIONS, adds_up, around_entries, at_corner, by_sample
 from fastgc.layout import FloatArray
@@ -31,7 +32,6 @@ from fastgc.unused import flat, unused
 from fastgc.verdict import AGREE, DISAGREE, KINK, RESOLUTION, UNRESOLVED
 
 ROUNDS = 3  # of judging anew by settled sizes what had agreed by others
-GAP = 1e-4  # of the slopes, that those on both sides of an entry are apart at a kink, and more
 TRIES = 2  # directions in which a kink is looked for where nothing disagrees
 LONGER = 1.01  # times the first step, from which on a step is called longer
 STEP = 1e-7  # of plain differences, where a method's own step is too short for them
@@ -78,12 +78,18 @@ def settle(
         exact_zeros=not base.coarse,
     )  # fmt: skip
     evaluations, at_rounding = first.evaluations, np.empty(0, dtype=np.intp)
-    bent = _bent(problem, first, means, part, skip=exact or directions)
-    if bent.size:
+    kinked = bent(problem, first, means, part, skip=exact or directions)
+    hidden = hidden_zeros(
+        problem, base, claim, first, codes, part, epsilon, skip=exact or directions
+    )
+    evaluations += 2 * (hidden is not None)
+    if kinked.size:
         cornered, spent = at_corner(problem, base, _steps(problem, epsilon), TRIES)
         evaluations += spent
-        bent = bent[:0] if not cornered else bent
-    if not (codes.any() or bent.size):
+        kinked = kinked[:0] if not cornered else kinked
+    if hidden is not None and hidden.size:
+        codes[hidden] = DISAGREE
+    if not (codes.any() or kinked.size):
         none = claim.grad[:0]
         return Findings(
             claim.grad, first.gradapprox, uncertainty, codes, at_rounding, at_rounding,
@@ -98,7 +104,7 @@ def settle(
         low.copy(), high.copy(), means, evaluations,
     )  # fmt: skip
     _reach(docket)
-    at_rounding = _second_look(docket, bent, tries, balanced=balanced)
+    at_rounding = _second_look(docket, kinked, tries, balanced=balanced)
     counted = tally(layout, claim, docket.gradapprox, docket.uncertainty, docket.means, codes)
     disputed = np.flatnonzero(docket.looked)
     nominal = steps if part.entries is None else steps[part.entries]
@@ -176,26 +182,6 @@ def _second_look(docket: Docket, bent: Entries, tries: int, *, balanced: bool) -
     if docket.directions:
         _wide_kinks(docket)
     return excused
-
-
-def _bent(
-    problem: Problem,
-    first: Approximation,
-    means: FloatArray,
-    part: Part,
-    *,
-    skip: bool,
-) -> Entries:
-    """Entries whose one-sided slopes are apart, as at a kink, or where J bends sharply."""
-    if skip or problem.inside is not None:
-        return np.empty(0, dtype=np.intp)
-    low, high = first.slopes()
-    layout = part.layout
-    with np.errstate(invalid="ignore", over="ignore"):
-        gap = high - low
-        size = np.fmax(np.abs(low), np.abs(high))
-        apart = (gap > GAP * np.fmax(size, np.repeat(means, layout.lengths))) & np.isfinite(gap)
-        return np.flatnonzero(apart & (gap > 8 * first.uncertainty))
 
 
 def _excuse(docket: Docket) -> Entries:
