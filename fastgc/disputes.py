@@ -24,6 +24,7 @@ from fastgc.refinement import (
     extrapolate,
     shorten,
     small_jumps,
+    stays_apart,
     widen_reach,
 )
 from fastgc.rounding import rounding_of_gradients
@@ -322,6 +323,7 @@ def _kinks_that_agree(docket: Docket, bent: Entries) -> None:
     gap, before = again.high - again.low, docket.high[entries] - docket.low[entries]
     # slopes that grow as the step shrinks are no two slopes of a kink
     kink = (gap > 4 * again.uncertainty) & (gap > before / 4) & (gap < 1.5 * before)
+    kink &= stays_apart(docket, entries, again, steps, kink)
     docket.codes[entries[kink]] = KINK
     docket.cornered[entries[kink]] = docket.looked[entries[kink]] = True
 

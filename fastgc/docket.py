@@ -17,6 +17,7 @@ from fastgc.scales import exact_steps
 from fastgc.tally import Tally, tensor_means
 from fastgc.verdict import AGREE, UNRESOLVED, ZERO, entry_scale, entry_verdicts
 
+EXPLAINED = 8.0  # times what an entry was off by, that its uncertainty may be where that has gone
 FAR = 8.0  # times as far as the slopes along a direction are apart
 
 #: A method at work on a problem: (entries, step) -> Approximation.
@@ -186,6 +187,9 @@ class Docket:
         )  # fmt: skip
         needed = self.needed[entries]
         tells = (doubt <= needed) | (doubt + 2 * needed <= ZERO * self.reach[entries])
+        with np.errstate(invalid="ignore"):  # or what it was off by has gone, as truncation does
+            error = np.abs(self.claim.grad[entries] - self.gradapprox[entries])
+            tells |= (error <= needed / 2) & (doubt <= EXPLAINED * needed)
         codes[(codes == AGREE) & ~tells] = UNRESOLVED
         return codes
 

@@ -54,6 +54,9 @@ def shorten(docket: Docket, disputed: Entries) -> None:
                 # a shorter step along the same direction may stay on this side of the corner
                 wide = corner & (again.high - again.low > RESOLUTION * docket.size(disputed, new))
                 moved, kink, corner = moved | wide, kink & ~wide, corner & ~wide
+            if not (docket.exact or docket.directions):
+                passing = ~stays_apart(docket, disputed, again, steps, kink)
+                kink, corner, moved = kink & ~passing, corner & ~passing, moved | passing
             bracketed &= within(again.low, g, again.high, allowed + doubt)
             # the noise of the shorter step hides whatever made the longer one disagree
             hidden = np.abs(g - new) <= allowed + doubt
@@ -86,6 +89,28 @@ def shorten(docket: Docket, disputed: Entries) -> None:
             )  # fmt: skip
         disputed, bracketed = disputed[still], bracketed[still]
         low, high, least, most = again.low[still], again.high[still], least[still], most[still]
+
+
+def stays_apart(
+    docket: Docket,
+    entries: Entries,
+    looked: Looked,
+    steps: FloatArray,
+    kinks: NDArray[np.bool_],
+) -> NDArray[np.bool_]:
+    """Whether the slopes on both sides of each kink are the same a shorter step away, (n,).
+
+    A cost of a period near the step has slopes apart as well, but others over every step. True for
+    what is no kink, and where noise hides the slopes.
+    """
+    stay = np.ones(entries.size, dtype=np.bool_)
+    some = np.flatnonzero(kinks)
+    if some.size:
+        again = docket.look(entries[some], steps[some] / SHORTER)
+        low, high = looked.low[some], looked.high[some]
+        slack = (high - low) / 4 + 4 * again.uncertainty
+        stay[some] = (np.abs(again.low - low) <= slack) & (np.abs(again.high - high) <= slack)
+    return stay
 
 
 def _corners(
