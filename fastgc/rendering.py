@@ -229,19 +229,25 @@ def _reach(report: Report) -> str:
     """How far the verdict "correct" reaches, where that is less than was asked for."""
     narrow = max(report.tensors.values(), key=lambda tensor: tensor.tolerance)
     kinks = [
-        f"{tensor.counts['kink']} of the {tensor.size} entries of {_shown(tensor.name)}"
+        f"{_part(tensor.counts['kink'], tensor.size)} of {_shown(tensor.name)}"
         for tensor in report.tensors.values()
         if tensor.counts["kink"] > tensor.size / 10 and not report.estimate
     ]
     if kinks:
-        verb = "lies" if kinks[0].startswith("1 of") and len(kinks) == 1 else "lie"
-        return f"; {_list(kinks)} {verb} at kinks, where more than one slope is right"
+        return f"; at kinks, where more than one slope is right: {_list(kinks)}"
     noise = _resolution(report)
     if noise > max(report.tolerance, narrow.tolerance):
         return f" to within {noise:.0e}, the rounding noise"
     if narrow.tolerance > report.tolerance:
         return f" to within {narrow.tolerance:.0e}, as {narrow.dtype} allows"
     return ""
+
+
+def _part(count: int, size: int) -> str:
+    """``3 of the 5 entries``, ``all 5 entries``, ``the entry``."""
+    if count < size:
+        return f"{count} of the {size} entries"
+    return f"all {size} entries" if size > 1 else "the entry"
 
 
 def _way_out(report: Report) -> str:

@@ -74,6 +74,10 @@ def underflows(p: Any) -> float:
     return float((p * 1e-3).sum())
 
 
+class Killed(BaseException):
+    """What ends a check, other than Ctrl-C."""
+
+
 class Refusal(Exception):  # noqa: N818  named as what it is
     pass
 
@@ -89,7 +93,7 @@ class Stubborn(Exception):  # noqa: N818  named as what it is
 class Raises:
     """Raises at one perturbation."""
 
-    error: Callable[[], Exception]
+    error: Callable[[], BaseException]
 
     def __call__(self, p: Any) -> float:
         if p["W"][1, 2] > THETA["W"][1, 2] and p["W"][1, 3] == THETA["W"][1, 3]:
@@ -254,20 +258,17 @@ def test_the_callers_settings_hold_on_workers(executor: Executor) -> None:
         assert fastgc.check(strict, THETA, GRADIENTS, executor=executor).ok
 
 
-def test_an_exception_names_the_perturbation(executor: Executor) -> None:
-    with pytest.raises(Refusal, match="no") as caught:
-        fastgc.check(Raises(partial(Refusal, "no")), THETA, GRADIENTS, executor=executor)
-    notes = caught.value.__notes__
-    assert notes[0] == "fastgc: the cost raised this at W[1, 2] +1e-07"
-    threads = isinstance(executor, ThreadPoolExecutor)
-    assert len(notes) == 1 if threads else "in __call__\n    raise self.error()" in notes[1]
-    wanted: type[Exception] = Stubborn if threads else RuntimeError
-    with pytest.raises(wanted, match="no, never") as sent:
-        fastgc.check(Raises(partial(Stubborn, "no", "never")), THETA, GRADIENTS, executor=executor)
-    assert sent.value.__notes__[0] == "fastgc: the cost raised this at W[1, 2] +1e-07"
-    assert threads or str(sent.value) == "Stubborn: no, never"
-    with pytest.raises(Frozen if threads else RuntimeError, match="frozen"):
-        fastgc.check(Raises(partial(Frozen, "frozen")), THETA, GRADIENTS, executor=executor)
+def test_an_exception_at_a_perturbation_leaves_the_other_side(executor: Executor) -> None:
+    for error in (
+        partial(Refusal, "no"), partial(Stubborn, "no", "never"), partial(Frozen, "frozen")
+    ):  # fmt: skip
+        cost = Raises(error)
+        report = fastgc.check(cost, THETA, GRADIENTS, executor=executor)
+        assert report.ok
+        alone = fastgc.check(cost, THETA, GRADIENTS)
+        assert np.array_equal(
+            report.tensors["W"].arrays.numerical, alone.tensors["W"].arrays.numerical
+        )
     # the executor is as good as before
     assert fastgc.check(smooth, THETA, GRADIENTS, executor=executor).ok
 
@@ -506,8 +507,8 @@ def test_no_file_is_left(
 
     monkeypatch.setattr(crew.Crew, "_filed", watched)
     assert fastgc.check(smooth, THETA, GRADIENTS, executor=processes).ok
-    with pytest.raises(Refusal):
-        fastgc.check(Raises(partial(Refusal, "no")), THETA, GRADIENTS, executor=processes)
+    with pytest.raises(Killed):
+        fastgc.check(Raises(Killed), THETA, GRADIENTS, executor=processes)
     assert len(seen) == 2
     assert not list(tmp_path.iterdir())
 

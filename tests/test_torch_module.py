@@ -557,7 +557,7 @@ def test_where_it_was_raised_is_noted() -> None:
     net, loss = through(between)
     with pytest.raises(Stop) as caught:
         check_module(net, loss)
-    assert "fastgc: the cost raised this at a." in "".join(caught.value.__notes__)
+    assert "fastgc: the cost raised this at " in "".join(caught.value.__notes__)
 
 
 def complex_module() -> Any:
