@@ -31,6 +31,7 @@ LONGEST = 0.125  # of the scale of an entry, where steps are tried down from
 LEVELS = 8
 SHRINK = 4.0  # times, from one to the next
 SURE = 4.0  # times the change by the last extrapolation
+PROOF = 8.0  # times as far off as it is uncertain, before an entry is called wrong by it
 
 
 def shorten(docket: Docket, disputed: Entries) -> None:
@@ -302,7 +303,10 @@ def extrapolate(docket: Docket, entries: Entries) -> None:
     before = _Kept(docket, entries)
     had = np.isfinite(best.gradapprox) & (best.uncertainty < docket.uncertainty[entries])
     docket.take(entries[had], Looked(*(values[had] for values in best)), at[had])
-    docket.codes[entries[had]] = docket.judge(entries[had])
+    codes = docket.judge(entries[had])
+    # an estimate of its own error is no proof of another's
+    sure = docket.judge(entries[had], PROOF * docket.uncertainty[entries[had]]) == DISAGREE
+    docket.codes[entries[had]] = np.where((codes == DISAGREE) & ~sure, UNRESOLVED, codes)
     before.put_back()
 
 

@@ -57,6 +57,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="fail if a test was skipped for another reason than a missing GPU",
     )
+    parser.addoption(
+        "--variants", type=int, default=0, help="which draws of each kind of plain cost are checked"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

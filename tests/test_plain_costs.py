@@ -23,11 +23,23 @@ from tests.plain_case import (
 )
 from tests.plain_costs import PLAIN_COSTS
 
-SEEDS = range(5)
-VARIANTS = [
-    pytest.param(name, seed, id=f"{name}-{seed}") for name in sorted(PLAIN_COSTS) for seed in SEEDS
-]
-variants = pytest.mark.parametrize(("name", "seed"), VARIANTS)
+SEEDS = 5  # of each kind
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Draws each kind of cost from some seeds: the first, or others where --variants asks."""
+    if {"name", "seed"} <= set(metafunc.fixturenames):
+        first = SEEDS * metafunc.config.getoption("--variants")
+        metafunc.parametrize(
+            ("name", "seed"),
+            [
+                pytest.param(name, seed, id=f"{name}-{seed}")
+                for name in sorted(PLAIN_COSTS)
+                for seed in range(first, first + SEEDS)
+            ],
+        )
+
+
 kinds = pytest.mark.parametrize("name", sorted(PLAIN_COSTS))
 
 
@@ -45,7 +57,6 @@ def _check(case: PlainCost, gradients: Any, cost: Callable[[Any], Any] | None = 
 # The corpus is right
 
 
-@variants
 def test_right_gradients_are_proven(name: str, seed: int) -> None:
     case = PLAIN_COSTS[name].build(seed)
     if case.formula is not None and not case.limit:
@@ -59,7 +70,6 @@ def test_right_gradients_are_proven(name: str, seed: int) -> None:
         assert all(_is_subgradient(case, _vector(case, right)) for right in case.right)
 
 
-@variants
 def test_wrong_gradients_are_proven_wrong(name: str, seed: int) -> None:
     case = PLAIN_COSTS[name].build(seed)
     for wrong in case.wrong:
@@ -72,7 +82,6 @@ def test_wrong_gradients_are_proven_wrong(name: str, seed: int) -> None:
             assert _differs(wrong.gradients, case.right[0]), wrong.name
 
 
-@variants
 def test_the_formula_is_the_cost(name: str, seed: int) -> None:
     case = PLAIN_COSTS[name].build(seed)
     if case.formula is None:
@@ -129,7 +138,6 @@ def _is_subgradient(case: PlainCost, g: Array) -> bool:
 # Verdicts
 
 
-@variants
 def test_right_gradients_are_not_accused(name: str, seed: int) -> None:
     case = PLAIN_COSTS[name].build(seed)
     for k, right in enumerate(case.right):
@@ -137,7 +145,6 @@ def test_right_gradients_are_not_accused(name: str, seed: int) -> None:
         assert report.verdict in case.allowed, (k, str(report))
 
 
-@variants
 def test_wrong_gradients_are_named(name: str, seed: int) -> None:
     case = PLAIN_COSTS[name].build(seed)
     for wrong in case.wrong:
