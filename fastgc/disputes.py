@@ -15,6 +15,7 @@ from fastgc.kinks import DIRECTIONS, adds_up, around_entries, at_corner, by_samp
 from fastgc.layout import FloatArray
 from fastgc.methods import Approximation, Base
 from fastgc.methods.interface import Entries, Step
+from fastgc.noise import uncertainty_of_differences
 from fastgc.parts import Part
 from fastgc.problem import Problem, require_same_cost
 from fastgc.refinement import (
@@ -176,6 +177,7 @@ def _second_look(docket: Docket, bent: Entries, tries: int, *, balanced: bool) -
         docket.codes[agreed] = docket.judge(agreed)
     if not docket.exact:
         _try_other_steps(docket, balanced=balanced)
+        _small_kinks(docket, tries)
         _kinks_that_agree(docket, bent)
         if docket.problem.inside is None:
             _beyond_kinks(docket)
@@ -311,6 +313,27 @@ def _try_other_steps(docket: Docket, *, balanced: bool) -> None:
             if docket.rescale():
                 opened = opened[docket.codes[opened] == UNRESOLVED]
                 docket.codes[opened] = docket.judge(opened)
+
+
+def _small_kinks(docket: Docket, tries: int) -> None:
+    """Leaves open what longer steps accuse of so little that a kink at θ might be as small.
+
+    Over a longer step the slopes bend by more than such a kink; over a short one noise hides it.
+    """
+    nominal = _steps(docket.problem, docket.epsilon)
+    own = nominal[docket.part.whole(np.arange(docket.layout.size))]
+    accused = np.flatnonzero((docket.codes == DISAGREE) & (docket.steps > LONGER * own))
+    if accused.size == 0 or docket.directions:
+        return
+    if docket.problem.inside is not None:
+        _corners_of_samples(docket, accused)
+        return
+    cornered, spent = at_corner(docket.problem, docket.base, nominal, tries)
+    docket.evaluations += spent
+    if cornered:
+        doubt = uncertainty_of_differences(docket.base.cost, docket.base.noise, 2.0 * own[accused])
+        error = np.abs(docket.claim.grad[accused] - docket.gradapprox[accused])
+        docket.codes[accused[error <= 4.0 * doubt]] = UNRESOLVED  # one-sided slopes are noisier
 
 
 def _kinks_that_agree(docket: Docket, bent: Entries) -> None:

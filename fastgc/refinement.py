@@ -303,10 +303,11 @@ def extrapolate(docket: Docket, entries: Entries) -> None:
     before = _Kept(docket, entries)
     had = np.isfinite(best.gradapprox) & (best.uncertainty < docket.uncertainty[entries])
     docket.take(entries[had], Looked(*(values[had] for values in best)), at[had])
-    codes = docket.judge(entries[had])
+    docket.codes[entries[had]] = docket.judge(entries[had])
     # an estimate of its own error is no proof of another's
-    sure = docket.judge(entries[had], PROOF * docket.uncertainty[entries[had]]) == DISAGREE
-    docket.codes[entries[had]] = np.where((codes == DISAGREE) & ~sure, UNRESOLVED, codes)
+    accused = entries[had][docket.codes[entries[had]] == DISAGREE]
+    docket.uncertainty[accused] *= PROOF
+    docket.codes[accused] = docket.judge(accused)
     before.put_back()
 
 
