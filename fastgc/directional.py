@@ -171,7 +171,9 @@ class _Lines:
             difference=_ratio(error, _norm(self.norms) + _norm(seen.sizes)),
             epsilon=float(np.max(self.epsilon)),
             evaluations=self.spent + findings.evaluations + self.probe.evaluations,
-            origin=origin(self.names, wrong, said, proven_right(self.posed.layout, findings)),
+            origin=origin(self.names, wrong, said, proven_right(self.posed.layout, findings))
+            if wrong
+            else None,
             scope=_scope(tensors, self.count, together=self.together),
             estimate=_of_all(seen, _norm(self.norms)),
         )

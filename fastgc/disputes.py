@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from fastgc.claim import Claim, claim_of
 from fastgc.docket import FAR, Docket, Findings, Look, within
-from fastgc.first_look import bent, hidden_zeros
+from fastgc.first_look import adds_up, bent
 from fastgc.joint import kinks_together
-from fastgc.kinks import DIRECTIONS, adds_up, around_entries, at_corner, by_sample
+from fastgc.kinks import DIRECTIONS, around_entries, at_corner, by_sample, sums_up
 from fastgc.layout import FloatArray
 from fastgc.methods import Approximation, Base
 from fastgc.methods.interface import Entries, Step
@@ -76,22 +76,20 @@ def settle(
     means, codes = tensor_means(layout, first.gradapprox), np.zeros(layout.size, dtype=np.uint8)
     counted = tally(
         layout, claim, first.gradapprox, uncertainty, means, codes,
-        reach=np.full(layout.size, np.inf) if exact else None, judge=True,
+        reach=np.inf if exact else 0.0, judge=True,
         exact_zeros=not base.coarse,
     )  # fmt: skip
     evaluations, at_rounding = first.evaluations, np.empty(0, dtype=np.intp)
     kinked = bent(problem, first, means, part, skip=exact or directions)
-    hidden = hidden_zeros(
-        problem, base, claim, first, codes, part, epsilon, skip=exact or directions
+    added, spent = adds_up(
+        problem, base, first, codes, part, epsilon, skip=exact or directions or tries == 0
     )
-    evaluations += 2 * (hidden is not None)
+    evaluations += spent
     if kinked.size:
         cornered, spent = at_corner(problem, base, _steps(problem, epsilon), TRIES)
         evaluations += spent
         kinked = kinked[:0] if not cornered else kinked
-    if hidden is not None and hidden.size:
-        codes[hidden] = DISAGREE
-    if not (codes.any() or kinked.size):
+    if added and not (codes.any() or kinked.size):
         none = claim.grad[:0]
         return Findings(
             claim.grad, first.gradapprox, uncertainty, codes, at_rounding, at_rounding,
@@ -106,7 +104,10 @@ def settle(
         low.copy(), high.copy(), means, evaluations,
     )  # fmt: skip
     _reach(docket)
-    at_rounding = _second_look(docket, kinked, tries, balanced=balanced)
+    if not added:  # those that agree as zero are looked at by themselves
+        zeros = np.abs(docket.gradapprox) <= docket.uncertainty
+        codes[zeros & (np.abs(claim.grad) <= docket.uncertainty) & (codes == AGREE)] = DISAGREE
+    at_rounding = _second_look(docket, kinked, tries, balanced=balanced, added=added)
     counted = tally(layout, claim, docket.gradapprox, docket.uncertainty, docket.means, codes)
     disputed = np.flatnonzero(docket.looked)
     nominal = steps if part.entries is None else steps[part.entries]
@@ -153,11 +154,13 @@ def _reach(docket: Docket) -> None:
     docket.codes[opened] = docket.judge(opened)
 
 
-def _second_look(docket: Docket, bent: Entries, tries: int, *, balanced: bool) -> Entries:
+def _second_look(
+    docket: Docket, bent: Entries, tries: int, *, balanced: bool, added: bool
+) -> Entries:
     """Looks again until nothing more can be told; the entries excused by rounding."""
     excused = _excuse(docket)
     seen = np.zeros(docket.codes.size, dtype=np.bool_)
-    for _ in range(ROUNDS):
+    for number in range(ROUNDS + 1):
         missing = ~np.isfinite(docket.gradapprox) & np.isfinite(docket.claim.grad) & ~seen
         disputed = np.flatnonzero((docket.codes == DISAGREE) & ~seen)
         if not disputed.size and not missing.any():
@@ -168,7 +171,7 @@ def _second_look(docket: Docket, bent: Entries, tries: int, *, balanced: bool) -
         if missing.any() and not docket.exact:
             come_closer(docket, np.flatnonzero(missing))
         _dispute(docket, disputed, tries)
-        if not docket.rescale():
+        if number == ROUNDS or not docket.rescale():
             break
         agreed = np.flatnonzero(
             (docket.codes == AGREE) | ((docket.codes == UNRESOLVED) & ~docket.looked)
@@ -181,7 +184,7 @@ def _second_look(docket: Docket, bent: Entries, tries: int, *, balanced: bool) -
         _kinks_that_agree(docket, bent)
         if docket.problem.inside is None:
             _beyond_kinks(docket)
-    kinks_together(docket)
+    kinks_together(docket, also_agreed=not added)
     if docket.directions:
         _wide_kinks(docket)
     return excused
@@ -231,7 +234,7 @@ def _is_kinked(docket: Docket, tries: int) -> bool:
         return cornered
     gradapprox = np.where(np.isfinite(docket.gradapprox), docket.gradapprox, 0.0)
     apart = np.nan_to_num(0.5 * (docket.high - docket.low), nan=0.0)  # where J bends
-    added, spent = adds_up(
+    added, spent = sums_up(
         docket.problem, docket.base, docket.part.whole(np.arange(docket.layout.size)),
         docket.steps, gradapprox, docket.uncertainty + apart,
     )  # fmt: skip

@@ -59,7 +59,7 @@ def check_entries(
         evaluations=spent + findings.evaluations + asked,
         # of a sample no tensor is known to be right
         origin=None
-        if part.layout.places
+        if part.layout.places or not wrong
         else origin(part.layout.names, wrong, diagnoses, proven_right(part.layout, findings)),
     )
 

@@ -1,9 +1,8 @@
-"""What a first look may have missed though everything agrees: kinks, and slopes that it aliased."""
+"""What a first look may have missed though all agrees: kinks, and slopes that do not add up."""
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgc.claim import Claim
 from fastgc.drawing import generator
 from fastgc.layout import FloatArray
 from fastgc.methods import Approximation, Base
@@ -14,7 +13,8 @@ from fastgc.problem import Problem
 from fastgc.verdict import AGREE
 
 GAP = 1e-4  # of the slopes, that those on both sides of an entry are apart at a kink, and more
-SHARES = 0.3, 0.7  # of a step, by which entries that agree as zero are moved once more
+SHARES = 0.3, 0.7  # of a step, by which all entries are moved once more
+SHORTER = 8.0
 
 
 def bent(
@@ -37,37 +37,40 @@ def bent(
         return np.flatnonzero(apart & (gap > 8 * first.uncertainty))
 
 
-def hidden_zeros(
+def adds_up(
     problem: Problem,
     base: Base,
-    claim: Claim,
     first: Approximation,
     codes: NDArray[np.uint8],
     part: Part,
     epsilon: Step,
     *,
     skip: bool,
-) -> Entries | None:
-    """Entries that agree as zero, where J moves with them over another step; None for no such look.
+) -> tuple[bool, int]:
+    """Whether J moves along all that agrees as gradapprox says; and the evaluations spent.
 
-    A cost whose period is the step looks flat. All zeros are moved at once, by shares of the step.
+    A cost whose period is the step looks flat, entry by entry. So does a median at a tie, which no
+    single entry moves.
     """
-    zeros = np.empty(0, dtype=np.intp)
-    if not (skip or problem.inside is not None):
-        small = np.abs(first.gradapprox) <= first.uncertainty
-        zeros = np.flatnonzero(small & (np.abs(claim.grad) <= first.uncertainty) & (codes == AGREE))
-    if zeros.size == 0:
-        return None
+    agree = np.flatnonzero((codes == AGREE) & np.isfinite(first.gradapprox))
+    if skip or problem.inside is not None or agree.size == 0:
+        return True, 0
     rng = generator(12)
-    whole = part.whole(zeros)
-    by = np.broadcast_to(epsilon, problem.layout.size)[whole] * rng.uniform(*SHARES, zeros.size)
-    by *= rng.choice((-1.0, 1.0), zeros.size)
-    ends = []
-    for sign in (1.0, -1.0):
-        point = problem.theta.copy()
-        point[whole] += sign * by
-        ends.append(problem.evaluate_or_nan(point))
-    slack = float(first.uncertainty[zeros] @ np.abs(by)) + 2 * max(
-        base.jitter, LEAST_NOISE * abs(base.cost)
-    )
-    return zeros if abs(ends[0] - ends[1]) / 2 > slack else zeros[:0]
+    whole = part.whole(agree)
+    by = np.broadcast_to(epsilon, problem.layout.size)[whole] * rng.uniform(*SHARES, agree.size)
+    by *= rng.choice((-1.0, 1.0), agree.size)
+    predicted = float(first.gradapprox[agree] @ by)
+    slack = 2.0 * float(first.uncertainty[agree] @ np.abs(by))
+    floor = 2.0 * max(base.jitter, LEAST_NOISE * abs(base.cost))
+    apart = [0.0, 0.0]
+    for look, share in enumerate((1.0, 1.0 / SHORTER)):
+        ends = []
+        for sign in (1.0, -1.0):
+            point = problem.theta.copy()
+            point[whole] += sign * share * by
+            ends.append(problem.evaluate_or_nan(point))
+        apart[look] = abs((ends[0] - ends[1]) / 2 - share * predicted)
+        if not apart[look] > share * slack + floor:  # nor where it cannot be had
+            return True, 2 * (look + 1)
+    # what the slope bends by falls with the cube of the step
+    return not apart[1] > apart[0] / (4 * SHORTER), 4

@@ -5,7 +5,8 @@ of twice what is right, passes entry by entry. Along a direction through all of 
 along the direction lies between the slopes of J along it, made as those of an entry are.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import Protocol
 
 import numpy as np
 
@@ -15,22 +16,37 @@ from fastgc.kinks import Move, by_sample_along, slopes_around
 from fastgc.layout import FloatArray
 from fastgc.methods.interface import Entries
 from fastgc.noise import LEAST_NOISE
-from fastgc.verdict import DISAGREE, KINK, UNRESOLVED
+from fastgc.verdict import AGREE, DISAGREE, KINK, UNRESOLVED
 
 RANDOM_SIGNS = 4  # directions of random signs
 POINTS, MANY_POINTS = 16, 192  # around θ, where slopes at θ leave g out
 LEAST_STEP = 1e-7  # of moves through a Network, whose own steps are too short for differences
 SHORTER = 8.0
-MOST = 64  # directions through parts, in search of the entries at fault
-
-#: Judges one move of entries at kinks: a code, or KINK where nothing speaks against them.
-Judge = Callable[[Entries, FloatArray], int]
+MOST = 48  # moves of fewer entries, in search of those at fault
 
 
-def kinks_together(docket: Docket) -> None:
-    """Calls wrong, or leaves open, entries at kinks that do not go together."""
-    kinks = docket.with_code(KINK)
-    if kinks.size == 0 or docket.directions:
+class Judge(Protocol):
+    """Judges one move of entries at kinks: a code, or KINK where nothing speaks against them."""
+
+    def __call__(self, entries: Entries, signs: FloatArray, *, sure: bool) -> int:
+        """With many points around θ where it is to be `sure`."""
+
+
+def kinks_together(docket: Docket, *, also_agreed: bool = False) -> None:
+    """Calls wrong, or leaves open, entries at kinks that do not go together.
+
+    Args:
+        docket: where the verdicts are, and go.
+        also_agreed: whether entries that agree are looked at as well: J does not move along them as
+            the sum of their slopes, as at a tie that no single entry breaks.
+    """
+    if docket.directions:
+        return
+    at_kinks = (docket.codes == KINK) | (docket.cornered & (docket.codes == UNRESOLVED))
+    if also_agreed:
+        at_kinks |= docket.codes == AGREE
+    kinks = np.flatnonzero(at_kinks)
+    if kinks.size == 0:
         return
     judge = _of_samples(docket) if docket.problem.inside is not None else _of_slopes(docket)
     tensors = docket.layout.tensor_of(kinks)
@@ -38,19 +54,19 @@ def kinks_together(docket: Docket) -> None:
     if len(groups) > 1:
         groups.append(kinks)
     for group in groups:
-        group = group[docket.codes[group] == KINK]
+        group = group[docket.codes[group] != DISAGREE]
         if group.size:
             _judge_group(docket, group, judge)
 
 
 def _judge_group(docket: Docket, group: Entries, judge: Judge) -> None:
     for signs, telling in _signs(docket, group):
-        code = judge(group, signs)
+        code = judge(group, signs, sure=True)
         if code == DISAGREE:
             docket.codes[_at_fault(group, signs, judge)] = DISAGREE
             return
         if code == UNRESOLVED and telling:
-            docket.codes[group] = UNRESOLVED
+            docket.codes[group[docket.codes[group] == KINK]] = UNRESOLVED
             return
 
 
@@ -71,30 +87,26 @@ def _signs(docket: Docket, group: Entries) -> Iterator[tuple[FloatArray, bool]]:
 
 
 def _at_fault(group: Entries, signs: FloatArray, judge: Judge) -> Entries:
-    """The parts of a group that are at fault by themselves; all of it, where none is."""
-    tried = 0
+    """The fewest entries of a group that are at fault still when the others are left out.
 
-    def parts(first: int, end: int) -> list[tuple[int, int]]:
-        nonlocal tried
-        middle = (first + end) // 2
-        found = []
-        for a, b in ((first, middle), (middle, end)):
-            if a == b or (a, b) == (first, end) or tried >= MOST:
-                continue
+    Halves are left out first, then quarters, down to single entries, as far as the budget goes.
+    """
+    keep, tried = np.arange(group.size), 0
+    size = group.size // 2
+    while size and tried < MOST:
+        for start in range(0, keep.size, size):
+            fewer = np.delete(keep, slice(start, start + size))
+            if not fewer.size or tried >= MOST:
+                break
             tried += 1
-            if judge(group[a:b], signs[a:b]) == DISAGREE:
-                found += parts(a, b) or [(a, b)]
-        return found
-
-    found = parts(0, group.size)
-    chosen = np.zeros(group.size, dtype=np.bool_)
-    for first, end in found:
-        chosen[first:end] = True
-    rest = ~chosen
-    # an error across the parts is that of all the others too
-    if not found or judge(group[rest], signs[rest]) == DISAGREE:
-        chosen[:] = True
-    return group[chosen]
+            if judge(group[fewer], signs[fewer], sure=False) == DISAGREE:
+                keep = fewer
+                break
+        else:
+            size //= 2
+            continue
+        size = min(size, max(keep.size // 2, 1)) if keep.size > 1 else 0
+    return group[keep]
 
 
 def _of_slopes(docket: Docket) -> Judge:
@@ -102,9 +114,7 @@ def _of_slopes(docket: Docket) -> Judge:
     problem, base = docket.problem, docket.base
     floor = 2.0 * max(10.0 * base.noise, LEAST_NOISE * abs(base.cost))
 
-    def judge(entries: Entries, signs: FloatArray) -> int:
-        if entries.size == 0:
-            return KINK
+    def judge(entries: Entries, signs: FloatArray, *, sure: bool) -> int:
         by = signs * docket.steps[entries]
         along, slack = _along(docket, entries, by)
         whole = docket.part.whole(entries)
@@ -124,7 +134,7 @@ def _of_slopes(docket: Docket) -> Judge:
         steps[:] = float(np.min(np.abs(by)))
         steps[whole] = np.abs(by)
         code = KINK
-        for points in (POINTS, MANY_POINTS):  # before anything is called wrong
+        for points in (POINTS, MANY_POINTS) if sure else (POINTS,):
             around = slopes_around(problem, lambda _: (whole, by / SHORTER), 1, steps, points)
             docket.evaluations += around.evaluations
             low = min(low, float(around.low[0]) * SHORTER / 2)
@@ -142,9 +152,7 @@ def _of_samples(docket: Docket) -> Judge:
     inside = docket.problem.inside
     assert inside is not None
 
-    def judge(entries: Entries, signs: FloatArray) -> int:
-        if entries.size == 0:
-            return KINK
+    def judge(entries: Entries, signs: FloatArray, *, sure: bool) -> int:  # noqa: ARG001
         by = signs * np.maximum(docket.steps[entries], LEAST_STEP)
         along, slack = _along(docket, entries, by)
         move: Move = (docket.part.whole(entries), by)

@@ -166,7 +166,7 @@ def at_corner(problem: Problem, base: Base, epsilon: FloatArray, tries: int) -> 
     return False, 4 * tries
 
 
-def adds_up(
+def sums_up(
     problem: Problem,
     base: Base,
     entries: Entries,

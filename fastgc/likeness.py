@@ -77,6 +77,15 @@ def require_likeness(problem: Problem, own: Problem, memory: int) -> tuple[float
         ValueError: where they differ by more than 2e-7 at θ, 1e-5 away from it, and what rounding
             explains. It says with which activation they would agree, if with any.
     """
+    try:
+        apart, spent = _require_likeness(problem, own, memory)
+    except BaseException:
+        own.rest()  # the caller's cost sees θ last
+        raise
+    return apart, spent + own.rest()
+
+
+def _require_likeness(problem: Problem, own: Problem, memory: int) -> tuple[float, int]:
     inside = problem.inside
     assert inside is not None
     theirs = _Own(own, memory)

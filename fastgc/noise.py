@@ -29,7 +29,7 @@ STEPS = tuple(2.0**e for e in range(-30, -5, 6))
 
 # Noise of up to so many rounding units of J is believed as it is. More may be the curvature of one
 # singular entry, a kink or a jump on the way: then other lines are tried, and the least counts.
-QUIET = 64.0
+QUIET = 512.0
 
 # Noise above so many rounding units of J may be randomness that two calls happened not to show.
 SUSPICIOUS = 1e4
@@ -125,12 +125,24 @@ def noise_of_cost(problem: Problem, cost: float, memory: int) -> Noise:
     moving = [line for line in lines if line.moves] or lines
     # a line along which nothing moves tells nothing of how coarse J is
     return Noise(
-        sigma=min(line.sigma for line in moving),
+        sigma=max(min(line.sigma for line in moving), 0.0 if problem.pure else _last_place(lines)),
         coarse=all(line.coarse for line in moving),
         evaluations=evaluations,
         seen=tuple(sorted(frozenset().union(*(line.seen for line in lines)))),
         grain=min(line.grain for line in moving),
     )
+
+
+def _last_place(lines: list[_Line]) -> float:
+    """The noise of values whose last bits are all zero, as where large terms cancel.
+
+    One line may show none of it by chance. Whole and other round numbers are no such values.
+    """
+    values = [value for line in lines for value in line.seen if value]
+    if not values or all(_bits(value) <= FORMATS[-1] for value in values):
+        return 0.0
+    places = [math.frexp(value)[1] - _bits(value) for value in values]
+    return GRAINY * math.ldexp(1.0, min(places))
 
 
 def _directions(theta: FloatArray) -> Iterator[FloatArray]:

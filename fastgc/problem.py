@@ -377,7 +377,7 @@ class _Noting:
         pass
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, Exception):
+        if isinstance(error, Exception) and not getattr(error, "__notes__", None):
             described = (_describe(self.layout, self.theta, vector) for vector in self.vectors)
             places = list(dict.fromkeys(described))
             where = f"at {places[0]}"

@@ -17,9 +17,10 @@ from fastgc.layout import FloatArray
 from fastgc.methods.interface import Entries
 from fastgc.noise import uncertainty_of_differences
 from fastgc.steps import balanced_steps
-from fastgc.verdict import DISAGREE, KINK, RESOLUTION, UNRESOLVED
+from fastgc.verdict import AGREE, DISAGREE, KINK, RESOLUTION, UNRESOLVED
 
 SHORTER = 8.0  # times, at each look; the rounding noise grows as much
+CLOSER = 64.0  # times as short a step, at each look for a kink that lies close by and not at θ
 LOOKS = 3
 MOST_LOOKS = 6  # where gradapprox still moves
 
@@ -101,16 +102,21 @@ def stays_apart(
 ) -> NDArray[np.bool_]:
     """Whether the slopes on both sides of each kink are the same a shorter step away, (n,).
 
-    A cost of a period near the step has slopes apart as well, but others over every step. True for
-    what is no kink, and where noise hides the slopes.
+    A cost of a period near the step has slopes apart as well, but others over every step; beside a
+    kink close by they meet once the step is shorter. True for what is no kink.
     """
     stay = np.ones(entries.size, dtype=np.bool_)
     some = np.flatnonzero(kinks)
-    if some.size:
-        again = docket.look(entries[some], steps[some] / SHORTER)
-        low, high = looked.low[some], looked.high[some]
+    low, high, step = looked.low[some], looked.high[some], steps[some]
+    while some.size:
+        step = step / CLOSER
+        again = docket.look(entries[some], step)
         slack = (high - low) / 4 + 4 * again.uncertainty
-        stay[some] = (np.abs(again.low - low) <= slack) & (np.abs(again.high - high) <= slack)
+        same = (np.abs(again.low - low) <= slack) & (np.abs(again.high - high) <= slack)
+        stay[some[~same]] = False
+        # until noise hides them
+        told = same & (CLOSER * again.uncertainty < (high - low) / 8)
+        some, low, high, step = some[told], low[told], high[told], step[told]
     return stay
 
 
@@ -241,7 +247,7 @@ def _one_sided(docket: Docket, entries: Entries, steps: FloatArray) -> NDArray[n
         shorter = doubts[1] < doubts[0]
         last, before = np.where(shorter, slopes[2], slopes[1]), np.where(shorter, *slopes[1::-1])
         doubt = np.where(shorter, doubts[1], doubts[0])
-        closes = changes[1] <= changes[0] / 2 + doubts[1]
+        closes = changes[1] <= changes[0] / 2 + (doubts[1] - changes[1])  # but for noise
         found = np.where(closes, last + (last - before) / (SHORTER - 1), np.nan)
         # what shorter steps on both sides found may be more certain
         worse = np.isfinite(docket.gradapprox[entries]) & (docket.uncertainty[entries] <= doubt)
@@ -361,4 +367,4 @@ def widen_reach(docket: Docket, entries: Entries) -> None:
         most = np.maximum(bend, 0.0) * far / steps
     grown = np.minimum(looked.reach, most)
     docket.reach[entries] = np.fmax(docket.reach[entries], np.nan_to_num(grown, posinf=0.0))
-    docket.codes[entries] = docket.judge(entries)
+    docket.codes[entries[docket.judge(entries) == AGREE]] = AGREE  # nothing speaks against any

@@ -76,7 +76,7 @@ def tally(
     means: FloatArray,
     codes: NDArray[np.uint8],
     *,
-    reach: FloatArray | None = None,
+    reach: float = 0.0,
     judge: bool = False,
     exact_zeros: bool = True,
 ) -> Tally:
@@ -89,7 +89,7 @@ def tally(
         uncertainty: of gradapprox, (P,).
         means: the root mean square of gradapprox over each tensor, (T,).
         codes: the verdicts, indices into `ENTRY_VERDICTS`, (P,).
-        reach: of each entry, as in `entry_verdicts`, (P,); None for 0.
+        reach: of all entries, as in `entry_verdicts`.
         judge: makes the verdicts, which `codes` does not hold yet.
         exact_zeros: for that, as in `entry_verdicts`.
     """
@@ -116,7 +116,7 @@ def tally(
                 allowed += claim.floor(layout, tensors, lengths) * typical
                 codes[part] = verdicts_on_errors(
                     g, found, errors, allowed, scale, doubt,
-                    reach=0.0 if reach is None else reach[part], exact_zeros=exact_zeros,
+                    reach=reach, exact_zeros=exact_zeros,
                 )  # fmt: skip
             verdicts = codes[part]
             starts = np.cumsum(lengths) - lengths

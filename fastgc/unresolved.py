@@ -31,6 +31,8 @@ def why_open(
         name_of: the name of each entry of the part; None for its address.
     """
     reasons: dict[str, Diagnosis] = {}
+    if UNRESOLVED not in findings.tally.worst:
+        return reasons
     missing = np.flatnonzero((findings.codes == UNRESOLVED) & ~np.isfinite(findings.gradapprox))
     steps = np.broadcast_to(step, problem.layout.size)
     for kind, entries in (("unsettled", findings.restless), ("cost", missing)):

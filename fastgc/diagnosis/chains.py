@@ -21,6 +21,8 @@ class Chain(NamedTuple):
 
 CHAINS = (
     Chain("exp(φ)", np.exp),
+    Chain("exp(−φ)", lambda p: -np.exp(-p)),
+    Chain("log φ", lambda p: 1.0 / p),
     Chain("softplus(φ)", lambda p: slopes("softplus", p)),
     Chain("sigmoid(φ)", lambda p: slopes("sigmoid", p)),
     Chain("logit φ", lambda p: 1.0 / (p * (1.0 - p))),
