@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 from fastgc.claim import Claim, claim_of
 from fastgc.docket import FAR, Docket, Findings, Look, within
 from fastgc.first_look import adds_up, bent
-from fastgc.joint import kinks_together
+from fastgc.joint import accept_a_limit, kinks_together
 from fastgc.kinks import DIRECTIONS, around_entries, at_corner, by_sample, sums_up
 from fastgc.layout import FloatArray
 from fastgc.methods import Approximation, Base
 from fastgc.methods.interface import Entries, Step
 from fastgc.noise import uncertainty_of_differences
+from fastgc.own_line import by_scale, own_noise, tiny
 from fastgc.parts import Part
 from fastgc.problem import Problem, require_same_cost
 from fastgc.refinement import (
@@ -89,19 +90,22 @@ def settle(
         cornered, spent = at_corner(problem, base, _steps(problem, epsilon), TRIES)
         evaluations += spent
         kinked = kinked[:0] if not cornered else kinked
-    if added and not (codes.any() or kinked.size):
+    steps = _steps(problem, epsilon)
+    own = steps if part.entries is None else steps[part.entries]
+    theta = problem.theta if part.entries is None else problem.theta[part.entries]
+    seen_through = exact or directions or problem.inside is not None
+    small = not seen_through and tiny(theta, own).size > 0
+    if added and not (codes.any() or kinked.size or small):
         none = claim.grad[:0]
         return Findings(
             claim.grad, first.gradapprox, uncertainty, codes, at_rounding, at_rounding,
             (none, none), counted, evaluations,
         )  # fmt: skip
     low, high = first.slopes()
-    steps = _steps(problem, epsilon)
     docket = Docket(
         problem, base, look, epsilon, part, claim, exact, directions, first.gradapprox.copy(),
         uncertainty.copy(), np.empty(layout.size),
-        steps.copy() if part.entries is None else steps[part.entries], codes,
-        low.copy(), high.copy(), means, evaluations,
+        own.copy(), codes, low.copy(), high.copy(), means, evaluations,
     )  # fmt: skip
     _reach(docket)
     if not added:  # those that agree as zero are looked at by themselves
@@ -110,8 +114,7 @@ def settle(
     at_rounding = _second_look(docket, kinked, tries, balanced=balanced, added=added)
     counted = tally(layout, claim, docket.gradapprox, docket.uncertainty, docket.means, codes)
     disputed = np.flatnonzero(docket.looked)
-    nominal = steps if part.entries is None else steps[part.entries]
-    longer = np.where(docket.steps > LONGER * nominal, docket.steps, 0.0)
+    longer = np.where(docket.steps > LONGER * own, docket.steps, 0.0)
     restless = np.flatnonzero(docket.restless & (codes == UNRESOLVED))
     return Findings(
         claim.grad, docket.gradapprox, docket.uncertainty, codes, at_rounding, disputed,
@@ -159,6 +162,8 @@ def _second_look(
 ) -> Entries:
     """Looks again until nothing more can be told; the entries excused by rounding."""
     excused = _excuse(docket)
+    if not (docket.exact or docket.directions or docket.problem.inside is not None):
+        by_scale(docket)
     seen = np.zeros(docket.codes.size, dtype=np.bool_)
     for number in range(ROUNDS + 1):
         missing = ~np.isfinite(docket.gradapprox) & np.isfinite(docket.claim.grad) & ~seen
@@ -181,10 +186,13 @@ def _second_look(
     if not docket.exact:
         _try_other_steps(docket, balanced=balanced)
         _small_kinks(docket, tries)
+        if docket.problem.inside is None and not docket.directions:
+            own_noise(docket, docket.with_code(DISAGREE))
         _kinks_that_agree(docket, bent)
-        if docket.problem.inside is None:
+    if docket.directions or not accept_a_limit(docket):
+        if not docket.exact and docket.problem.inside is None:
             _beyond_kinks(docket)
-    kinks_together(docket, also_agreed=not added)
+        kinks_together(docket, also_agreed=not added)
     if docket.directions:
         _wide_kinks(docket)
     return excused

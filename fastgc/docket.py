@@ -176,14 +176,17 @@ class Docket:
         exact_zeros: bool | None = None,
     ) -> NDArray[np.uint8]:
         """The verdicts on some entries, with some `extra` uncertainty."""
+        still: bool | NDArray[np.bool_] = exact_zeros is True
         if exact_zeros is None:
-            exact_zeros = not self.base.coarse
+            # where J moves as far on both sides, it may do so over this step alone
+            moves = (self.reach[entries] > 0) & (self.reach[entries] < np.inf)
+            still = ~moves & (not self.base.coarse)
         tensors, doubt = self.layout.tensor_of(entries), self.uncertainty[entries]
         codes = entry_verdicts(
             self.claim.grad[entries], self.gradapprox[entries], doubt + extra,
             self.means[tensors], self.claim.tolerances[tensors],
             floor=self.claim.floors[tensors], reach=self.reach[entries],
-            exact_zeros=exact_zeros,
+            exact_zeros=still,
         )  # fmt: skip
         needed = self.needed[entries]
         tells = (doubt <= needed) | (doubt + 2 * needed <= ZERO * self.reach[entries])

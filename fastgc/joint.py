@@ -22,6 +22,9 @@ RANDOM_SIGNS = 4  # directions of random signs
 POINTS, MANY_POINTS = 16, 192  # around θ, where slopes at θ leave g out
 LEAST_STEP = 1e-7  # of moves through a Network, whose own steps are too short for differences
 SHORTER = 8.0
+SIGNS = 1.0, -1.0
+AWAY = 4.0  # steps, to the side whose slope g is
+MOST_SIDES = 256  # entries whose sides are told apart
 MOST = 48  # moves of fewer entries, in search of those at fault
 
 
@@ -130,6 +133,8 @@ def _of_slopes(docket: Docket) -> Judge:
         slack += floor
         if low - slack <= along <= high + slack:
             return KINK
+        if not sure:
+            return _beyond(along, low, high, slack)
         steps = np.zeros(problem.theta.size)
         steps[:] = float(np.min(np.abs(by)))
         steps[whole] = np.abs(by)
@@ -145,6 +150,73 @@ def _of_slopes(docket: Docket) -> Judge:
         return code
 
     return judge
+
+
+def accept_a_limit(docket: Docket) -> bool:
+    """Accepts all entries at kinks where g is the gradient of J at a point close by; whether it is.
+
+    So is that of a backward pass which takes one side of each kink: there J has the slopes that it
+    takes, all at once.
+    """
+    kinks = np.flatnonzero(docket.cornered & (docket.codes != DISAGREE))
+    accepted = kinks.size > 0 and docket.problem.inside is None and _is_limit(docket, kinks)
+    if accepted:
+        docket.codes[kinks] = KINK
+    return accepted
+
+
+def _is_limit(docket: Docket, kinks: Entries) -> bool:
+    side = _side_of_g(docket)
+    if not side.any():
+        return False
+    problem, base = docket.problem, docket.base
+    every = docket.part.whole(np.arange(side.size))
+    points = [_moved(problem.theta, every, share * side) for share in (1.0, 0.5)]
+    noise = 4.0 * SHORTER * max(10.0 * base.noise, LEAST_NOISE * abs(base.cost))
+    for k in kinks.tolist():
+        whole, by = docket.part.whole(np.array([k])), docket.steps[[k]] / SHORTER
+        slopes = []
+        for point in points:
+            ends = [problem.evaluate_or_nan(_moved(point, whole, sign * by)) for sign in SIGNS]
+            slopes.append((ends[0] - ends[1]) / (2.0 * float(by[0])))
+        docket.evaluations += 2 * len(points)
+        slope = 2.0 * slopes[1] - slopes[0]  # less what J bends by on the way
+        slack = float(docket.allowed(np.array([k]), docket.gradapprox[[k]])[0])
+        slack = max(slack, 1e-3 * float(docket.high[k] - docket.low[k]))
+        slack += noise / float(docket.steps[k])
+        if not abs(slope - docket.claim.grad[k]) <= slack:
+            return False
+    return True
+
+
+def _side_of_g(docket: Docket) -> FloatArray:
+    """How far to move each entry at a kink, (n,), so that J has g for its slope there.
+
+    That is to the side whose slope g is; entries whose g is neither stay where they are.
+    """
+    problem, base = docket.problem, docket.base
+    moves = np.zeros(docket.codes.size)
+    kinks = np.flatnonzero(docket.cornered)
+    if kinks.size > MOST_SIDES:
+        return moves
+    for k in kinks.tolist():
+        whole, step = docket.part.whole(np.array([k])), float(docket.steps[k])
+        slack = float(docket.allowed(np.array([k]), docket.gradapprox[[k]])[0])
+        slack = max(slack, 1e-3 * float(docket.high[k] - docket.low[k])) * step
+        slack += 4.0 * max(10.0 * base.noise, LEAST_NOISE * abs(base.cost))
+        along = float(docket.claim.grad[k]) * step
+        docket.evaluations += 2
+        for sign in SIGNS:
+            change = problem.evaluate_or_nan(_moved(problem.theta, whole, np.array([sign * step])))
+            if abs(sign * (change - base.cost) - along) <= slack:
+                moves[k] += sign * AWAY * step
+    return moves
+
+
+def _moved(theta: FloatArray, entries: Entries, by: FloatArray) -> FloatArray:
+    point = theta.copy()
+    point[entries] += by
+    return point
 
 
 def _of_samples(docket: Docket) -> Judge:

@@ -29,7 +29,8 @@ NEARER = 5  # of such steps
 SIDES = 3  # looks at the side that exists
 
 LONGEST = 0.125  # of the scale of an entry, where steps are tried down from
-LEVELS = 8
+LEVELS = range(8, 17)  # of steps, as many as lead down to
+LEAST = 64.0  # times the first step
 SHRINK = 4.0  # times, from one to the next
 SURE = 4.0  # times the change by the last extrapolation
 PROOF = 8.0  # times as far off as it is uncertain, before an entry is called wrong by it
@@ -60,8 +61,10 @@ def shorten(docket: Docket, disputed: Entries) -> None:
                 passing = ~stays_apart(docket, disputed, again, steps, kink)
                 kink, corner, moved = kink & ~passing, corner & ~passing, moved | passing
             bracketed &= within(again.low, g, again.high, allowed + doubt)
-            # the noise of the shorter step hides whatever made the longer one disagree
-            hidden = np.abs(g - new) <= allowed + doubt
+            # the noise of the shorter step hides whatever made the longer one disagree; so does a
+            # step within which J, of few digits in this entry, stays as it is
+            stairs = (again.low == 0) & (again.high == 0) & (low != 0) & (high != 0)
+            hidden, moved = (np.abs(g - new) <= allowed + doubt) | stairs, moved & ~stairs
             if docket.exact:  # only a slope that is no one-sided one, as a half at 0, goes beyond
                 gap = again.high - again.low
                 corner &= within(again.low - gap, g, again.high + gap, allowed)
@@ -72,7 +75,8 @@ def shorten(docket: Docket, disputed: Entries) -> None:
         hidden &= ~kink & ~moved
         codes[disputed[hidden | (corner & ~kink & ~moved)]] = UNRESOLVED
         docket.needed[disputed[hidden]] = 0.5 * np.abs(g - old)[hidden]
-        docket.take(disputed[hidden], Looked(*(values[hidden] for values in again)), steps[hidden])
+        finer = hidden & ~stairs
+        docket.take(disputed[finer], Looked(*(values[finer] for values in again)), steps[finer])
         docket.cornered[disputed[corner | kink]] = True
         moved &= ~kink
         taken = Looked(*(values[moved] for values in again))
@@ -266,7 +270,17 @@ def balance(docket: Docket, entries: Entries) -> None:
     docket.evaluations += spent
     before = _Kept(docket, entries)
     chosen = np.minimum(steps[whole], docket.limits[entries])
-    docket.take(entries, docket.look(entries, chosen), chosen)
+    looked, shorter = docket.look(entries, chosen), docket.look(entries, chosen / SHORTER)
+    with np.errstate(invalid="ignore"):  # a step that leads over all that the cost does
+        same = np.abs(looked.gradapprox - shorter.gradapprox) <= (
+            looked.uncertainty + shorter.uncertainty + np.abs(shorter.gradapprox) / 4
+        )
+        # and beside which the slopes on both sides do not close in
+        same &= shorter.high - shorter.low <= np.fmax(
+            0.5 * (looked.high - looked.low), 8 * shorter.uncertainty
+        )
+    entries = entries[same]
+    docket.take(entries, Looked(*(values[same] for values in looked)), chosen[same])
     docket.codes[entries] = docket.judge(entries)
     docket.looked[entries] = True
     disputed = entries[docket.codes[entries] == DISAGREE]
@@ -292,7 +306,10 @@ def extrapolate(docket: Docket, entries: Entries) -> None:
     at = np.zeros(n)
     rows: list[list[FloatArray]] = [[], []]
     gap = np.full(n, np.nan)
-    for level in range(LEVELS):
+    first = np.broadcast_to(docket.epsilon, docket.problem.layout.size)
+    ratio = LONGEST * scale / (LEAST * first[docket.part.whole(entries)])
+    levels = math.ceil(math.log(max(float(ratio.max()), 1.0), SHRINK))
+    for level in range(min(max(levels, LEVELS.start), LEVELS.stop - 1)):
         steps = np.minimum(LONGEST * scale, docket.limits[entries]) / SHRINK**level
         looked = docket.look(entries, steps)
         with np.errstate(all="ignore"):

@@ -36,7 +36,7 @@ def entry_verdicts(
     *,
     floor: FloatArray | float = FLOOR,
     reach: FloatArray | float = 0.0,
-    exact_zeros: bool = True,
+    exact_zeros: bool | NDArray[np.bool_] = True,
 ) -> NDArray[np.uint8]:
     """Index into `ENTRY_VERDICTS` for every entry.
 
@@ -53,8 +53,9 @@ def entry_verdicts(
         floor: the share of s that is allowed to any entry, (n,) or one for all.
         reach: S, the size of the slopes that the cost has around, (n,); inf where what is known of
             ĝ does not depend on it.
-        exact_zeros: whether a ĝ of exactly zero says that J does not depend on the entry; it does
-            not where J has so few digits that the step may be too short to change them.
+        exact_zeros: for all, or for each, (n,): whether a ĝ of exactly zero says that J does not
+            depend on the entry; it does not where J has so few digits that the step may be too
+            short to change them.
     """
     with np.errstate(invalid="ignore", over="ignore"):
         own = np.maximum(np.abs(grad), np.abs(gradapprox))
@@ -75,7 +76,7 @@ def verdicts_on_errors(
     uncertainty: FloatArray,
     *,
     reach: FloatArray | float = 0.0,
-    exact_zeros: bool = True,
+    exact_zeros: bool | NDArray[np.bool_] = True,
 ) -> NDArray[np.uint8]:
     """`entry_verdicts` where |g − ĝ|, T and max(|g|, |ĝ|, s) are known already."""
     # inf and NaN are told apart below; an error too large for a float disagrees
@@ -86,8 +87,7 @@ def verdicts_on_errors(
     if within.all() and resolved.all() and scale.max(initial=0.0) < np.inf:  # as nearly always
         return codes
     resolved |= (uncertainty <= ZERO * reach) & (uncertainty < np.inf)
-    if exact_zeros:
-        resolved |= (grad == 0) & (gradapprox == 0) & (uncertainty < np.inf)
+    resolved |= exact_zeros & (grad == 0) & (gradapprox == 0) & (uncertainty < np.inf)
     codes[~resolved] = UNRESOLVED
     codes[~within] = DISAGREE
     codes[~np.isfinite(gradapprox)] = UNRESOLVED

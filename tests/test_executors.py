@@ -266,9 +266,7 @@ def test_an_exception_at_a_perturbation_leaves_the_other_side(executor: Executor
         report = fastgc.check(cost, THETA, GRADIENTS, executor=executor)
         assert report.ok
         alone = fastgc.check(cost, THETA, GRADIENTS)
-        assert np.array_equal(
-            report.tensors["W"].arrays.numerical, alone.tensors["W"].arrays.numerical
-        )
+        assert plain(report) == plain(alone)
     # the executor is as good as before
     assert fastgc.check(smooth, THETA, GRADIENTS, executor=executor).ok
 
