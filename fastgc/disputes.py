@@ -189,6 +189,7 @@ def _second_look(
         if docket.problem.inside is None and not docket.directions:
             own_noise(docket, docket.with_code(DISAGREE))
         _kinks_that_agree(docket, bent)
+    excused = np.union1d(excused, _excuse(docket))  # of what other steps accuse
     if docket.directions or not accept_a_limit(docket):
         if not docket.exact and docket.problem.inside is None:
             _beyond_kinks(docket)
@@ -344,7 +345,8 @@ def _small_kinks(docket: Docket, tries: int) -> None:
     if cornered:
         doubt = uncertainty_of_differences(docket.base.cost, docket.base.noise, 2.0 * own[accused])
         error = np.abs(docket.claim.grad[accused] - docket.gradapprox[accused])
-        docket.codes[accused[error <= 4.0 * doubt]] = UNRESOLVED  # one-sided slopes are noisier
+        # what the noise of a step an eighth as long has hidden, with some to spare
+        docket.codes[accused[error <= 1.5 * SHORTER * doubt]] = UNRESOLVED
 
 
 def _kinks_that_agree(docket: Docket, bent: Entries) -> None:

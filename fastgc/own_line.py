@@ -9,7 +9,7 @@ from fastgc.layout import FloatArray
 from fastgc.methods.interface import Entries
 from fastgc.noise import POINTS, table_noise
 from fastgc.refinement import NEAR
-from fastgc.verdict import UNRESOLVED
+from fastgc.verdict import RESOLUTION, UNRESOLVED
 
 SMALL = 1e-3  # of an entry, a step is short beside it; and of a slope, a difference counts
 FEW = 16  # entries whose own noise is measured before that of all
@@ -34,6 +34,7 @@ def by_scale(docket: Docket) -> None:
         apart = np.abs(looked.gradapprox - docket.gradapprox[entries])
         against = apart > looked.uncertainty + docket.uncertainty[entries]
         against &= apart > SMALL * np.abs(looked.gradapprox)
+        against &= looked.uncertainty <= RESOLUTION * np.abs(looked.gradapprox)
     docket.take(entries[against], Looked(*(v[against] for v in looked)), steps[against])
     if against.any():
         docket.looked[entries[against]] = True

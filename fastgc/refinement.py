@@ -117,7 +117,8 @@ def stays_apart(
         again = docket.look(entries[some], step)
         slack = (high - low) / 4 + 4 * again.uncertainty
         same = (np.abs(again.low - low) <= slack) & (np.abs(again.high - high) <= slack)
-        stay[some[~same]] = False
+        size = RESOLUTION * docket.size(entries[some], again.gradapprox)
+        stay[some[~same & (again.uncertainty <= size)]] = False  # or nothing is gained by it
         # until noise hides them
         told = same & (CLOSER * again.uncertainty < (high - low) / 8)
         some, low, high, step = some[told], low[told], high[told], step[told]
