@@ -92,8 +92,8 @@ def watch(
         TypeError, ValueError: for options that cannot be, at once; for parameters, gradients and
             costs that cannot be checked, at the first step or where they are.
 
-    A check that cannot tell is logged as a warning, once. An exception of the cost passes through,
-    with a note of the step.
+    A check that cannot tell is logged as a warning, once. An exception that the cost raises at
+    the parameters passes through, with a note of the step.
 
     >>> import fastgc, numpy as np
     >>> w = np.array([3.0, 4.0])

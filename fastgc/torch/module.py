@@ -125,7 +125,8 @@ def check_module(
         TypeError, ValueError: for a module or a loss that cannot be checked, and for a method that
             cannot check it.
 
-    What the module or the loss raises passes through.
+    What the module or the loss raises at the parameters as they are passes through. What they raise
+    a step away does not: `fastgc.check` says what is done.
 
     >>> import torch, fastgc.torch
     >>> net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 1))
