@@ -186,7 +186,7 @@ def _second_look(
     if not docket.exact:
         _try_other_steps(docket, balanced=balanced)
         _small_kinks(docket, tries)
-        if docket.problem.inside is None and not docket.directions:
+        if docket.problem.inside is None and not docket.directions and tries:
             own_noise(docket, docket.with_code(DISAGREE))
         _kinks_that_agree(docket, bent)
     excused = np.union1d(excused, _excuse(docket))  # of what other steps accuse

@@ -35,6 +35,8 @@ QUIET = 512.0
 SUSPICIOUS = 1e4
 WHOLE_LINES = 4  # through all parameters, before lines through halves of them
 HALVINGS = 3
+ZEROS = 3  # lines without noise, before that is believed of values with so many bits to spare
+SPARE = 8
 HUGE = 1e300  # parameters that no line should lead away from
 AGAIN = 4  # calls of a noisy cost at θ, which have to give the same number
 
@@ -114,7 +116,9 @@ def noise_of_cost(problem: Problem, cost: float, memory: int) -> Noise:
         evaluations += line.evaluations
         lines.append(line)
         quiet = QUIET * UNIT_ROUNDOFF * max(map(abs, line.seen))
-        if (line.moves or problem.pure) and not line.coarse and line.sigma <= quiet:
+        quiet_line = (line.moves or problem.pure) and not line.coarse and line.sigma <= quiet
+        lucky = _is_lucky(line) and not problem.pure and len(lines) < ZEROS
+        if quiet_line and not lucky:
             break
         if len(lines) >= WHOLE_LINES and any(line.coarse for line in lines):
             break
@@ -124,8 +128,9 @@ def noise_of_cost(problem: Problem, cost: float, memory: int) -> Noise:
                 require_same_cost(problem, cost)
     moving = [line for line in lines if line.moves] or lines
     # a line along which nothing moves tells nothing of how coarse J is
+    noisy = [line.sigma for line in moving if line.sigma > 0]
     return Noise(
-        sigma=max(min(line.sigma for line in moving), 0.0 if problem.pure else _last_place(lines)),
+        sigma=min(noisy, default=0.0),
         coarse=all(line.coarse for line in moving),
         evaluations=evaluations,
         seen=tuple(sorted(frozenset().union(*(line.seen for line in lines)))),
@@ -133,16 +138,13 @@ def noise_of_cost(problem: Problem, cost: float, memory: int) -> Noise:
     )
 
 
-def _last_place(lines: list[_Line]) -> float:
-    """The noise of values whose last bits are all zero, as where large terms cancel.
+def _is_lucky(line: _Line) -> bool:
+    """Whether it shows no noise, and values whose last bits are all zero.
 
-    One line may show none of it by chance. Whole and other round numbers are no such values.
+    So do those of a simple polynomial, and now and then those of a cost whose large terms cancel.
     """
-    values = [value for line in lines for value in line.seen if value]
-    if not values or all(_bits(value) <= FORMATS[-1] for value in values):
-        return 0.0
-    places = [math.frexp(value)[1] - _bits(value) for value in values]
-    return GRAINY * math.ldexp(1.0, min(places))
+    last = max(map(_bits, line.seen))
+    return line.sigma == 0 and FORMATS[-1] < last <= 53 - SPARE
 
 
 def _directions(theta: FloatArray) -> Iterator[FloatArray]:

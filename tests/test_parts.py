@@ -116,8 +116,10 @@ def test_a_part_of_a_function_and_of_a_sequence() -> None:
     gradients = [np.array([6.0, 12.0]), 5.0, np.ones((2, 2))]
     report = fastgc.check(cost, theta, gradients, only=["parameters[2]", "parameters[0]"])
     assert list(report.tensors) == ["parameters[0]", "parameters[2]"]
-    assert report.evaluations == 2 + 9 + 12 + 1  # the last at the parameters
-    assert fastgc.check(cost, theta, gradients, only="parameters[1]").evaluations == 2 + 9 + 2 + 1
+    assert report.evaluations == 2 + 9 + 12 + 2 + 1  # all at once, and at the parameters last
+    assert (
+        fastgc.check(cost, theta, gradients, only="parameters[1]").evaluations == 2 + 9 + 2 + 2 + 1
+    )
     assert list(fastgc.check(cost, theta, gradients, only="parameters[*]").tensors) == [
         f"parameters[{i}]" for i in range(3)
     ]

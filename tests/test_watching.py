@@ -531,9 +531,9 @@ def test_it_shows_what_it_did() -> None:
     watcher = training.watch(every=10, budget=1.0)
     assert repr(watcher) == "Watcher(step=0, checks=0, seconds=0, share=0.00%, verdict=None)"
     training.run(watcher, 20)
-    shown = "Watcher(step=20, checks=2, seconds=1.95, share=49.37%, verdict='correct')"
+    shown = "Watcher(step=20, checks=2, seconds=1.99, share=49.87%, verdict='correct')"
     assert repr(watcher) == shown
-    assert watcher.share == pytest.approx(1.95 / 3.95)
+    assert watcher.share == pytest.approx(1.99 / 3.99)
     watcher.close()
     share = watcher.share
     training.clock.now += 1e6
