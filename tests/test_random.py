@@ -36,7 +36,8 @@ def test_closed_forms(case: FunctionCase, vectorized: bool) -> None:
     )
     assert report.verdict == "correct"
     assert report.method == "random"
-    assert report.evaluations == 2 + 9 + 2 * 8 * len(report.tensors) + 1
+    # nine for the noise along a line, or two more lines where a polynomial shows none
+    assert report.evaluations - 2 - 2 * 8 * len(report.tensors) - 1 in (9, 27)
     for tensor in report.tensors.values():
         assert tensor.counts == {
             "agree": 8,
