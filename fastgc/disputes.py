@@ -189,7 +189,7 @@ def _second_look(
         if docket.problem.inside is None and not docket.directions and tries:
             own_noise(docket, docket.with_code(DISAGREE))
         _kinks_that_agree(docket, bent)
-    excused = np.union1d(excused, _excuse(docket))  # of what other steps accuse
+        excused = np.union1d(excused, _excuse(docket))  # of what other steps accuse
     if docket.directions or not accept_a_limit(docket):
         if not docket.exact and docket.problem.inside is None:
             _beyond_kinks(docket)

@@ -41,7 +41,7 @@ def exact_steps(theta: FloatArray, steps: FloatArray | float) -> FloatArray:
 
     >>> import numpy as np
     >>> step = exact_steps(np.array([1.0]), 1e-7)
-    >>> ((1.0 + step) - 1.0 == 1.0 - (1.0 - step)).all(), abs(step / 1e-7 - 1).max() < 1e-8
+    >>> bool((1.0 + step) - 1.0 == 1.0 - (1.0 - step)), bool(abs(step / 1e-7 - 1) < 1e-8)
     (True, True)
     """
     size = np.abs(theta)
