@@ -123,8 +123,8 @@ def require_choices(
 class AtWork:
     """What a method may use; shows a bar meanwhile, and holds BLAS to one thread for a Network.
 
-    At its end the cost is evaluated at θ once more, unless it has just been: it may keep what it
-    was called with, as one that sets the weights of a model does.
+    At its end the cost is evaluated at θ once more: it may keep what it was called with, as one
+    that sets the weights of a model does.
 
     A class, since a generator's context manager writes to the exceptions that pass through it.
 

@@ -45,8 +45,8 @@ class Problem:
         inside: what fastgc sees inside a Network; None for any other cost.
         compiled: a cost that is a Numba dispatcher of one flat vector; None for any other.
         recipe: poses the same problem again, in another process: what pickling keeps of it.
-        rest: evaluates the cost at θ where it has last seen other parameters, since some keep what
-            they were called with; returns the evaluations that it took.
+        rest: evaluates the cost at θ once more, since some keep what they were called with; returns
+            the evaluations that it took. Whatever worked on it, that is the same number.
         sizes: the scale of each parameter (P,), where `theta` does not tell it.
     """
 
@@ -250,28 +250,17 @@ def _network_problem(
     )
 
 
-class _Rest:
-    """Whether a cost has last seen other parameters than θ."""
-
-    def __init__(self) -> None:
-        self.away = False
-
-    def evaluate(self, evaluate: Callable[[FloatArray], float], theta: FloatArray) -> int:
-        """Evaluates at θ where that is so; 1, or 0."""
-        was_away = self.away
-        if was_away:
-            with contextlib.suppress(Exception):  # the check has its result, or its own exception
-                evaluate(theta)
-        return int(was_away)
+def _at_rest(evaluate: Callable[[FloatArray], float], theta: FloatArray) -> int:
+    """Evaluates at θ once more; 1, the evaluations spent."""
+    with contextlib.suppress(Exception):  # the check has its result, or its own exception
+        evaluate(theta)
+    return 1
 
 
 def _function_problem(
     cost: Cost, layout: Layout, theta: FloatArray, settings: dict[str, Any]
 ) -> Problem:
-    rest = _Rest()
-
     def evaluate(vector: FloatArray) -> float:
-        rest.away = vector is not theta
         arrays = layout.views(vector.copy())
         with _Noting(layout, theta, vector), np.errstate(**settings):
             value = cost(layout.build(arrays))
@@ -286,7 +275,7 @@ def _function_problem(
         evaluate_stack=None,
         inside=None,
         row_bytes=0,
-        rest=lambda: rest.evaluate(evaluate, theta),
+        rest=lambda: _at_rest(evaluate, theta),
     )
 
 
@@ -322,13 +311,10 @@ def _compiled_problem(
 def _vectorized_problem(
     cost: Cost, layout: Layout, theta: FloatArray, settings: dict[str, Any]
 ) -> Problem:
-    rest = _Rest()
-
     def evaluate(vector: FloatArray) -> float:
         return float(evaluate_stack(vector[np.newaxis])[0])
 
     def evaluate_stack(rows: FloatArray) -> FloatArray:
-        rest.away = rows.base is not theta
         arrays = [view.copy() for view in layout.views(rows)]
         with _Noting(layout, theta, rows[0], rows[-1]), np.errstate(**settings):
             value = cost(layout.build(arrays))
@@ -343,7 +329,7 @@ def _vectorized_problem(
         evaluate_stack=evaluate_stack,
         inside=None,
         row_bytes=8 * layout.size,  # the copies that the cost may keep
-        rest=lambda: rest.evaluate(evaluate, theta),
+        rest=lambda: _at_rest(evaluate, theta),
     )
 
 
