@@ -80,9 +80,9 @@ def require_likeness(problem: Problem, own: Problem, memory: int) -> tuple[float
     try:
         apart, spent = _require_likeness(problem, own, memory)
     except BaseException:
-        own.rest()  # the caller's cost sees θ last
+        own.rest(True)  # the caller's cost sees θ last
         raise
-    return apart, spent + own.rest()
+    return apart, spent + own.rest(False)
 
 
 def _require_likeness(problem: Problem, own: Problem, memory: int) -> tuple[float, int]:

@@ -166,4 +166,4 @@ class AtWork:
         finally:
             self.signals.__exit__(*error)
             self.blas.__exit__(*error)
-            self.spent = self.rest()
+            self.spent = self.rest(error[0] is not None)

@@ -14,6 +14,7 @@ import numpy as np
 from fastgc.inside import Inside
 from fastgc.layout import Container, FloatArray, Layout, flatten_parameters
 from fastgc.network import Network
+from fastgc.rest import Rest
 from fastgc.returned import as_float, as_stack
 from fastgc.scales import scales
 
@@ -26,7 +27,7 @@ Cost = Callable[[Any], Any]
 LAST_BITS = 1e-12
 
 
-def _nothing() -> int:
+def _nothing(_: bool) -> int:
     return 0
 
 
@@ -45,8 +46,8 @@ class Problem:
         inside: what fastgc sees inside a Network; None for any other cost.
         compiled: a cost that is a Numba dispatcher of one flat vector; None for any other.
         recipe: poses the same problem again, in another process: what pickling keeps of it.
-        rest: evaluates the cost at θ once more, since some keep what they were called with; returns
-            the evaluations that it took. Whatever worked on it, that is the same number.
+        rest: evaluates the cost at θ once more, since some keep what they were called with; takes
+            whether the check failed, and returns the evaluations spent.
         sizes: the scale of each parameter (P,), where `theta` does not tell it.
     """
 
@@ -59,7 +60,7 @@ class Problem:
     reseeded: bool = False
     compiled: "CompiledCost | None" = None
     recipe: "Callable[[], Problem] | None" = None
-    rest: Callable[[], int] = _nothing
+    rest: Callable[[bool], int] = _nothing
     sizes: FloatArray | None = None
 
     def __reduce__(self) -> "tuple[Callable[[], Problem], tuple[()]]":
@@ -250,17 +251,13 @@ def _network_problem(
     )
 
 
-def _at_rest(evaluate: Callable[[FloatArray], float], theta: FloatArray) -> int:
-    """Evaluates at θ once more; 1, the evaluations spent."""
-    with contextlib.suppress(Exception):  # the check has its result, or its own exception
-        evaluate(theta)
-    return 1
-
-
 def _function_problem(
     cost: Cost, layout: Layout, theta: FloatArray, settings: dict[str, Any]
 ) -> Problem:
+    rest = Rest()
+
     def evaluate(vector: FloatArray) -> float:
+        rest.away = vector is not theta
         arrays = layout.views(vector.copy())
         with _Noting(layout, theta, vector), np.errstate(**settings):
             value = cost(layout.build(arrays))
@@ -275,7 +272,7 @@ def _function_problem(
         evaluate_stack=None,
         inside=None,
         row_bytes=0,
-        rest=lambda: _at_rest(evaluate, theta),
+        rest=partial(rest.evaluate, evaluate, theta),
     )
 
 
@@ -311,10 +308,13 @@ def _compiled_problem(
 def _vectorized_problem(
     cost: Cost, layout: Layout, theta: FloatArray, settings: dict[str, Any]
 ) -> Problem:
+    rest = Rest()
+
     def evaluate(vector: FloatArray) -> float:
         return float(evaluate_stack(vector[np.newaxis])[0])
 
     def evaluate_stack(rows: FloatArray) -> FloatArray:
+        rest.away = rows.base is not theta
         arrays = [view.copy() for view in layout.views(rows)]
         with _Noting(layout, theta, rows[0], rows[-1]), np.errstate(**settings):
             value = cost(layout.build(arrays))
@@ -329,7 +329,7 @@ def _vectorized_problem(
         evaluate_stack=evaluate_stack,
         inside=None,
         row_bytes=8 * layout.size,  # the copies that the cost may keep
-        rest=lambda: _at_rest(evaluate, theta),
+        rest=partial(rest.evaluate, evaluate, theta),
     )
 
 
