@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgc.claim import Claim, claim_of
-from fastgc.docket import FAR, Docket, Findings, Look, within
+from fastgc.docket import FAR, Docket, Findings, Look, Looked, within
 from fastgc.first_look import adds_up, bent
 from fastgc.joint import accept_a_limit, kinks_together
 from fastgc.kinks import DIRECTIONS, around_entries, at_corner, by_sample, sums_up
@@ -91,10 +91,9 @@ def settle(
         evaluations += spent
         kinked = kinked[:0] if not cornered else kinked
     steps = _steps(problem, epsilon)
-    own = steps if part.entries is None else steps[part.entries]
-    theta = problem.theta if part.entries is None else problem.theta[part.entries]
+    own = part.of(steps)
     seen_through = exact or directions or problem.inside is not None
-    small = not seen_through and tiny(theta, own).size > 0
+    small = not seen_through and tiny(part.of(problem.theta), own).size > 0
     if added and not (codes.any() or kinked.size or small):
         none = claim.grad[:0]
         return Findings(
@@ -151,8 +150,8 @@ def _reach(docket: Docket) -> None:
     if docket.exact:
         docket.reach[:] = np.inf
         return
-    largest = np.fmax(np.abs(docket.low), np.abs(docket.high))
-    docket.reach[:] = np.nan_to_num(largest, nan=0.0, posinf=0.0)
+    first = Looked(docket.gradapprox, docket.uncertainty, docket.low, docket.high)
+    docket.reach[:] = first.reach
     opened = docket.with_code(UNRESOLVED)
     docket.codes[opened] = docket.judge(opened)
 
@@ -333,7 +332,7 @@ def _small_kinks(docket: Docket, tries: int) -> None:
     Over a longer step the slopes bend by more than such a kink; over a short one noise hides it.
     """
     nominal = _steps(docket.problem, docket.epsilon)
-    own = nominal[docket.part.whole(np.arange(docket.layout.size))]
+    own = docket.part.of(nominal)
     accused = np.flatnonzero((docket.codes == DISAGREE) & (docket.steps > LONGER * own))
     if accused.size == 0 or docket.directions:
         return

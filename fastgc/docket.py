@@ -69,6 +69,10 @@ class Looked(NamedTuple):
     low: FloatArray
     high: FloatArray
 
+    def part(self, where: NDArray[np.bool_]) -> "Looked":
+        """Some of the entries alone."""
+        return Looked(*(values[where] for values in self))
+
     @property
     def reach(self) -> FloatArray:
         """The largest slope on either side; 0 where neither can be had."""
@@ -137,14 +141,12 @@ class Docket:
     @property
     def theta(self) -> FloatArray:
         """The parameters that are checked, (n,)."""
-        theta = self.problem.theta
-        return theta if self.part.entries is None else theta[self.part.entries]
+        return self.part.of(self.problem.theta)
 
     @property
     def scale(self) -> FloatArray:
         """Their scales, (n,)."""
-        scale = self.problem.scale
-        return scale if self.part.entries is None else scale[self.part.entries]
+        return self.part.of(self.problem.scale)
 
     def look(self, entries: Entries, steps: FloatArray) -> Looked:
         """Looks at some entries with other steps, (n,); one for all where the method is exact."""

@@ -4,17 +4,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgc.drawing import generator
+from fastgc.kinks import off_along
 from fastgc.layout import FloatArray
 from fastgc.methods import Approximation, Base
 from fastgc.methods.interface import Entries, Step
 from fastgc.noise import LEAST_NOISE
 from fastgc.parts import Part
 from fastgc.problem import Problem
+from fastgc.refinement import SHORTER
 from fastgc.verdict import AGREE
 
 GAP = 1e-4  # of the slopes, that those on both sides of an entry are apart at a kink, and more
 SHARES = 0.3, 0.7  # of a step, by which all entries are moved once more
-SHORTER = 8.0
 
 
 def bent(
@@ -59,17 +60,12 @@ def adds_up(
     whole = part.whole(agree)
     by = np.broadcast_to(epsilon, problem.layout.size)[whole] * rng.uniform(*SHARES, agree.size)
     by *= rng.choice((-1.0, 1.0), agree.size)
-    predicted = float(first.gradapprox[agree] @ by)
+    gradapprox = first.gradapprox[agree]
     slack = 2.0 * float(first.uncertainty[agree] @ np.abs(by))
     floor = 2.0 * max(base.jitter, LEAST_NOISE * abs(base.cost))
     apart = [0.0, 0.0]
     for look, share in enumerate((1.0, 1.0 / SHORTER)):
-        ends = []
-        for sign in (1.0, -1.0):
-            point = problem.theta.copy()
-            point[whole] += sign * share * by
-            ends.append(problem.evaluate_or_nan(point))
-        apart[look] = abs((ends[0] - ends[1]) / 2 - share * predicted)
+        apart[look] = off_along(problem, whole, share * by, gradapprox)
         if not apart[look] > share * slack + floor:  # nor where it cannot be had
             return True, 2 * (look + 1)
     # what the slope bends by falls with the cube of the step

@@ -15,13 +15,12 @@ from fastgc.drawing import generator
 from fastgc.kinks import Move, by_sample_along, slopes_around
 from fastgc.layout import FloatArray
 from fastgc.methods.interface import Entries
-from fastgc.noise import LEAST_NOISE
+from fastgc.refinement import SHORTER
 from fastgc.verdict import AGREE, DISAGREE, KINK, UNRESOLVED
 
 RANDOM_SIGNS = 4  # directions of random signs
 POINTS, MANY_POINTS = 16, 192  # around θ, where slopes at θ leave g out
 LEAST_STEP = 1e-7  # of moves through a Network, whose own steps are too short for differences
-SHORTER = 8.0
 SIGNS = 1.0, -1.0
 AWAY = 4.0  # steps, to the side whose slope g is
 MOST_SIDES = 256  # entries whose sides are told apart
@@ -115,17 +114,13 @@ def _at_fault(group: Entries, signs: FloatArray, judge: Judge) -> Entries:
 def _of_slopes(docket: Docket) -> Judge:
     """By the slopes of J along a move: at θ, and where g lies beyond these, around θ."""
     problem, base = docket.problem, docket.base
-    floor = 2.0 * max(10.0 * base.noise, LEAST_NOISE * abs(base.cost))
+    floor = 2.0 * base.rounding
 
     def judge(entries: Entries, signs: FloatArray, *, sure: bool) -> int:
         by = signs * docket.steps[entries]
         along, slack = _along(docket, entries, by)
         whole = docket.part.whole(entries)
-        sides = []
-        for sign in (1.0, -1.0):
-            point = problem.theta.copy()
-            point[whole] += sign * by
-            sides.append(sign * (problem.evaluate_or_nan(point) - base.cost))
+        sides = [sign * (problem.cost_near(whole, sign * by) - base.cost) for sign in SIGNS]
         docket.evaluations += 2
         low, high = min(sides), max(sides)
         if not np.isfinite(low) or not np.isfinite(high):
@@ -139,7 +134,7 @@ def _of_slopes(docket: Docket) -> Judge:
         steps[:] = float(np.min(np.abs(by)))
         steps[whole] = np.abs(by)
         code = KINK
-        for points in (POINTS, MANY_POINTS) if sure else (POINTS,):
+        for points in (POINTS, MANY_POINTS):
             around = slopes_around(problem, lambda _: (whole, by / SHORTER), 1, steps, points)
             docket.evaluations += around.evaluations
             low = min(low, float(around.low[0]) * SHORTER / 2)
@@ -169,10 +164,10 @@ def _is_limit(docket: Docket, kinks: Entries) -> bool:
     side = _side_of_g(docket)
     if not side.any():
         return False
-    problem, base = docket.problem, docket.base
+    problem = docket.problem
     every = docket.part.whole(np.arange(side.size))
     points = [_moved(problem.theta, every, share * side) for share in (1.0, 0.5)]
-    noise = 4.0 * SHORTER * max(10.0 * base.noise, LEAST_NOISE * abs(base.cost))
+    noise = 4.0 * SHORTER * docket.base.rounding
     for k in kinks.tolist():
         whole, by = docket.part.whole(np.array([k])), docket.steps[[k]] / SHORTER
         slopes = []
@@ -203,12 +198,12 @@ def _side_of_g(docket: Docket) -> FloatArray:
         whole, step = docket.part.whole(np.array([k])), float(docket.steps[k])
         slack = float(docket.allowed(np.array([k]), docket.gradapprox[[k]])[0])
         slack = max(slack, 1e-3 * float(docket.high[k] - docket.low[k])) * step
-        slack += 4.0 * max(10.0 * base.noise, LEAST_NOISE * abs(base.cost))
+        slack += 4.0 * base.rounding
         along = float(docket.claim.grad[k]) * step
         docket.evaluations += 2
         for sign in SIGNS:
-            change = problem.evaluate_or_nan(_moved(problem.theta, whole, np.array([sign * step])))
-            if abs(sign * (change - base.cost) - along) <= slack:
+            J = problem.cost_near(whole, sign * step)
+            if abs(sign * (J - base.cost) - along) <= slack:
                 moves[k] += sign * AWAY * step
     return moves
 

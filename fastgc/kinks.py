@@ -185,27 +185,22 @@ def sums_up(
         Whether it is, in each of a few directions; and the evaluations spent.
     """
     rng = generator(10)
-    noise = max(10.0 * base.noise, LEAST_NOISE * abs(base.cost))
     for tried in range(1, SUMS + 1):
         by = steps * rng.standard_normal(entries.size)
         apart, bends = [], []
         for share in (1.0, 0.125):
-            J_plus, J_minus = (
-                problem.evaluate_or_nan(_moved(problem.theta, entries, sign * share * by))
-                for sign in (1.0, -1.0)
-            )
-            apart.append(abs(0.5 * (J_plus - J_minus) - share * float(gradapprox @ by)))
+            apart.append(off_along(problem, entries, share * by, gradapprox))
             bends.append(float(uncertainty @ np.abs(share * by)))
         # what curvature adds falls with the cube of the step, a kink's share with the step itself
-        if apart[1] > max(apart[0] / 32, 2 * bends[1] + 8 * noise):
+        if apart[1] > max(apart[0] / 32, 2 * bends[1] + 8 * base.rounding):
             return False, 4 * tried
     return True, 4 * SUMS
 
 
-def _moved(theta: FloatArray, entries: Entries, by: FloatArray) -> FloatArray:
-    point = theta.copy()
-    point[entries] += by
-    return point
+def off_along(problem: Problem, entries: Entries, by: FloatArray, gradapprox: FloatArray) -> float:
+    """How far J, moved by so much each way, is from changing by the sum of what each entry does."""
+    change = problem.cost_near(entries, by) - problem.cost_near(entries, -by)
+    return abs(0.5 * change - float(gradapprox @ by))
 
 
 class Around(NamedTuple):

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from fastgc.docket import Docket, Looked
+from fastgc.docket import Docket
 from fastgc.layout import FloatArray
 from fastgc.methods.interface import Entries
 from fastgc.noise import POINTS, table_noise
@@ -35,7 +35,7 @@ def by_scale(docket: Docket) -> None:
         against = apart > looked.uncertainty + docket.uncertainty[entries]
         against &= apart > SMALL * np.abs(looked.gradapprox)
         against &= looked.uncertainty <= RESOLUTION * np.abs(looked.gradapprox)
-    docket.take(entries[against], Looked(*(v[against] for v in looked)), steps[against])
+    docket.take(entries[against], looked.part(against), steps[against])
     if against.any():
         docket.looked[entries[against]] = True
         docket.rescale()
@@ -57,16 +57,12 @@ def own_noise(docket: Docket, accused: Entries) -> None:
 
 
 def _is_noise(docket: Docket, k: int) -> bool:
-    problem, theta = docket.problem, docket.problem.theta
+    problem = docket.problem
     whole, step = int(docket.part.whole(np.array([k]))[0]), float(docket.steps[k])
     error = abs(float(docket.claim.grad[k] - docket.gradapprox[k]))
     noises = []
     for side in (1.0, -1.0):
-        costs = []
-        for i in range(POINTS):
-            point = theta.copy()
-            point[whole] += side * step * i / (POINTS - 1)
-            costs.append(problem.evaluate_or_nan(point))
+        costs = [problem.cost_near(whole, side * step * i / (POINTS - 1)) for i in range(POINTS)]
         docket.evaluations += POINTS
         if all(map(math.isfinite, costs)):
             noises.append(table_noise(costs))

@@ -7,6 +7,7 @@ from itertools import accumulate
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastgc.drawing import generator
 from fastgc.layout import Layout
@@ -32,6 +33,10 @@ class Part:
     entries: Entries | None = None
     tensors: tuple[int, ...] | None = None
     scope: str | None = None
+
+    def of(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Of one value for each parameter, those of the part, (n,)."""
+        return values if self.entries is None else values[self.entries]
 
     def whole(self, entries: Entries) -> Entries:
         """Entries of the part as entries of the flat vector of all parameters."""

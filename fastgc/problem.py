@@ -76,6 +76,12 @@ class Problem:
             return math.nan
         return value if math.isfinite(value) else math.nan
 
+    def cost_near(self, entries: Any, by: Any) -> float:
+        """The cost with these entries of θ moved by so much; NaN where it cannot be had."""
+        moved = self.theta.copy()
+        moved[entries] += by
+        return self.evaluate_or_nan(moved)
+
     def stack_or_nan(self, rows: FloatArray) -> FloatArray:
         """The costs of a stack (K, P), (K,); NaN where they cannot be had, or are not finite.
 

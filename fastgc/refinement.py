@@ -76,16 +76,14 @@ def shorten(docket: Docket, disputed: Entries) -> None:
         codes[disputed[hidden | (corner & ~kink & ~moved)]] = UNRESOLVED
         docket.needed[disputed[hidden]] = 0.5 * np.abs(g - old)[hidden]
         finer = hidden & ~stairs
-        docket.take(disputed[finer], Looked(*(values[finer] for values in again)), steps[finer])
+        docket.take(disputed[finer], again.part(finer), steps[finer])
         docket.cornered[disputed[corner | kink]] = True
         moved &= ~kink
-        taken = Looked(*(values[moved] for values in again))
-        docket.take(disputed[moved], taken, steps[moved])
+        docket.take(disputed[moved], again.part(moved), steps[moved])
         codes[disputed[moved]] = docket.judge(disputed[moved])
         still = moved & (codes[disputed] == DISAGREE)
         if number >= LOOKS:
-            telling = (doubt < np.abs(g - new) / SHORTER) & np.full(g.size, not docket.exact)
-            still &= unsettled & telling
+            still &= unsettled & (doubt < np.abs(g - new) / SHORTER) & (not docket.exact)
         least, most = np.fmin(least, again.low), np.fmax(most, again.high)
         if number >= LOOKS:
             rest = moved & unsettled & (~still | (number == MOST_LOOKS))
@@ -202,7 +200,7 @@ def come_closer(docket: Docket, missing: Entries) -> None:
         steps = np.where(theta > 0, np.minimum(steps, relative), at / SHORTER**number)
         looked = docket.look(missing[left], steps[left])
         had = np.isfinite(looked.gradapprox)
-        docket.take(missing[left[had]], Looked(*(v[had] for v in looked)), steps[left[had]])
+        docket.take(missing[left[had]], looked.part(had), steps[left[had]])
         _step_back(docket, missing[left[had]])
         docket.limits[missing[left[had]]] = docket.steps[missing[left[had]]]
         left = left[~had]
@@ -225,7 +223,7 @@ def _step_back(docket: Docket, entries: Entries) -> None:
         looked = docket.look(entries, steps)
         had = np.isfinite(looked.gradapprox)
         entries = entries[had]
-        docket.take(entries, Looked(*(v[had] for v in looked)), steps[had])
+        docket.take(entries, looked.part(had), steps[had])
 
 
 def _one_sided(docket: Docket, entries: Entries, steps: FloatArray) -> NDArray[np.bool_]:
@@ -259,7 +257,7 @@ def _one_sided(docket: Docket, entries: Entries, steps: FloatArray) -> NDArray[n
         had: NDArray[np.bool_] = np.isfinite(found) & ~worse
     at = steps / SHORTER ** np.where(shorter, 2, 1)
     looked = Looked(found, docket.doubt(entries, doubt), last, last)
-    docket.take(entries[had], Looked(*(v[had] for v in looked)), at[had])
+    docket.take(entries[had], looked.part(had), at[had])
     docket.codes[entries[had]] = docket.judge(entries[had])
     return had
 
@@ -281,7 +279,7 @@ def balance(docket: Docket, entries: Entries) -> None:
             0.5 * (looked.high - looked.low), 8 * shorter.uncertainty
         )
     entries = entries[same]
-    docket.take(entries, Looked(*(values[same] for values in looked)), chosen[same])
+    docket.take(entries, looked.part(same), chosen[same])
     docket.codes[entries] = docket.judge(entries)
     docket.looked[entries] = True
     disputed = entries[docket.codes[entries] == DISAGREE]
@@ -326,7 +324,7 @@ def extrapolate(docket: Docket, entries: Entries) -> None:
         gap = looked.high - looked.low
     before = _Kept(docket, entries)
     had = np.isfinite(best.gradapprox) & (best.uncertainty < docket.uncertainty[entries])
-    docket.take(entries[had], Looked(*(values[had] for values in best)), at[had])
+    docket.take(entries[had], best.part(had), at[had])
     docket.codes[entries[had]] = docket.judge(entries[had])
     # an estimate of its own error is no proof of another's
     accused = entries[had][docket.codes[entries[had]] == DISAGREE]

@@ -63,11 +63,7 @@ def _share(problem: Problem, k: int, scale: float, base: Base, noise: float) -> 
     spent = 0
     for _ in range(RETREATS):
         H = share * scale
-        costs = []
-        for t in (-2.0, -1.0, 1.0, 2.0):
-            moved = problem.theta.copy()
-            moved[k] += t * H
-            costs.append(problem.evaluate_or_nan(moved))
+        costs = [problem.cost_near(k, t * H) for t in (-2.0, -1.0, 1.0, 2.0)]
         spent += 4
         if all(map(math.isfinite, costs)):
             a, b, c, d = costs

@@ -60,9 +60,7 @@ def unused(docket: Docket, entries: Entries) -> None:
     if not base.coarse and not change.any():  # whatever it is that is asked
         had |= nothing
     zeros, doubt = zeros[had], doubt[had]
-    flat_slopes = np.zeros(zeros.size)
-    looked = Looked(flat_slopes, doubt, flat_slopes, flat_slopes)
-    docket.take(zeros, looked, docket.steps[zeros])
+    _take_zero(docket, zeros, doubt)
     docket.reach[zeros] = np.inf  # J has been seen further away than any slope could hide
     docket.codes[zeros] = docket.judge(zeros)
 
@@ -82,11 +80,15 @@ def flat(docket: Docket, entries: Entries) -> None:
         looked = docket.look(entries, share * scale)
         same &= (looked.low == 0) & (looked.high == 0)
     doubt = (base.jitter + LEAST_NOISE * abs(base.cost)) / (FLAT[-1] * scale)
-    zeros, doubt = entries[same], doubt[same]
-    nothing = np.zeros(zeros.size)
-    looked = Looked(nothing, docket.doubt(zeros, doubt), nothing, nothing)
-    docket.take(zeros, looked, docket.steps[zeros])
+    zeros = entries[same]
+    _take_zero(docket, zeros, docket.doubt(zeros, doubt[same]))
     docket.codes[zeros] = docket.judge(zeros, exact_zeros=True)
+
+
+def _take_zero(docket: Docket, zeros: Entries, doubt: FloatArray) -> None:
+    """Takes it that these entries have a slope of zero, so certainly, (n,)."""
+    nothing = np.zeros(zeros.size)
+    docket.take(zeros, Looked(nothing, doubt, nothing, nothing), docket.steps[zeros])
 
 
 def _change(docket: Docket, group: Entries, limit: float) -> float:
@@ -96,10 +98,8 @@ def _change(docket: Docket, group: Entries, limit: float) -> float:
     moves: FloatArray = docket.scale[group] * rng.choice((-1.0, 1.0), group.size)
     moves *= rng.uniform(*SIZES, group.size)
     for share in MOVES:
-        point = problem.theta.copy()
-        point[whole] += share * moves
         docket.evaluations += 1
-        change = abs(problem.evaluate_or_nan(point) - docket.base.cost)
+        change = abs(problem.cost_near(whole, share * moves) - docket.base.cost)
         if not change <= limit:
             return math.inf
         most = max(most, change)

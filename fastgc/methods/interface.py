@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgc.layout import FloatArray
+from fastgc.noise import LEAST_NOISE
 from fastgc.problem import Problem
 
 if TYPE_CHECKING:
@@ -40,6 +41,11 @@ class Base:
     coarse: bool = False
     seen: tuple[float, ...] = ()
     grain: float = 0.0
+
+    @property
+    def rounding(self) -> float:
+        """How far its rounding may move a J: 10 σ_J, at least 4u·|J|."""
+        return max(10.0 * self.noise, LEAST_NOISE * abs(self.cost))
 
     @property
     def jitter(self) -> float:
