@@ -146,7 +146,7 @@ class _Lines:
             self.problem, self.names, self.shapes, self.asked, self.grad, self.directions,
             findings, seen.residuals, self.probe, self.rng,
         )  # fmt: skip
-        reasons = why_open(
+        reasons, looked_up = why_open(
             self.posed, Part(self.posed.layout), findings, self.epsilon,
             lambda d: f"{self.names[d // self.count]} along v{d % self.count}",
         )  # fmt: skip
@@ -170,7 +170,7 @@ class _Lines:
             tensors=tensors,
             difference=_ratio(error, _norm(self.norms) + _norm(seen.sizes)),
             epsilon=float(np.max(self.epsilon)),
-            evaluations=self.spent + findings.evaluations + self.probe.evaluations,
+            evaluations=self.spent + findings.evaluations + self.probe.evaluations + looked_up,
             origin=origin(self.names, wrong, said, proven_right(self.posed.layout, findings))
             if wrong
             else None,

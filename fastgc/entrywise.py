@@ -49,14 +49,14 @@ def check_entries(
         balanced=isinstance(epsilon, str),
     )  # fmt: skip
     diagnoses, asked = diagnose(problem, claim, findings, part)
-    reasons = why_open(problem, part, findings, step)
+    reasons, looked_up = why_open(problem, part, findings, step)
     tensors = tensor_reports(part.layout, claim, findings, reasons | diagnoses)
     wrong = [name for name, tensor in tensors.items() if tensor.verdict == "wrong"]
     return Outcome(
         tensors=tensors,
         difference=findings.tally.difference,
         epsilon=float(np.max(step)) if isinstance(epsilon, str) else epsilon,
-        evaluations=spent + findings.evaluations + asked,
+        evaluations=spent + findings.evaluations + asked + looked_up,
         # of a sample no tensor is known to be right
         origin=None
         if part.layout.places or not wrong

@@ -219,7 +219,12 @@ def _of_samples(docket: Docket) -> Judge:
     inside = docket.problem.inside
     assert inside is not None
 
-    def judge(entries: Entries, signs: FloatArray, *, sure: bool) -> int:  # noqa: ARG001
+    def judge(
+        entries: Entries,
+        signs: FloatArray,
+        *,
+        sure: bool,  # noqa: ARG001  samples are looked at one by one: it always is
+    ) -> int:
         by = signs * np.maximum(docket.steps[entries], LEAST_STEP)
         along, slack = _along(docket, entries, by)
         move: Move = (docket.part.whole(entries), by)

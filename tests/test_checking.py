@@ -460,12 +460,17 @@ def test_what_was_met_is_said_where_no_side_exists() -> None:
     class Frozen(Exception):  # noqa: N818  named as what it is; and it allows no notes
         code: int
 
+    calls = 0
+
     def cost(w: Any) -> float:
+        nonlocal calls
+        calls += 1
         if w[0, 1] != W[0, 1]:
             raise Frozen(7)
         return float(w.sum())
 
     report = fastgc.check(cost, W, np.ones_like(W))
+    assert report.evaluations == calls
     assert report.verdict == "unresolved"
     assert report.tensors["parameters"].counts["unresolved"] == 1
     said = report.tensors["parameters"].diagnosis

@@ -637,7 +637,7 @@ def test_bad_options_are_refused_at_once(
 
 def test_a_cost_that_is_none() -> None:
     with pytest.raises(TypeError, match="cost is a float; wanted a function of the parameters, a"):
-        fastgc.watch(3.0)  # type: ignore[arg-type]
+        fastgc.watch(3.0)  # type: ignore[arg-type]  # the mistake under test
 
 
 NET, PARAMETERS = NETWORKS[0].build()

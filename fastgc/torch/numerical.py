@@ -286,7 +286,8 @@ def _one_forward(call: Callable[..., Any]) -> Callable[..., Any] | None:
     One without rules of its own for vmap can still be batched in its values.
     """
     owner = getattr(call, "__self__", None)
-    is_apply = getattr(call, "__func__", None) is torch.autograd.Function.apply.__func__  # type: ignore[attr-defined]
+    apply: Any = torch.autograd.Function.apply  # its stub knows no __func__
+    is_apply = getattr(call, "__func__", None) is apply.__func__
     if not (is_apply and isinstance(owner, type) and issubclass(owner, torch.autograd.Function)):
         return None
     if owner.setup_context is not torch.autograd.Function.setup_context:
