@@ -170,7 +170,7 @@ PEERS: dict[str, tuple[str, str, Peer]] = {
 @pytest.mark.filterwarnings("ignore")  # the peers' own
 def bench_peer(benchmark: BenchmarkFixture, case: str, peer: str) -> None:
     package, checks, make = PEERS[peer]
-    pytest.importorskip(package)
+    pytest.importorskip(package, reason="that checker is not installed")
     net, parameters = network_case(case)
     size = sum(value.size for value in parameters.values())
     if size > MOST.get(peer, 5_000 if checks == ALL else 10**9):

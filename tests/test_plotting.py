@@ -25,7 +25,7 @@ from fastgc.verdict import (
 )  # fmt: skip
 from tests.cases import lab_case
 
-pytest.importorskip("matplotlib")
+pytest.importorskip("matplotlib", reason="needs the extra plot")
 
 RNG = np.random.default_rng(3)
 
