@@ -64,14 +64,14 @@ def gradcheck(pytestconfig: pytest.Config) -> "Callable[..., Report]":
 
 
 def _method(text: str) -> str:
-    from fastgc.preparation import require_method
+    from fastgc.pipeline import require_method
 
     require_method(text)
     return text
 
 
 def _tolerance(text: str) -> float:
-    from fastgc.requirements import require_number
+    from fastgc.options import require_number
 
     try:
         number = float(text)

@@ -15,11 +15,13 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 import fastgc
 from fastgc import lab
-from fastgc.inside import Inside
-from fastgc.methods import METHODS, Base, Resources
-from fastgc.operations import operations
-from fastgc.problem import base_cost, pose
-from fastgc.threads import available_cores, one_blas_thread
+from fastgc.costs.base import base_cost, pose
+from fastgc.costs.noise import Base
+from fastgc.methods.registry import METHODS
+from fastgc.network.flops import operations
+from fastgc.network.state import Inside
+from fastgc.parallel.chunks import Resources
+from fastgc.parallel.threads import available_cores, one_blas_thread
 from tests.cases import (
     TIMED_NETWORKS,
     Array,

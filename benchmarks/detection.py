@@ -23,18 +23,20 @@ import numpy as np
 import fastgc
 from benchmarks import plain_detection
 from benchmarks.other_checkers import CHECKERS
-from fastgc.activations import ACTIVATIONS
-from fastgc.claim import claim_of
-from fastgc.diagnosis import Diagnosis, diagnose
-from fastgc.disputes import Findings, settle
-from fastgc.entrywise import step_of
-from fastgc.losses import LOSSES
-from fastgc.methods import METHODS, Approximation, Base, Resources
-from fastgc.noise import noise_of_cost
-from fastgc.parts import Part
-from fastgc.problem import Problem, base_cost, pose
-from fastgc.rounding import rounding_of_gradients
-from fastgc.verdict import FLOOR, KINK, entry_scale, verdict_of
+from fastgc.core.gradients import claim_of
+from fastgc.core.subset import Part
+from fastgc.core.verdict import FLOOR, KINK, entry_scale, verdict_of
+from fastgc.costs.base import Problem, base_cost, pose
+from fastgc.costs.noise import Base, noise_of_cost
+from fastgc.diagnosis.diagnose import diagnose
+from fastgc.methods.base import Approximation
+from fastgc.methods.registry import METHODS
+from fastgc.network.layers import ACTIVATIONS, LOSSES
+from fastgc.network.state import rounding_of_gradients
+from fastgc.parallel.chunks import Resources
+from fastgc.pipeline import step_of
+from fastgc.report.data import Diagnosis
+from fastgc.verdicts.second_look import Findings, settle
 from tests.bugs import MISTAKES, Mistake, Pass
 from tests.cases import Array, NetworkCase, Tensors, backward, other_backward
 
@@ -94,8 +96,7 @@ class Examination:
         self.part = Part(problem.layout)
         self.resources = Resources(MEMORY, 1, lambda _: None)
         cost, _ = base_cost(problem)
-        noise = noise_of_cost(problem, cost, MEMORY)
-        self.base = Base(cost, 0.0) if self.exact else Base(cost, noise.sigma, noise.coarse)
+        self.base = Base(cost, 0.0) if self.exact else noise_of_cost(problem, cost, MEMORY)[0]
         self.method = METHODS[method]
         self.step, _ = step_of(problem, self.base, self.method.epsilon, self.method)
         self.kept: dict[tuple[int, float], Array] = {}

@@ -22,7 +22,7 @@ from benchmarks.detection import (
     small_networks,
     study_of_others,
 )
-from fastgc.methods import METHODS
+from fastgc.methods.registry import METHODS
 from tests.bugs import MISTAKES
 
 ROOT = Path(__file__).parent.parent

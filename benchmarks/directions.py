@@ -32,8 +32,8 @@ from benchmarks.direction_checkers import (
     require_same_places,
 )
 from benchmarks.tables import share, time_of
-from fastgc.problem import pose
-from fastgc.threads import one_blas_thread
+from fastgc.costs.base import pose
+from fastgc.parallel.threads import one_blas_thread
 from tests.bugs import MISTAKES
 from tests.cases import (
     NETWORKS,

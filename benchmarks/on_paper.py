@@ -12,14 +12,14 @@ import numpy as np
 import fastgc
 from benchmarks.scaling import NETWORK, Scaling
 from benchmarks.tables import bytes_of, time_of
-from fastgc import blocks
-from fastgc.methods import METHODS
-from fastgc.methods.random import Directions
-from fastgc.operations import operations
-from fastgc.planning import RANDOM_VECTORS
-from fastgc.problem import pose
-from fastgc.response import block_width
-from fastgc.threads import one_blas_thread
+from fastgc.costs.base import pose
+from fastgc.directions.draw import Directions
+from fastgc.methods.registry import METHODS
+from fastgc.network.flops import operations
+from fastgc.network.propagate import block_width
+from fastgc.parallel import chunks as blocks
+from fastgc.parallel.threads import one_blas_thread
+from fastgc.plan import RANDOM_VECTORS
 from tests.cases import NetworkCase, backward
 
 WORKERS = 1000
@@ -205,7 +205,7 @@ def section(found: Scaling) -> list[str]:
         "   machine of its own",
         f"   (a process pool of one machine: {1 / here:,.0f}, for {blocks.SECONDS / here:,.0f}).",
         f"   {WORKERS:,} workers want tasks of c·{WORKERS:,} = {time_of(needed)}: one would set",
-        "   `DASK_SECONDS` in `fastgc/blocks.py` in proportion to the workers. An item that lasts",
+        "   `DASK_SECONDS` in `fastgc/parallel/chunks.py` in proportion to the workers. An item that lasts",
         "   longer, as one of `loop` does at this size, does so by itself.",
         f"2. **The arithmetic of `loop`.** 2P evaluations grow as P²: {WORKERS:,} workers that are",
         f"   all busy do √(day·{WORKERS:,} / 2e) = {day:.2g} parameters in a day. Beyond: `random`",

@@ -31,8 +31,8 @@ from benchmarks import (
 )
 from benchmarks.bench_methods import CASES, LAB, PASS, PLAIN, network_case
 from benchmarks.tables import time_of
-from fastgc.methods import METHODS
-from fastgc.threads import available_cores, one_blas_thread
+from fastgc.methods.registry import METHODS
+from fastgc.parallel.threads import available_cores, one_blas_thread
 
 ROOT = Path(__file__).parent.parent
 COMMAND = "python -m benchmarks.report"

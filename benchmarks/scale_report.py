@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmarks import on_paper, scaling
 from benchmarks.scaling import COMMAND, LARGE, NETWORK, ROUNDS, TASKS, Scaling
 from benchmarks.tables import bytes_of, time_of
-from fastgc import blocks
+from fastgc.parallel import chunks as blocks
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "scale.md"
 

@@ -22,12 +22,12 @@ from typing import Any
 import numpy as np
 
 import fastgc
-from fastgc import blocks
-from fastgc.checkpoint import Checkpoint
-from fastgc.crew import Crew
-from fastgc.inside import Inside
-from fastgc.point import point_of
-from fastgc.problem import pose
+from fastgc.costs.base import pose
+from fastgc.network.propagate import point_of
+from fastgc.network.state import Inside
+from fastgc.parallel import chunks as blocks
+from fastgc.parallel.checkpoint import Checkpoint
+from fastgc.parallel.executor import Crew
 from tests.cases import NetworkCase, Tensors
 
 COMMAND = "python -m benchmarks.scaling"

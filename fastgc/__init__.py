@@ -1,15 +1,14 @@
 """fastgc: numerical gradient checking, fast and by name."""
 
-from fastgc.checking import GradientMismatch, assert_gradients, check, numerical_gradient
-from fastgc.diagnosis.evidence import Diagnosis
-from fastgc.network import Network
-from fastgc.planning import Forecast, Plan, plan
-from fastgc.report import Arrays, Entry, Report, TensorReport
-from fastgc.selection import select_method
+from fastgc._version import __version__ as __version__
+from fastgc.check import GradientMismatch, assert_gradients, check, numerical_gradient
+from fastgc.methods.registry import select_method
+from fastgc.network.network import Network
+from fastgc.plan import Forecast, Plan, plan
+from fastgc.report.data import Arrays, Diagnosis, Entry, TensorReport
+from fastgc.report.report import Report
+from fastgc.watch import watch
 from fastgc.watcher import Watcher
-from fastgc.watching import watch
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Arrays",

@@ -11,11 +11,10 @@ from typing import Annotated, Literal
 import typer
 
 import fastgc
-from fastgc.casefile import CaseError, load_case, save_example
-from fastgc.methods import METHODS
-from fastgc.planning import drawn_network
-from fastgc.rendering import headline, show
-from fastgc.selection import RANDOM
+from fastgc.methods.registry import METHODS, RANDOM
+from fastgc.network.casefile import CaseError, load_case, save_case
+from fastgc.plan import drawn_network
+from fastgc.report.text import headline, show
 
 RIGHT, WRONG, UNUSABLE, CANNOT_TELL = range(4)
 INTERRUPTED = 130
@@ -195,8 +194,15 @@ def example(
       fastgc example case.npz
       fastgc example wrong.npz --faulty && fastgc check wrong.npz
     """
+    from fastgc import lab
+
+    X, Y, parameters = lab.gradient_check_n_test_case()
+    _, cache = lab.forward_propagation_n(X, Y, parameters)
+    backward = lab.faulty_backward_propagation_n if faulty else lab.backward_propagation_n
+    gradients = {key: g for key, g in backward(X, Y, cache).items() if key[1:] in parameters}
+    options = {"activation": "relu", "loss": "logistic", "weight_decay": 0.0}
     try:
-        save_example(file, faulty=faulty)
+        save_case(file, {"X": X, "Y": Y, **parameters, **gradients, **options})
     except CaseError as error:
         raise _unusable(error) from error
     print(

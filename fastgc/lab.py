@@ -16,6 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastgc.core.tree import FloatArray, flatten
+from fastgc.core.verdict import relative_difference
+from fastgc.costs.base import Problem
 from fastgc.lab_self_tests import (
     GREEN,
     RESET,
@@ -24,13 +27,10 @@ from fastgc.lab_self_tests import (
     gradient_check_n_test,
     gradient_check_test,
 )
-from fastgc.layout import FloatArray, flatten
-from fastgc.methods import Resources
 from fastgc.methods.stacked import perturbed_costs
-from fastgc.problem import Problem
-from fastgc.shapes import require_chain
-from fastgc.threads import one_blas_thread
-from fastgc.verdict import relative_difference
+from fastgc.network.network import require_chain
+from fastgc.parallel.chunks import Resources
+from fastgc.parallel.threads import one_blas_thread
 
 # What the lab's helper modules export, and nothing that a student writes.
 __all__ = [

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
-from fastgc.checking import GradientMismatch
-from fastgc.report import Report
-from fastgc.requirements import (
+from fastgc.check import GradientMismatch
+from fastgc.methods.registry import RANDOM
+from fastgc.options import (
     DIRECTIONS,
     require_count,
     require_directions,
@@ -17,7 +17,7 @@ from fastgc.requirements import (
     require_number,
     require_seed,
 )
-from fastgc.selection import RANDOM
+from fastgc.report.report import Report
 
 if TYPE_CHECKING:
     from logging import Logger

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 import fastgc
-from fastgc.activations import ACTIVATIONS
+from fastgc.network.layers import ACTIVATIONS
 from tests.cases import _SLOPES, _VALUES, Array, Tensors, _output_slope, _sigmoid
 
 Rng = np.random.Generator

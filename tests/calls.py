@@ -9,8 +9,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 import fastgc
-from fastgc.activations import ACTIVATIONS
-from fastgc.losses import LOSSES
+from fastgc.network.layers import ACTIVATIONS, LOSSES
 from tests.boundary import Call, Recorded, value_of
 from tests.cases import backward
 from tests.hostile import (

@@ -2,8 +2,7 @@
 
 from hypothesis import strategies as st
 
-from fastgc.activations import ACTIVATIONS
-from fastgc.losses import LOSSES
+from fastgc.network.layers import ACTIVATIONS, LOSSES
 from tests.cases import NetworkCase
 
 

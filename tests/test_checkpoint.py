@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 import fastgc
-from fastgc import checkpoint as module
-from fastgc.checkpoint import Checkpoint, digest
+from fastgc.parallel import checkpoint as module
+from fastgc.parallel.checkpoint import Checkpoint, digest
 from tests.cases import NetworkCase, backward
 
 ROOT = Path(__file__).parent.parent
@@ -157,7 +157,7 @@ def test_blocks_of_the_kernels_are_put_together(
 
 SCRIPT = """
 import sys, time, numpy as np, fastgc
-from fastgc import checkpoint
+from fastgc.parallel import checkpoint
 checkpoint.INTERVAL = 0.05
 calls = 0
 def cost(theta):

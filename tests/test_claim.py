@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastgc
-from fastgc.methods import METHODS
+from fastgc.methods.registry import METHODS
 from tests.cases import NETWORKS, NetworkCase, Tensors, backward
 from tests.strategies import networks
 

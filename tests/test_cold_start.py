@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from fastgc import kernel_cache, response
+from fastgc.core import jit
+from fastgc.network import propagate as response
 
 CHECK = """
 import fastgc
@@ -34,7 +35,8 @@ def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 PRICE = """
 import sys
-from fastgc import watching
+from importlib import import_module
+watching = import_module("fastgc.watch")
 print("compiled" if watching.loading_time() == watching.COMPILED else "kept")
 assert "numba" not in sys.modules
 """
@@ -51,73 +53,80 @@ def test_it_compiles_once_and_says_so(tmp_path: Path) -> None:
     assert (elsewhere.stdout, elsewhere.stderr) == ("compiled\n", "")
 
 
-def _index(folder: Path, stamp: float = 0.0) -> Path:
+def _source(folder: Path) -> Path:
+    return folder / "fastgc" / "kernels.py"
+
+
+def _index(tmp_path: Path, folder: Path, stamp: float = 0.0) -> Path:
     """A file as Numba's index of the kernels, newer than their source by `stamp` seconds."""
     version = f"py{sys.version_info[0]}{sys.version_info[1]}{getattr(sys, 'abiflags', '')}"
     path = folder / f"kernels.respond-1.{version}.nbi"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
-    when = kernel_cache.SOURCE.stat().st_mtime + stamp
+    when = _source(tmp_path).stat().st_mtime + stamp
     os.utime(path, (when, when))
     return path
+
+
+def _kept(tmp_path: Path) -> bool:
+    return jit.is_on_disk(_source(tmp_path), "respond")
 
 
 @pytest.fixture
 def folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Path]:
     """The three places, none of them the real ones."""
-    source = tmp_path / "fastgc" / "kernels.py"
+    source = _source(tmp_path)
     source.parent.mkdir()
     source.touch()
-    monkeypatch.setattr(kernel_cache, "SOURCE", source)
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "chosen"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("NUMBA_DISABLE_JIT", raising=False)
-    return list(kernel_cache._folders())
+    return list(jit._folders(source.parent))
 
 
-def test_the_places_are_those_that_numba_looks_at(folders: list[Path]) -> None:
+def test_the_places_are_those_that_numba_looks_at(folders: list[Path], tmp_path: Path) -> None:
     caching = pytest.importorskip("numba.core.caching", reason="not public: Numba may move it")
-    below = caching._CacheLocator.get_suitable_cache_subpath(str(kernel_cache.SOURCE))
+    below = caching._CacheLocator.get_suitable_cache_subpath(str(_source(tmp_path)))
     assert [folder.name for folder in folders] == [below, "__pycache__", below]
 
 
 def test_only_the_first_place_that_is_writable_counts(
-    folders: list[Path], monkeypatch: pytest.MonkeyPatch
+    folders: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for folder in folders[1:]:
-        _index(folder)
-    assert not kernel_cache.kernels_are_kept()
+        _index(tmp_path, folder)
+    assert not _kept(tmp_path)
     monkeypatch.delenv("NUMBA_CACHE_DIR")
-    assert kernel_cache.kernels_are_kept()
+    assert _kept(tmp_path)
     monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
-    _index(folders[1]).unlink()
-    assert kernel_cache.kernels_are_kept()
+    _index(tmp_path, folders[1]).unlink()
+    assert _kept(tmp_path)
     monkeypatch.delenv("NUMBA_DISABLE_JIT")
-    assert not kernel_cache.kernels_are_kept()
-    writable = kernel_cache._writable
-    monkeypatch.setattr(kernel_cache, "_writable", lambda f: f != folders[1] and writable(f))
-    assert kernel_cache.kernels_are_kept()
-    monkeypatch.setattr(kernel_cache, "_writable", lambda _: False)
-    assert not kernel_cache.kernels_are_kept()
+    assert not _kept(tmp_path)
+    writable = jit._writable
+    monkeypatch.setattr(jit, "_writable", lambda f: f != folders[1] and writable(f))
+    assert _kept(tmp_path)
+    monkeypatch.setattr(jit, "_writable", lambda _: False)
+    assert not _kept(tmp_path)
 
 
 def test_what_is_older_than_its_source_or_of_another_python_does_not_count(
-    folders: list[Path],
+    folders: list[Path], tmp_path: Path
 ) -> None:
-    path = _index(folders[0], stamp=-1.0)
-    assert not kernel_cache.kernels_are_kept()
+    path = _index(tmp_path, folders[0], stamp=-1.0)
+    assert not _kept(tmp_path)
     path.unlink()
-    _index(folders[0]).rename(folders[0] / "kernels.respond-1.py27.nbi")
-    assert not kernel_cache.kernels_are_kept()
-    _index(folders[0], stamp=1.0)
-    assert kernel_cache.kernels_are_kept()
+    _index(tmp_path, folders[0]).rename(folders[0] / "kernels.respond-1.py27.nbi")
+    assert not _kept(tmp_path)
+    _index(tmp_path, folders[0], stamp=1.0)
+    assert _kept(tmp_path)
 
 
 def test_a_place_under_a_file_is_not_writable(folders: list[Path], tmp_path: Path) -> None:
     (tmp_path / "chosen").touch()
-    _index(folders[1])
-    assert kernel_cache.kernels_are_kept()
+    _index(tmp_path, folders[1])
+    assert _kept(tmp_path)
 
 
 def test_without_a_place_to_keep_it_it_compiles_and_says_how_to_have_one() -> None:

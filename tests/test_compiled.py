@@ -17,11 +17,12 @@ import pytest
 from threadpoolctl import threadpool_info
 
 import fastgc
-from fastgc import compiled
-from fastgc.compiled import CompiledCost, evaluate_rows
-from fastgc.methods import METHODS, Base, Resources
-from fastgc.noise import noise_of_cost
-from fastgc.problem import base_cost, pose
+from fastgc.costs import numba as compiled
+from fastgc.costs.base import base_cost, pose
+from fastgc.costs.noise import Base, noise_of_cost
+from fastgc.costs.numba import CompiledCost, evaluate_rows
+from fastgc.methods.registry import METHODS
+from fastgc.parallel.chunks import Resources
 
 THETA = np.linspace(0.1, 2.0, 400)
 
@@ -335,7 +336,7 @@ def cost(w):
 theta = np.linspace(0.1, 1.0, 2000)
 cost(theta)
 import sys, threading
-from fastgc.compiled import CompiledCost
+from fastgc.costs.numba import CompiledCost
 whole = CompiledCost.costs
 def costs(*arguments):
     assert threading.current_thread() is not threading.main_thread()

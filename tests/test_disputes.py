@@ -10,7 +10,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 import fastgc
-from fastgc.methods import METHODS
+from fastgc.methods.registry import METHODS
 from tests.cases import NetworkCase, Tensors, backward
 from tests.strategies import networks
 

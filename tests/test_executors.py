@@ -21,9 +21,10 @@ import numpy as np
 import pytest
 
 import fastgc
-from fastgc import blocks, crew
-from fastgc.problem import pose
-from fastgc.workers import Filed, Packed
+from fastgc.costs.base import pose
+from fastgc.parallel import chunks as blocks
+from fastgc.parallel import executor as crew
+from fastgc.parallel.worker import Filed, Packed
 from tests.cases import NetworkCase, backward
 from tests.hostile import Frozen
 

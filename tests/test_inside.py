@@ -8,11 +8,10 @@ from hypothesis import given, settings
 from mpmath import mp, mpf
 
 import fastgc
-from fastgc.activations import ACTIVATIONS, CHANGES, slopes
-from fastgc.diagnosis.backward import _last
-from fastgc.losses import LOSSES, Loss
-from fastgc.problem import pose
-from fastgc.rounding import rounding_of_gradients
+from fastgc.costs.base import pose
+from fastgc.diagnosis.network import _last
+from fastgc.network.layers import ACTIVATIONS, CHANGES, LOSSES, Loss, slopes
+from fastgc.network.state import rounding_of_gradients
 from tests import exact
 from tests.bugs import Pass
 from tests.cases import NetworkCase, backward, other_backward

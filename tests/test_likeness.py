@@ -9,7 +9,7 @@ from hypothesis import given, settings
 
 import fastgc
 from fastgc import lab
-from fastgc.activations import ACTIVATIONS
+from fastgc.network.layers import ACTIVATIONS
 from tests.cases import NetworkCase, Tensors, backward, lab_case, plain_cost, plain_forward
 from tests.strategies import networks
 

@@ -10,11 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastgc
-from fastgc.layout import flatten_parameters
-from fastgc.methods import METHODS, Approximation, Base, Resources
+from fastgc.core.tree import flatten_parameters
+from fastgc.costs.base import Problem, base_cost, pose
+from fastgc.costs.noise import Base, noise_of_cost
+from fastgc.methods.base import Approximation
+from fastgc.methods.registry import METHODS
 from fastgc.methods.stacked import block_size
-from fastgc.noise import noise_of_cost
-from fastgc.problem import Problem, base_cost, pose
+from fastgc.parallel.chunks import Resources
 from tests import exact
 from tests.cases import FUNCTIONS, NETWORKS, FunctionCase, NetworkCase
 from tests.strategies import networks
@@ -28,7 +30,7 @@ EXACT = [name for name, method in METHODS.items() if method.exact]
 
 def run(name: str, problem: Problem, *, memory: int = MEMORY, threads: int = 1) -> Approximation:
     cost, _ = base_cost(problem)
-    noise = noise_of_cost(problem, cost, 2**28).sigma
+    noise = noise_of_cost(problem, cost, 2**28)[0].noise
     resources = Resources(memory=memory, threads=threads, advance=lambda _: None)
     method = METHODS[name]
     return method.approximate(problem, None, Base(cost, noise), method.epsilon, resources)

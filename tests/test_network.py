@@ -10,9 +10,8 @@ from hypothesis import given, settings
 from mpmath import mp, mpf
 
 import fastgc
-from fastgc.activations import ACTIVATIONS
-from fastgc.layout import flatten_parameters
-from fastgc.losses import LOSSES
+from fastgc.core.tree import flatten_parameters
+from fastgc.network.layers import ACTIVATIONS, LOSSES
 from tests import exact
 from tests.cases import NETWORKS, NetworkCase, Tensors, backward
 from tests.strategies import networks

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import fastgc
-from fastgc.activations import ACTIVATIONS
+from fastgc.network.layers import ACTIVATIONS
 from tests.bugs import Pass
 from tests.cases import Array, NetworkCase, Tensors, backward
 

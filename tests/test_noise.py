@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastgc.noise import AGAIN, POINTS, noise_of_cost, table_noise, uncertainty_of_differences
-from fastgc.problem import Problem, pose
+from fastgc.costs.base import Problem, pose
+from fastgc.costs.noise import AGAIN, POINTS, noise_of_cost, table_noise, uncertainty_of_differences
 from tests.cases import NETWORKS, lab_case
 
 
 def measure(problem: Problem) -> tuple[float, int]:
-    noise = noise_of_cost(problem, problem.evaluate(problem.theta), 2**28)
-    return noise.sigma, noise.evaluations
+    noise, spent = noise_of_cost(problem, problem.evaluate(problem.theta), 2**28)
+    return noise.noise, spent
 
 
 @pytest.mark.parametrize("sigma", [1e-12, 1e-6, 1e-2])
@@ -115,12 +115,12 @@ def test_single_precision_is_recognised(dtype: Any) -> None:
         return float(np.sum(np.sin(w.astype(dtype)), dtype=dtype))
 
     problem = pose(cost, np.linspace(0.1, 1, 10))
-    noise = noise_of_cost(problem, problem.evaluate(problem.theta), 2**28)
+    noise, _ = noise_of_cost(problem, problem.evaluate(problem.theta), 2**28)
     assert noise.coarse == (dtype is not np.float64)
 
 
 def test_a_constant_is_not_taken_for_single_precision() -> None:
-    assert not noise_of_cost(pose(lambda w: 0.5, np.ones(3)), 0.5, 2**28).coarse
+    assert not noise_of_cost(pose(lambda w: 0.5, np.ones(3)), 0.5, 2**28)[0].coarse
 
 
 def test_a_cost_that_ends_further_away_is_survived() -> None:

@@ -2,16 +2,19 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import import_module
 
 import numpy as np
 import pytest
 
 import fastgc
-from fastgc import planning
-from fastgc.methods import METHODS, Method
+from fastgc.methods.base import Method
 from fastgc.methods.loop import LOOP
-from fastgc.operations import forward_operations, operations
+from fastgc.methods.registry import METHODS
+from fastgc.network.flops import forward_operations, operations
 from tests.cases import NETWORKS, Array, NetworkCase, backward
+
+planning = import_module("fastgc.plan")  # as an attribute of fastgc it is the function
 
 
 def test_every_method_that_can_check_a_network_is_planned() -> None:

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 import fastgc
-from fastgc.report import Arrays, Report, TensorReport
-from fastgc.verdict import (
+from fastgc.core.verdict import (  # fmt: skip
     AGREE,
     DISAGREE,
     ENTRY_VERDICTS,
@@ -22,7 +21,9 @@ from fastgc.verdict import (
     root_mean_square,
     verdict_of,
     worst_verdict,
-)  # fmt: skip
+)
+from fastgc.report.data import Arrays, TensorReport
+from fastgc.report.report import Report
 from tests.cases import lab_case
 
 pytest.importorskip("matplotlib", reason="needs the extra plot")

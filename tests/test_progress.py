@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fastgc.progress import PATIENCE, Progress
+from fastgc.parallel.progress import PATIENCE, Progress
 
 pty = pytest.importorskip("pty", reason="needs a POSIX terminal")
 

@@ -54,13 +54,13 @@ def test_wrong(gradcheck):
     shown = result.stdout.str().split("FAILURES")[1].split("short test summary")[0]
     errors = [line[1:].strip() for line in shown.splitlines() if line.startswith("E ")]
     assert re.fullmatch(
-        r"fastgc\.checking\.GradientMismatch: wrong: W1 \(6 of 6 entries\) disagrees .*", errors[0]
+        r"fastgc\.check\.GradientMismatch: wrong: W1 \(6 of 6 entries\) disagrees .*", errors[0]
     )
     assert "W1: 2.000 × the numerical gradient" in errors
     assert errors[-1].startswith("method loop, epsilon 1e-07, ")
     places = re.findall(r"^(\S+\.py):\d+", shown, re.MULTILINE)
     assert set(places) == {"test_it.py"}
-    result.stdout.fnmatch_lines("FAILED *test_wrong - fastgc.checking.GradientMismatch: wrong: W1*")
+    result.stdout.fnmatch_lines("FAILED *test_wrong - fastgc.check.GradientMismatch: wrong: W1*")
 
 
 def test_cannot_tell_is_a_failure_that_says_so(pytester: pytest.Pytester) -> None:
@@ -70,7 +70,7 @@ def test_hidden(gradcheck):
 """
     result = run(pytester, test)
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines("E * fastgc.checking.GradientMismatch: cannot tell: *")
+    result.stdout.fnmatch_lines("E * fastgc.check.GradientMismatch: cannot tell: *")
 
 
 def test_it_returns_the_report_and_takes_the_options_of_check(pytester: pytest.Pytester) -> None:

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastgc
-from fastgc.estimate import caught_by, estimate_of
-from fastgc.methods.random import Directions
+from fastgc.core.statistics import caught_by, estimate_of
+from fastgc.directions.draw import Directions
 from tests.bugs import MISTAKES, Mistake, Pass
 from tests.cases import (
     BUGS,

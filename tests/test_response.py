@@ -13,11 +13,14 @@ from hypothesis import strategies as st
 from mpmath import mp, mpf
 
 import fastgc
-from fastgc import kernels
-from fastgc.activations import ACTIVATIONS, CHANGES, LEAKY_SLOPE, STEEPEST, slopes
-from fastgc.methods import METHODS, Approximation, Base, Resources
-from fastgc.problem import Problem, pose
-from fastgc.response import SAFETY
+from fastgc.costs.base import Problem, pose
+from fastgc.costs.noise import Base
+from fastgc.methods.base import Approximation
+from fastgc.methods.registry import METHODS
+from fastgc.network import kernels
+from fastgc.network.layers import ACTIVATIONS, CHANGES, LEAKY_SLOPE, STEEPEST, slopes
+from fastgc.network.propagate import SAFETY
+from fastgc.parallel.chunks import Resources
 from tests import exact
 from tests.cases import Array, NetworkCase, backward, corner_distance
 from tests.strategies import networks

@@ -8,18 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastgc
-from fastgc.methods import Base
-from fastgc.noise import noise_of_cost
-from fastgc.problem import base_cost, pose
-from fastgc.steps import balanced_steps
+from fastgc.costs.base import base_cost, pose
+from fastgc.costs.noise import balanced_steps, noise_of_cost
 from tests.cases import NETWORKS, NetworkCase, backward
 
 
 def chosen(cost: Any, parameters: Any) -> np.ndarray[Any, Any]:
     problem = pose(cost, parameters)
     value, _ = base_cost(problem)
-    noise = noise_of_cost(problem, value, 2**28)
-    steps, evaluations = balanced_steps(problem, Base(value, noise.sigma, noise.coarse))
+    base, _ = noise_of_cost(problem, value, 2**28)
+    steps, evaluations = balanced_steps(problem, base)
     assert evaluations <= 16 * 4 * 3 * len(problem.layout.names)
     return steps
 

@@ -12,9 +12,9 @@ import pytest
 from threadpoolctl import threadpool_info
 
 import fastgc
-from fastgc import threads
-from fastgc.methods import METHODS
-from fastgc.threads import available_cores, one_blas_thread, share
+from fastgc.methods.registry import METHODS
+from fastgc.parallel import threads
+from fastgc.parallel.threads import available_cores, one_blas_thread, share
 from tests.cases import TIMED_NETWORKS, NetworkCase, backward
 
 

@@ -240,9 +240,9 @@ def test_a_method_that_cannot_be_is_refused() -> None:
 
 def test_a_network_that_is_none_after_all(monkeypatch: pytest.MonkeyPatch) -> None:
     """What `recognise` overlooks costs the speed of a Network, and nothing else."""
-    from fastgc.torch import recognise
+    from fastgc.torch import network
 
-    monkeypatch.setitem(recognise.ACTIVATIONS, nn.GELU, ("relu", lambda _: True))
+    monkeypatch.setitem(network.ACTIVATIONS, nn.GELU, ("relu", lambda _: True))
     net, loss = activation(nn.GELU())
     assert check_module(net, loss).method == "stacked"
     with (

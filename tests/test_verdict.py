@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import fastgc
-from fastgc.methods import METHODS
-from fastgc.verdict import (
+from fastgc.core.verdict import (
     ENTRY_VERDICTS,
     NONFINITE,
     UNRESOLVED,
@@ -19,6 +18,7 @@ from fastgc.verdict import (
     root_mean_square,
     worst_verdict,
 )
+from fastgc.methods.registry import METHODS
 from tests.cases import BUGS, NETWORKS, Array, Bug, NetworkCase, backward, corner_distance
 from tests.strategies import networks
 

@@ -1,5 +1,6 @@
 """What a diagnosis rests on: a tensor's gradient as given and as found, and what fits it."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -8,8 +9,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgc.layout import FloatArray, entry_name, index_of
-from fastgc.verdict import root_mean_square
+from fastgc.core.tree import FloatArray, entry_name, index_of
+from fastgc.core.verdict import root_mean_square
+from fastgc.report.data import Diagnosis
 
 # A hypothesis has to leave at most this share of the error, and of what rounding may do. Errors
 # close to either would otherwise be "reproduced" by whatever has a number to spare.
@@ -27,30 +29,6 @@ Hypothesis: TypeAlias = Callable[[Any], FloatArray]
 def exactly(values: FloatArray) -> Hypothesis:
     """The hypothesis that g is `values`."""
     return lambda at: values[at]
-
-
-@dataclass(frozen=True)
-class Diagnosis:
-    """What a tensor's error looks like.
-
-    Attributes:
-        kind: one word, for programs; docs/report.md lists them.
-        text: for people.
-        value: the number in it, such as a factor or λ; None where there is none.
-
-    >>> import fastgc, numpy as np
-    >>> w = np.array([3.0, 4.0])
-    >>> diagnosis = fastgc.check(lambda w: w @ w, w, 6 * w).tensors["parameters"].diagnosis
-    >>> diagnosis.kind, round(diagnosis.value, 6), str(diagnosis)
-    ('factor', 3.0, '3.000 × the numerical gradient')
-    """
-
-    kind: str
-    text: str
-    value: float | None = None
-
-    def __str__(self) -> str:
-        return self.text
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -232,3 +210,47 @@ def first(kinds: Iterable[Kind], evidence: Evidence, around: Surroundings) -> Di
     """What the first of the `kinds` that recognises anything says."""
     with np.errstate(all="ignore"):
         return next((found for kind in kinds if (found := kind(evidence, around))), None)
+
+
+def join(names: list[str]) -> str:
+    """``W1, b1 and W2``."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def listed(what: str, lines: NDArray[np.intp]) -> str:
+    """``rows 0, 3 and 4``."""
+    numbers = [str(i) for i in lines[:5]]
+    if lines.size > 5:
+        numbers.append(f"{lines.size - 5} more")
+    return f"{what}{'s' if lines.size > 1 else ''} {join(numbers)}"
+
+
+def ratio(g: float, found: float) -> str:
+    """``2.000 × its numerical value``."""
+    if g == 0 or found == 0:
+        return f"{abs(g) if g == 0 else g:.4g} instead of {found:.4g}"
+    return f"{number(g / found)} × its numerical value"
+
+
+def number(c: float) -> str:
+    """2.000, −0.0313, 1.00003: enough digits to tell it from 1."""
+    away = abs(abs(c) - 1)
+    if 1e-14 < away < 1e-3:
+        return f"{c:.{min(15, 1 - math.floor(math.log10(away)))}f}".replace("-", "−")
+    shown = f"{c:.3f}" if 0.1 <= abs(c) < 1e4 else f"{c:.4g}"
+    return shown.replace("-", "−") if "e" not in shown else shown
+
+
+def signed(c: float) -> str:
+    """``+ 0.1``, ``− 0.1``."""
+    return f"{'+' if c > 0 else '−'} {abs(c):.4g}"
+
+
+def counted(count: int) -> str:
+    """``1 entry``, ``3 entries``."""
+    return "1 entry" if count == 1 else f"{count} entries"
+
+
+def verb(count: int) -> str:
+    """``is`` or ``are``."""
+    return "is" if count == 1 else "are"

@@ -7,15 +7,7 @@ import math
 
 import numpy as np
 
-from fastgc.diagnosis.chains import reparametrised
-from fastgc.diagnosis.evidence import (
-    UNKNOWN,
-    Diagnosis,
-    Evidence,
-    Kind,
-    Surroundings,
-    first,
-)
+from fastgc.diagnosis.evidence import UNKNOWN, Evidence, Kind, Surroundings, counted, first, join
 from fastgc.diagnosis.factors import (
     any_factor,
     as_factor,
@@ -26,12 +18,19 @@ from fastgc.diagnosis.factors import (
     known_factor,
     missing_decay,
     projection,
+    reparametrised,
     zero,
 )
-from fastgc.diagnosis.moved import flipped, permuted, swapped, transposed
 from fastgc.diagnosis.places import entries, regular, units
-from fastgc.diagnosis.summed import symmetric, wrong_axis
-from fastgc.diagnosis.words import counted, join
+from fastgc.diagnosis.rearranged import (
+    flipped,
+    permuted,
+    swapped,
+    symmetric,
+    transposed,
+    wrong_axis,
+)
+from fastgc.report.data import Diagnosis
 
 __all__ = [
     "LAST", "LINEAR", "PLAIN", "SECOND", "UNKNOWN", "Surroundings", "as_factor", "factor_of",

@@ -4,11 +4,11 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
-from fastgc.diagnosis.evidence import SMALL, Diagnosis
-from fastgc.diagnosis.words import join
-from fastgc.docket import Findings
-from fastgc.layout import Layout
-from fastgc.verdict import AGREE, RESOLUTION, UNRESOLVED, root_mean_square
+from fastgc.core.tree import Layout
+from fastgc.core.verdict import AGREE, RESOLUTION, UNRESOLVED, root_mean_square
+from fastgc.diagnosis.evidence import SMALL, join
+from fastgc.report.data import Diagnosis
+from fastgc.verdicts.record import Findings
 
 MOST = 3  # places that are named
 

@@ -7,10 +7,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgc.diagnosis.evidence import Diagnosis, Evidence, Surroundings, first
+from fastgc.core.statistics import share_interval
+from fastgc.diagnosis.evidence import Evidence, Surroundings, first, listed, ratio, verb
 from fastgc.diagnosis.factors import factor, known_factor, zero
-from fastgc.diagnosis.words import listed, ratio, verb
-from fastgc.estimate import share_interval
+from fastgc.report.data import Diagnosis
 
 Mask = NDArray[np.bool_]
 

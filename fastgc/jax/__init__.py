@@ -20,19 +20,20 @@ except ModuleNotFoundError as error:
 import numpy as np
 
 import fastgc
-from fastgc.checking import DEFAULT_MEMORY, GradientMismatch
-from fastgc.claim import NARROW
+from fastgc.check import DEFAULT_MEMORY, GradientMismatch
+from fastgc.core.gradients import NARROW
+from fastgc.core.subset import part_of
+from fastgc.core.tree import flatten_parameters
+from fastgc.costs.unused import unrelated
+from fastgc.diagnosis.upstream import NOISE, NOISE_OF_GPU, NOISE_OF_SINGLE, Findings, findings
+from fastgc.diagnosis.upstream import told as told_of_passes
 from fastgc.jax.calling import PINNED, copied, double_precision, noting, unguarded
 from fastgc.jax.evaluation import Posed
 from fastgc.jax.tree import Tree, gradients_of, is_function, tree_of
-from fastgc.layout import flatten_parameters
-from fastgc.parts import part_of
-from fastgc.report import Report, also_saying
-from fastgc.requirements import require_number, require_resources, require_seed
-from fastgc.selection import RANDOM
-from fastgc.unrelated import told, unrelated
-from fastgc.upstream import NOISE, NOISE_OF_GPU, NOISE_OF_SINGLE, Findings, findings
-from fastgc.upstream import told as told_of_passes
+from fastgc.methods.registry import RANDOM
+from fastgc.options import require_number, require_resources, require_seed
+from fastgc.report.data import also_saying, told
+from fastgc.report.report import Report
 
 __all__ = ["assert_gradients", "check"]
 

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fastgc.drawing import generator
+from fastgc.core.rng import generator
+from fastgc.core.tree import FloatArray, scale_of
 from fastgc.jax.calling import (
     PINNED,
     double_precision,
@@ -20,9 +21,7 @@ from fastgc.jax.calling import (
 )
 from fastgc.jax.tracing import narrow_dtypes, work_bytes
 from fastgc.jax.tree import Tree
-from fastgc.layout import FloatArray
 from fastgc.methods.stacked import CACHE_BYTES
-from fastgc.scales import scale_of
 
 Values: TypeAlias = Sequence[Any]  # one array for each leaf that is checked
 

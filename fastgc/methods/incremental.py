@@ -8,21 +8,22 @@ from functools import partial
 
 import numpy as np
 
-from fastgc.assembly import add_decay, slope_intervals
-from fastgc.forecast import kernel_memory, kernel_seconds
-from fastgc.layout import FloatArray
-from fastgc.methods.interface import Approximation, Base, Entries, Method, Resources
-from fastgc.operations import operations
-from fastgc.point import point_of
-from fastgc.problem import Problem
-from fastgc.response import (
+from fastgc.core.tree import Entries, FloatArray
+from fastgc.costs.base import Problem
+from fastgc.costs.noise import Base
+from fastgc.methods.base import Approximation, Method
+from fastgc.methods.exact import add_decay, kernel_memory, kernel_seconds, slope_intervals
+from fastgc.network.flops import operations
+from fastgc.network.propagate import (
     SAFETY,
     kernels,
     least_memory,
+    point_of,
     refusal,
     respond,
     tasks_holding,
 )
+from fastgc.parallel.chunks import Resources
 
 
 def approximate(

@@ -8,13 +8,12 @@ from functools import partial
 
 import numpy as np
 
-from fastgc.blocks import Advance, perform
-from fastgc.forecast import best
-from fastgc.layout import FloatArray
-from fastgc.methods.interface import Approximation, Base, Entries, Method, Resources, Step
-from fastgc.noise import uncertainty_of_differences
-from fastgc.operations import operations
-from fastgc.problem import Problem
+from fastgc.core.tree import Entries, FloatArray, Step
+from fastgc.costs.base import Problem
+from fastgc.costs.noise import Base, uncertainty_of_differences
+from fastgc.methods.base import Approximation, Method, best
+from fastgc.network.flops import operations
+from fastgc.parallel.chunks import Advance, Resources, perform
 
 
 def approximate(

@@ -8,14 +8,22 @@ from functools import partial
 
 import numpy as np
 
-from fastgc.assembly import ROWS, add_decay, assemble, slope_intervals
-from fastgc.forecast import kernel_memory, kernel_seconds, product_seconds
-from fastgc.layout import FloatArray
-from fastgc.methods.interface import Approximation, Base, Entries, Method, Resources
-from fastgc.operations import operations, perturbations
-from fastgc.point import point_of
-from fastgc.problem import Problem
-from fastgc.response import SAFETY, kernels, least_memory, refusal, respond
+from fastgc.core.tree import Entries, FloatArray
+from fastgc.costs.base import Problem
+from fastgc.costs.noise import Base
+from fastgc.methods.base import Approximation, Method
+from fastgc.methods.exact import (
+    ROWS,
+    add_decay,
+    assemble,
+    kernel_memory,
+    kernel_seconds,
+    product_seconds,
+    slope_intervals,
+)
+from fastgc.network.flops import operations, perturbations
+from fastgc.network.propagate import SAFETY, kernels, least_memory, point_of, refusal, respond
+from fastgc.parallel.chunks import Resources
 
 
 def approximate(

@@ -10,14 +10,13 @@ from functools import partial
 
 import numpy as np
 
-from fastgc.blocks import Advance, perform
-from fastgc.forecast import best
-from fastgc.layout import FloatArray
-from fastgc.methods.interface import Approximation, Base, Entries, Method, Resources, Step
-from fastgc.noise import uncertainty_of_differences
-from fastgc.operations import operations
-from fastgc.problem import Problem
-from fastgc.threads import share
+from fastgc.core.tree import Entries, FloatArray, Step
+from fastgc.costs.base import Problem
+from fastgc.costs.noise import Base, uncertainty_of_differences
+from fastgc.methods.base import Approximation, Method, best
+from fastgc.network.flops import operations
+from fastgc.parallel.chunks import Advance, Resources, perform
+from fastgc.parallel.threads import share
 
 # What a block's rows and activations should fit into. On 30-64-32-1 with m = 64, 4 MiB took
 # 0.136 s, 1 MiB 0.164 s, 256 KiB 0.22 s, a row at a time 0.32 s (Zen 5, 1 MiB of L2, 32 of L3).

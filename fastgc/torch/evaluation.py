@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.func import functional_call, vmap
 
-from fastgc.drawing import generator
-from fastgc.layout import flatten_parameters
-from fastgc.torch.double import InDouble
+from fastgc.core.rng import generator
+from fastgc.core.tree import flatten_parameters
+from fastgc.diagnosis.upstream import Findings, findings
+from fastgc.torch.float64 import InDouble
+from fastgc.torch.module_copy import Subject, leaves_of
 from fastgc.torch.numerical import warned
 from fastgc.torch.state import State
-from fastgc.torch.subject import Subject, leaves_of
 from fastgc.torch.upstream import Scaled, noise_of
-from fastgc.upstream import Findings, findings
 
 Arrays: TypeAlias = Mapping[str, NDArray[np.float64]]
 

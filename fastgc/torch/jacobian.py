@@ -12,13 +12,13 @@ from torch import Tensor
 from torch.autograd.gradcheck import GradcheckError as TorchGradcheckError
 from torch.autograd.gradcheck import gradcheck as torch_gradcheck
 
-from fastgc.report import Report
-from fastgc.requirements import require_number
+from fastgc.options import require_number
+from fastgc.report.report import Report
 from fastgc.torch import analytical
 from fastgc.torch.comparison import Comparison, Pair, look_again, real_part
+from fastgc.torch.function import are_plain, meets, posed, unchanged_random_state
 from fastgc.torch.mismatch import first_line, report_of
 from fastgc.torch.numerical import Subject, Tolerance, as_tuple, parts_of, quiet, slopes
-from fastgc.torch.posing import are_plain, meets, posed, unchanged_random_state
 from fastgc.torch.reasons import reason_for
 
 LOOKS = 64  # columns, and rows, that are looked at again one by one before they are called wrong

@@ -8,17 +8,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fastgc.claim import Claim
+from fastgc.core.gradients import Claim
+from fastgc.core.tree import FloatArray, Layout
+from fastgc.core.verdict import AGREE, DISAGREE, NONFINITE, worst_verdict
 from fastgc.diagnosis import kinds
-from fastgc.diagnosis.evidence import Diagnosis, Evidence
-from fastgc.docket import Findings
-from fastgc.layout import FloatArray, Layout
-from fastgc.rendering import by_fault
-from fastgc.report import Report, tensor_reports
-from fastgc.tally import tally, tensor_means
+from fastgc.diagnosis.evidence import Evidence
+from fastgc.report.data import Diagnosis
+from fastgc.report.report import Report
+from fastgc.report.text import by_fault
 from fastgc.torch.comparison import At, Comparison, real_part
 from fastgc.torch.numerical import Subject
-from fastgc.verdict import AGREE, DISAGREE, NONFINITE, worst_verdict
+from fastgc.verdicts.outcome import tensor_reports
+from fastgc.verdicts.record import Findings
+from fastgc.verdicts.summary import tally, tensor_means
 
 
 class _Jacobian(NamedTuple):

@@ -11,23 +11,22 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from fastgc.checking import DEFAULT_MEMORY, GradientMismatch, check
-from fastgc.diagnosis.evidence import Diagnosis
-from fastgc.likeness import require_likeness
-from fastgc.parts import Part, part_of
-from fastgc.preparation import require_method
-from fastgc.problem import pose
-from fastgc.report import Report, also_saying
-from fastgc.requirements import require_number, require_resources, require_seed
-from fastgc.selection import RANDOM
-from fastgc.torch.double import tensors_of
+from fastgc.check import DEFAULT_MEMORY, GradientMismatch, check
+from fastgc.core.subset import Part, part_of
+from fastgc.costs.base import pose
+from fastgc.costs.unused import unrelated
+from fastgc.diagnosis.upstream import told as told_of_passes
+from fastgc.methods.registry import RANDOM
+from fastgc.network.compare import require_likeness
+from fastgc.options import require_number, require_resources, require_seed
+from fastgc.pipeline import require_method
+from fastgc.report.data import Diagnosis, also_saying, told
+from fastgc.report.report import Report
 from fastgc.torch.evaluation import Evaluation, settings
-from fastgc.torch.naming import Names, renamed
-from fastgc.torch.recognise import Recognised, Unknown, recognise
+from fastgc.torch.float64 import tensors_of
+from fastgc.torch.module_copy import Loss, borrowed, copied, in_place, require_loss, trained
+from fastgc.torch.network import Names, Recognised, Unknown, recognise, renamed
 from fastgc.torch.state import Generators, State
-from fastgc.torch.subject import Loss, borrowed, copied, in_place, require_loss, trained
-from fastgc.unrelated import told, unrelated
-from fastgc.upstream import told as told_of_passes
 
 Gradients = dict[str, NDArray[Any] | None]
 

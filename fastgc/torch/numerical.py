@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from fastgc.layout import index_of
+from fastgc.core.tree import index_of
 
 Tensors: TypeAlias = tuple[Tensor, ...]
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fastgc.torch.comparison import Comparison
-from fastgc.torch.double import WIDE, InDouble
+from fastgc.torch.float64 import WIDE, InDouble
 from fastgc.torch.mismatch import first_line, report_of
 from fastgc.torch.numerical import Subject, Tensors, Tolerance, around
 

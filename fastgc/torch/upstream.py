@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
+from fastgc.diagnosis.upstream import NOISE, NOISE_OF_GPU
 from fastgc.torch.state import Generators
-from fastgc.upstream import NOISE, NOISE_OF_GPU
 
 
 class Scaled(TorchFunctionMode):

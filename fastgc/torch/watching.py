@@ -8,20 +8,20 @@ import numpy as np
 import torch
 from torch import nn
 
-from fastgc.checking import DEFAULT_MEMORY
-from fastgc.layout import flatten
-from fastgc.parts import part_of
-from fastgc.preparation import require_choices
-from fastgc.problem import Problem, pose
-from fastgc.requirements import DIRECTIONS, require_flag, require_number, require_resources
-from fastgc.selection import method_for
+from fastgc.check import DEFAULT_MEMORY
+from fastgc.core.subset import part_of
+from fastgc.core.tree import flatten
+from fastgc.costs.base import Problem, pose
+from fastgc.methods.registry import method_for
+from fastgc.options import DIRECTIONS, require_flag, require_number, require_resources
+from fastgc.pipeline import require_choices
 from fastgc.torch.evaluation import Evaluation, settings
 from fastgc.torch.module import AFFORDABLE, check_module
-from fastgc.torch.recognise import Unknown, recognise
+from fastgc.torch.module_copy import Loss, in_place, require_loss, trained
+from fastgc.torch.network import Unknown, recognise
 from fastgc.torch.state import Generators
-from fastgc.torch.subject import Loss, in_place, require_loss, trained
+from fastgc.watch import price_of_entries
 from fastgc.watcher import FIRST, STEPS, Moment, OnWrong, Watcher
-from fastgc.watching import price_of_entries
 
 # What a check is expected to take before one has been timed, rather too much than too little.
 POSED = 4.0  # evaluations that posing a module takes: one of them, and a backward pass

@@ -1,0 +1,1 @@
+"""What everything else stands on: parameters as a vector, gradients, verdicts on entries."""

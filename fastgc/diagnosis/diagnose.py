@@ -1,0 +1,154 @@
+"""What a wrong gradient looks like, tensor by tensor, and where the mistake starts.
+
+A kind of mistake is named only where it reproduces the wrong gradient to within tolerance.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from fastgc.core.gradients import Claim
+from fastgc.core.rng import generator
+from fastgc.core.subset import Part
+from fastgc.core.verdict import DISAGREE, KINK, UNRESOLVED
+from fastgc.costs.base import Problem
+from fastgc.diagnosis import kinds
+from fastgc.diagnosis.evidence import Evidence
+from fastgc.diagnosis.network import FITTED, explain, other_activation
+from fastgc.diagnosis.samples import stale
+from fastgc.network.state import Inside, rounding_of_gradients
+from fastgc.report.data import Diagnosis
+from fastgc.verdicts.record import Findings
+
+__all__ = ["Diagnosis", "diagnose"]
+
+
+def diagnose(
+    problem: Problem, claim: Claim, findings: Findings, part: Part
+) -> tuple[dict[str, Diagnosis], int]:
+    """What is wrong with each tensor that is, by name; and the evaluations of the cost spent."""
+    if max(findings.tally.worst) < DISAGREE:
+        return {}, 0
+    tensors = _evidence(problem, claim, findings, part)
+    faulty = [name for name, e in tensors.items() if e.at_fault]
+    inside = problem.inside
+    around = kinds.Surroundings(
+        m=None if inside is None else inside.net.m,
+        divisor=None if inside is None else inside.net.divisor,
+        weight_decay=0.0 if inside is None else inside.net.weight_decay,
+        tensors=tensors,
+    )
+    constant, spent = False, 0
+    if inside is None and part.entries is None and not findings.gradapprox.any():
+        constant, spent = stands_still(problem)
+    if constant:
+        found = dict.fromkeys(faulty, CONSTANT)
+    elif inside is None or part.entries is not None:  # what a structure tells takes all tensors
+        every = (*kinds.PLAIN, *kinds.SECOND, *kinds.LAST)
+        unknown = kinds.UNKNOWN
+        if inside is None and {"W1", "b1"} <= tensors.keys():  # as of a network
+            unknown = replace(unknown, text=f"{unknown}; as a fastgc.Network it may tell more")
+        found = {name: kinds.first(every, tensors[name], around) or unknown for name in faulty}
+    else:
+        found = _of_network(inside, claim, tensors, around)
+    if any(said.kind == "precision" for said in found.values()):  # then others too, if they may be
+        found |= {n: said for n in faulty if (said := kinds.in_single(tensors[n])) is not None}
+    return _one_norm(claim, tensors, found), spent
+
+
+def _of_network(
+    inside: Inside, claim: Claim, tensors: dict[str, Evidence], around: kinds.Surroundings
+) -> dict[str, Diagnosis]:
+    """What a network's structure tells of its tensors, layer by layer, else of all at once."""
+    found = explain(inside, tensors, around)
+    said = None
+    if any(d.kind in FITTED for d in found.values()):
+        said = other_activation(inside, claim, tensors)
+    if said is None and any(d.kind == "unknown" for d in found.values()):
+        said = stale(inside, claim.grad, tensors)
+    return found if said is None else dict.fromkeys(found, said)
+
+
+def _evidence(
+    problem: Problem, claim: Claim, findings: Findings, part: Part
+) -> dict[str, Evidence]:
+    layout, theta, inside = part.layout, problem.theta, problem.inside
+    every = slice(None) if part.entries is None else part.entries
+    slack, gradapprox = findings.uncertainty, findings.gradapprox
+    fixed = np.zeros(theta.size)
+    if inside is not None:
+        # at corners, where gradapprox is half-way, with the slope that backward passes take
+        gradapprox = inside.gradient[every]
+        rounding = rounding_of_gradients(inside)[every]
+        slack = slack + np.repeat(claim.units, layout.lengths) * rounding
+        for layer in inside.layers:
+            fixed[layer.W] = inside.net.weight_decay / inside.net.divisor * theta[layer.W]
+    theta, fixed = theta[every], fixed[every]
+    known = (findings.codes != KINK) & (findings.codes != UNRESOLVED)
+    # what cannot be had is no number to reckon with
+    gradapprox = np.where(known | np.isfinite(gradapprox), gradapprox, 0.0)
+    return {
+        name: Evidence(
+            name=name,
+            shape=layout.shapes[t] if layout.places is None else layout.places[t].shape,
+            g=claim.grad[here],
+            found=gradapprox[here],
+            slack=slack[here],
+            wrong=findings.codes[here] >= DISAGREE,
+            known=known[here],
+            theta=theta[here],
+            fixed=fixed[here],
+            tolerance=float(claim.tolerances[t]),
+            places=None if layout.places is None else (layout.places[t], layout.shapes[t]),
+        )
+        for t, (name, here) in enumerate(layout.tensors())
+    }
+
+
+def _one_norm(
+    claim: Claim, tensors: Mapping[str, Evidence], found: dict[str, Diagnosis]
+) -> dict[str, Diagnosis]:
+    """Factors below 1 that leave a round norm, of all tensors or of one, are those of clipping."""
+    shrunk = [d.value for d in found.values() if d.kind in ("factor", "follows", "twice averaged")]
+    if len(shrunk) != len(found) or not shrunk[0] or not 0 < shrunk[0] < 1:
+        return found
+    norm = float(np.linalg.norm(claim.grad))
+    alone = len(found) == 1 and len(tensors) > 1
+    if alone:
+        norm = float(np.linalg.norm(tensors[next(iter(found))].g))
+    elif not all(e.at_fault or kinds.is_multiple(e, shrunk[0]) for e in tensors.values()):
+        return found  # a tensor is right that clipping would have shrunk
+    if not kinds.is_round(norm):
+        return found
+    of = "its norm" if alone else "the norm of all tensors"
+    text = f"{found[next(iter(found))].text}, which makes {of} {norm:.6g}: clipped to it"
+    return dict.fromkeys(found, Diagnosis("clipped", text, norm))
+
+
+CONSTANT = Diagnosis(
+    "constant", "the cost does not change with any parameter: does it use its argument?"
+)
+
+# How far all parameters are moved at once, relative to the size of each tensor: a parameter may
+# act only close by, as at the bottom of a hollow, or only far off, as one that is rounded.
+MOVES = (1e-6, 1e-3, 1.0)
+
+
+def stands_still(problem: Problem) -> tuple[bool, int]:
+    """Whether J is the same number wherever it is asked for, and the evaluations spent.
+
+    A slope of zero does not say so: x² has one at 0, and moves. The last evaluation is at θ.
+    """
+    rng = generator(9)
+    theta = problem.theta
+    size = np.ones(theta.size)
+    for _, here in problem.layout.tensors():
+        size[here] = math.sqrt(float(np.mean(np.square(theta[here])))) or 1.0
+    moved = [
+        problem.evaluate_or_nan(theta + move * size * rng.standard_normal(theta.size))
+        for move in MOVES
+    ]
+    value = problem.evaluate_or_nan(theta)
+    return all(cost == value for cost in moved), len(MOVES) + 1

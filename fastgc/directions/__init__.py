@@ -1,0 +1,1 @@
+"""Checks along random directions."""

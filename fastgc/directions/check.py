@@ -1,0 +1,334 @@
+"""A check along random directions: the verdict on each tensor, and how large its error is."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+
+from fastgc.core.gradients import Claim
+from fastgc.core.rng import generator
+from fastgc.core.statistics import Estimate, caught_by, estimate_of
+from fastgc.core.subset import Part
+from fastgc.core.tree import Entries, FloatArray, Step
+from fastgc.core.verdict import (
+    AGREE,
+    DISAGREE,
+    ENTRY_VERDICTS,
+    KINK,
+    NONFINITE,
+    UNRESOLVED,
+    entry_scale,
+    verdict_of,
+)
+from fastgc.costs.base import Problem
+from fastgc.costs.noise import Base, balanced_steps
+from fastgc.diagnosis.origin import origin, proven_right
+from fastgc.directions.draw import Directions, posed_along
+from fastgc.directions.explain import Case, explained
+from fastgc.directions.locate import Probe
+from fastgc.methods.base import Approximation, Method
+from fastgc.network.state import rounding_of_gradients
+from fastgc.parallel.chunks import Resources
+from fastgc.report.data import Entry, Outcome, TensorReport
+from fastgc.verdicts.outcome import why_open
+from fastgc.verdicts.second_look import Findings, settle
+
+TOGETHER = "all parameters"  # what directions through all tensors are about
+TRIES = 8  # directions through all parameters, searched for a corner at θ
+DEVIATIONS = 4.0  # standard deviations of the rounding of a right backward pass, along a direction
+
+
+def check_along(
+    problem: Problem,
+    part: Part,
+    claim: Claim,
+    base: Base,
+    epsilon: float | str,
+    directions: int,
+    seed: int,
+    engine: Method,
+    resources: Resources,
+    *,
+    per_tensor: bool,
+) -> Outcome:
+    """Compares gradients with the cost along random directions through each tensor.
+
+    Args:
+        problem: the cost at θ.
+        part: the tensors that are checked, whole.
+        claim: their gradients.
+        base: J(θ) and its noise.
+        epsilon: the step, or "auto".
+        directions: through each tensor.
+        seed: of their generator.
+        engine: the method that takes the differences.
+        resources: what it may use.
+        per_tensor: whether each direction goes through one tensor; else through all of them, and
+            tensors are told apart only where these disagree.
+    """
+    lines = partial(
+        _Lines, problem, part, claim, base, epsilon, directions, seed, engine, resources
+    )
+    if per_tensor or len(part.layout.names) == 1:
+        return lines(together=False).outcome()
+    together = lines(together=True).outcome()
+    if all(tensor.ok for tensor in together.tensors.values()):
+        return together
+    apart = lines(together=False).outcome()
+    return replace(apart, evaluations=apart.evaluations + together.evaluations)
+
+
+class _Lines:
+    """Directions through the parts of θ, and the gradient along them."""
+
+    def __init__(
+        self, problem: Problem, part: Part, claim: Claim, base: Base, epsilon: float | str,
+        count: int, seed: int, engine: Method, resources: Resources, *, together: bool,
+    ) -> None:  # fmt: skip
+        theta = problem.theta
+        whole = slice(None) if part.entries is None else part.entries
+        every = [here for _, here in problem.layout.tensors()]
+        tensors = every if part.tensors is None else [every[t] for t in part.tensors]
+        self.asked = claim
+        self.grad = np.zeros(theta.size)  # all of it, for directions to be taken along
+        self.grad[whole] = claim.grad
+        lost = _lost_by_rounding(problem, claim, tensors)
+        self.parts: list[slice | Entries] = [whole] if together else [*tensors]
+        self.norms = np.array([_norm(self.grad[here]) for here in self.parts])
+        self.names: tuple[str, ...] = part.layout.names
+        self.shapes: tuple[tuple[int, ...], ...] = part.layout.shapes
+        if together:
+            budget = _norm(claim.tolerances * [_norm(self.grad[here]) for here in tensors])
+            claim = _of_one(claim, _ratio(budget, float(self.norms[0])))
+            self.names, self.shapes = (TOGETHER,), ((part.layout.size,),)
+        draw = partial(
+            Directions, theta, tuple(self.parts), count, seed, keep=resources.memory // 2
+        )
+        self.spent = 0
+        self.epsilon: Step
+        if isinstance(epsilon, str):
+            loose = posed_along(problem, draw(None), self.names)
+            self.epsilon, self.spent = balanced_steps(loose, base)
+        else:
+            self.epsilon = epsilon
+        self.directions = draw(self.epsilon)
+        self.posed = posed_along(problem, self.directions, self.names)
+        # the smallest numbers of a narrow dtype are counted with what is lost by rounding
+        with np.errstate(all="ignore"):
+            grad = self.directions.along(self.grad)
+        self.claim = replace(claim, grad=grad, least=np.zeros(len(self.parts)), pooled=True)
+        self.rounding = np.repeat([DEVIATIONS * _norm(lost[here]) for here in self.parts], count)
+        self.problem, self.base, self.engine, self.resources = problem, base, engine, resources
+        self.probe = Probe(problem, base, epsilon, resources)
+        self.rng = generator(6, seed)  # for what is drawn in a search
+        self.count, self.together = count, together
+
+    def look(self, entries: Entries | None, step: Step) -> Approximation:
+        """The slopes along all directions, or some."""
+        found = self.engine.approximate(self.posed, entries, self.base, step, self.resources)
+        some = range(self.directions.size) if entries is None else entries.tolist()
+        lost = np.array([self.directions.lost(d) for d in some])
+        rounding = self.rounding if entries is None else self.rounding[entries]
+        return replace(found, uncertainty=np.where(lost, np.inf, found.uncertainty + rounding))
+
+    def outcome(self) -> Outcome:
+        """What the directions tell."""
+        findings = settle(
+            self.posed, self.base, self.look, self.epsilon, self.claim,
+            self.look(None, self.epsilon), exact=False, part=Part(self.posed.layout),
+            directions=True, tries=TRIES,
+        )  # fmt: skip
+        seen = _seen(findings, self.claim.tolerances, self.count)
+        case = Case(
+            self.problem, self.names, self.shapes, self.asked, self.grad, self.directions,
+            findings, seen.residuals, self.probe, self.rng,
+        )  # fmt: skip
+        reasons, looked_up = why_open(
+            self.posed, Part(self.posed.layout), findings, self.epsilon,
+            lambda d: f"{self.names[d // self.count]} along v{d % self.count}",
+        )  # fmt: skip
+        tensors = {}
+        for t, name in enumerate(self.names):
+            norm = float(self.norms[t])
+            estimate = estimate_of(
+                seen.residuals[t], seen.least[t], seen.most[t], float(seen.caught[t]), norm
+            )
+            difference = _ratio(_rms(seen.residuals[t]), norm + float(seen.sizes[t]))
+            report = self._tensor(t, findings, estimate, difference)
+            if report.verdict == "wrong" and not self.together:
+                report = explained(case, t, report)
+            elif name in reasons:
+                report = replace(report, diagnosis=reasons[name])
+            tensors[name] = report
+        said = {name: t.diagnosis for name, t in tensors.items() if t.diagnosis is not None}
+        wrong = [name for name, tensor in tensors.items() if tensor.verdict == "wrong"]
+        error = _norm(seen.residuals) / math.sqrt(self.count)
+        return Outcome(
+            tensors=tensors,
+            difference=_ratio(error, _norm(self.norms) + _norm(seen.sizes)),
+            epsilon=float(np.max(self.epsilon)),
+            evaluations=self.spent + findings.evaluations + self.probe.evaluations + looked_up,
+            origin=origin(self.names, wrong, said, proven_right(self.posed.layout, findings))
+            if wrong
+            else None,
+            scope=_scope(tensors, self.count, together=self.together),
+            estimate=_of_all(seen, _norm(self.norms)),
+        )
+
+    def _tensor(
+        self, t: int, findings: Findings, estimate: Estimate, difference: float
+    ) -> TensorReport:
+        found, d, name = findings.tally, findings.tally.place[t], self.names[t]
+        low, high = findings.slopes
+        at = int(np.searchsorted(findings.disputed, d))
+        looked_at = at < findings.disputed.size and findings.disputed[at] == d
+        worst = Entry(
+            name=f"{name} along v{d % self.count}",
+            index=(),
+            analytic=float(findings.grad[d]),
+            numerical=float(findings.gradapprox[d]),
+            uncertainty=float(findings.uncertainty[d]),
+            verdict=ENTRY_VERDICTS[int(findings.codes[d])],
+            slopes=(float(low[at]), float(high[at])) if looked_at else None,
+        )
+        return TensorReport(
+            name=name,
+            shape=self.shapes[t],
+            verdict=verdict_of(found.worst[t]),
+            difference=difference,
+            worst=worst,
+            counts=dict(zip(ENTRY_VERDICTS, found.counts[t], strict=True)),
+            at_rounding=0,
+            resolution=found.resolutions[t],
+            tolerance=float(self.claim.tolerances[t]),
+            dtype=self.claim.dtypes[t],
+            estimate=estimate,
+            epsilon=findings.longest(self.directions.numbers(t)),
+        )
+
+
+def _lost_by_rounding(problem: Problem, claim: Claim, tensors: list[slice]) -> FloatArray:
+    """What a right backward pass may lose of each entry, (P,)."""
+    lost = np.zeros(problem.theta.size)
+    if problem.inside is not None:
+        lost = rounding_of_gradients(problem.inside)
+    for here, unit, least in zip(tensors, claim.units, claim.least, strict=True):
+        lost[here] = lost[here] * unit + least
+    return lost
+
+
+def _of_one(claim: Claim, tolerance: float) -> Claim:
+    """A claim about all tensors as one."""
+    loosest = int(np.argmax(claim.tolerances))
+    return replace(
+        claim,
+        tolerances=np.array([tolerance]),
+        units=claim.units[[loosest]],
+        dtypes=(claim.dtypes[loosest],),
+    )
+
+
+class _Seen(NamedTuple):
+    """What directions show; a row for each tensor, (T, D), or a number, (T,).
+
+    Attributes:
+        residuals: v·grad less the slope of the cost along v.
+        least: as small as |v·e| may be, for the error e of the gradient.
+        most: as large as it may be.
+        fog: as much of |v·e| as says nothing.
+        sizes: the root mean square of the slopes, which is about ‖gradapprox‖.
+        caught: the smallest ‖e‖ that would have shown.
+    """
+
+    residuals: FloatArray
+    least: FloatArray
+    most: FloatArray
+    fog: FloatArray
+    sizes: FloatArray
+    caught: FloatArray
+
+
+def _seen(findings: Findings, tolerances: FloatArray, count: int) -> _Seen:
+    rows = (-1, count)
+    grad, slopes = findings.grad.reshape(rows), findings.gradapprox.reshape(rows)
+    codes, doubts = findings.codes.reshape(rows), findings.uncertainty.reshape(rows)
+    slack = _slack(findings).reshape(rows)
+    with np.errstate(all="ignore"):
+        residuals = grad - slopes
+        error = np.abs(residuals)
+    disagrees, nonfinite = codes == DISAGREE, codes == NONFINITE
+    most = np.where(nonfinite, np.inf, error + slack)
+    sizes = np.array([_rms(row) for row in slopes])
+    scale = entry_scale(grad, slopes, sizes[:, np.newaxis])
+    allowed = tolerances[:, np.newaxis] * scale + slack
+    return _Seen(
+        residuals,
+        least=np.where(disagrees, np.maximum(error - doubts, 0.0), 0.0),
+        most=most,
+        fog=np.where(disagrees, doubts, most),
+        sizes=sizes,
+        caught=np.array([caught_by(row) for row in allowed]),
+    )
+
+
+def _of_all(seen: _Seen, norm: float) -> Estimate:
+    """Of all tensors: summed over them, residuals are those along directions through all of them.
+
+    An error as long as all those together that would have been caught is, in one tensor at least,
+    as long as would have been there.
+    """
+    residuals = seen.residuals.sum(axis=0)
+    with np.errstate(all="ignore"):
+        size = np.abs(residuals)
+        least = np.fmax(size - seen.fog.sum(axis=0), 0.0)
+        slack = np.nan_to_num(seen.most - np.abs(seen.residuals), nan=np.inf, posinf=np.inf)
+        most = np.where(np.isfinite(size), size, 0.0) + slack.sum(axis=0)
+    return estimate_of(residuals, least, most, _norm(seen.caught), norm)
+
+
+def _slack(findings: Findings) -> FloatArray:
+    """How much larger than its residual v·e may be, along each direction."""
+    slack = findings.uncertainty.copy()
+    codes, places = findings.codes, findings.disputed
+    slack[(findings.grad == 0) & (findings.gradapprox == 0) & (codes == AGREE)] = 0.0
+    low, high = findings.slopes
+    # at a corner any slope between these may be right
+    cornered = (codes[places] == KINK) | (codes[places] == UNRESOLVED)
+    slack[places[cornered]] += (high - low)[cornered]
+    return slack
+
+
+def _scope(tensors: Mapping[str, TensorReport], count: int, *, together: bool) -> str:
+    caught = {name: tensor.estimate.caught for name, tensor in tensors.items() if tensor.estimate}
+    shown = [value for value in caught.values() if value < 1]
+    text = f"{count} random direction{'s' * (count != 1)} through "
+    text += "all parameters" if together else "each tensor"
+    if shown:
+        least = max(shown)
+        unit = 10.0 ** (math.floor(math.log10(least)) - 1) if least else 1.0
+        least = math.ceil(least / unit) * unit
+        text += f": an error of {least:.2g} of its gradient or more would have shown"
+        text += ", with a probability of 99.9 %"
+    if len(shown) < len(caught):
+        blind = [name for name, value in caught.items() if not value < 1]
+        names = ", ".join(blind[:6]) + (f" and {len(blind) - 6} more" if len(blind) > 6 else "")
+        text += f"; an error as large as the gradient may not show in {names}"
+    return text
+
+
+def _norm(values: FloatArray) -> float:
+    with np.errstate(all="ignore"):
+        return float(np.linalg.norm(values))
+
+
+def _rms(values: FloatArray) -> float:
+    return _norm(values) / math.sqrt(values.size)
+
+
+def _ratio(error: float, size: float) -> float:
+    if error == 0:
+        return 0.0
+    return error / size if size else math.inf

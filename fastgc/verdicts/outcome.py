@@ -1,0 +1,121 @@
+"""The verdict on each tensor, in a report; and why nothing can be told of one."""
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fastgc.core.gradients import Claim
+from fastgc.core.subset import Part
+from fastgc.core.tree import Layout, Step
+from fastgc.core.verdict import ENTRY_VERDICTS, UNRESOLVED, verdict_of
+from fastgc.costs.base import Problem
+from fastgc.report.data import Arrays, Diagnosis, TensorReport
+from fastgc.verdicts.record import Findings
+
+if TYPE_CHECKING:
+    pass
+
+
+def tensor_reports(
+    layout: Layout,
+    claim: Claim,
+    findings: Findings,
+    diagnoses: Mapping[str, Diagnosis],
+) -> dict[str, TensorReport]:
+    """The verdict on every tensor."""
+    found = findings.tally
+    reports = {}
+    rounding = np.searchsorted(findings.at_rounding, layout.offsets)
+    looks = np.searchsorted(findings.disputed, layout.offsets)
+    for t, (name, part) in enumerate(layout.tensors()):
+        looked_at = slice(looks[t], looks[t + 1])
+        places = None if layout.places is None else layout.places[t]
+        shape = layout.shapes[t] if places is None else places.shape
+        arrays = Arrays(
+            shape=layout.shapes[t],
+            places=places,
+            analytic=findings.grad[part].reshape(shape),
+            numerical=findings.gradapprox[part].reshape(shape),
+            uncertainty=findings.uncertainty[part].reshape(shape),
+            verdicts=findings.codes[part].reshape(shape),
+            looked_at=findings.disputed[looked_at] - part.start,
+            slopes=(findings.slopes[0][looked_at], findings.slopes[1][looked_at]),
+            output_axes=0 if layout.output_axes is None else layout.output_axes[t],
+        )
+        reports[name] = TensorReport(
+            name=name,
+            shape=layout.shapes[t],
+            verdict=verdict_of(found.worst[t]),
+            difference=found.differences[t],
+            worst=arrays.entry(name, found.place[t] - part.start),
+            counts=dict(zip(ENTRY_VERDICTS, found.counts[t], strict=True)),
+            at_rounding=int(rounding[t + 1] - rounding[t]) + found.vanishing[t][0],
+            resolution=found.resolutions[t],
+            tolerance=float(claim.tolerances[t]),
+            dtype=claim.dtypes[t],
+            diagnosis=diagnoses.get(name),
+            arrays=arrays,
+            epsilon=findings.longest(part),
+            zeros=found.vanishing[t][0],
+            zero_within=found.vanishing[t][1],
+        )
+    return reports
+
+
+LENGTH = 200  # characters of an exception's message that are quoted
+
+
+def why_open(
+    problem: Problem,
+    part: Part,
+    findings: Findings,
+    step: Step,
+    name_of: Callable[[int], str] | None = None,
+) -> tuple[dict[str, Diagnosis], int]:
+    """A reason for each tensor that has one, by name; and the evaluations spent.
+
+    Args:
+        problem: the cost at θ.
+        part: the entries that were checked.
+        findings: on them.
+        step: of the first look.
+        name_of: the name of each entry of the part; None for its address.
+    """
+    reasons: dict[str, Diagnosis] = {}
+    evaluations = 0
+    if UNRESOLVED not in findings.tally.worst:
+        return reasons, evaluations
+    missing = np.flatnonzero((findings.codes == UNRESOLVED) & ~np.isfinite(findings.gradapprox))
+    steps = np.broadcast_to(step, problem.layout.size)
+    for kind, entries in (("unsettled", findings.restless), ("cost", missing)):
+        if entries is None:
+            continue
+        for t in np.unique(part.layout.tensor_of(entries)).tolist():
+            k = int(entries[np.searchsorted(entries, part.layout.offsets[t])])
+            name, whole = (name_of or part.layout.entry)(k), int(part.whole(np.array([k]))[0])
+            if kind == "cost":
+                said, spent = _met(problem, whole, float(steps[whole]), name)
+                evaluations += spent
+            else:
+                low, high = findings.gradapprox[k], findings.uncertainty[k]
+                said = f"the slope by {name} still moves by {high:.2g} at {low:.4g}"
+            reasons[part.layout.names[t]] = Diagnosis(kind, said)
+    return reasons, evaluations
+
+
+def _met(problem: Problem, k: int, step: float, name: str) -> tuple[str, int]:
+    """What the cost does a step away from θ, and the evaluations spent."""
+    for spent, (sign, shown) in enumerate(((1.0, "+"), (-1.0, "−")), start=1):
+        moved = problem.theta.copy()
+        moved[k] += sign * step
+        where = f"at {name} {shown} {step:.3g}"
+        try:
+            value = problem.evaluate(moved)
+        except Exception as error:
+            lines = str(error).splitlines()
+            text = f": {lines[0][:LENGTH]}" if lines else ""
+            return f"{where} the cost raises {type(error).__name__}{text}", spent
+        if not np.isfinite(value):
+            return f"{where} the cost is {value}", spent
+    return f"the cost has no value on either side of {name}", spent

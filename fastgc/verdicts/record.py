@@ -1,0 +1,248 @@
+"""What is known of every entry while a verdict on it is being reached."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgc.core.gradients import Claim
+from fastgc.core.subset import Part
+from fastgc.core.tree import Entries, FloatArray, Layout, Step, exact_steps
+from fastgc.core.verdict import AGREE, UNRESOLVED, ZERO, entry_scale, entry_verdicts
+from fastgc.costs.base import Problem
+from fastgc.costs.noise import Base
+from fastgc.methods.base import Approximation
+from fastgc.verdicts.summary import Tally, tensor_means
+
+EXPLAINED = 8.0  # times what an entry was off by, that its uncertainty may be where that has gone
+FAR = 8.0  # times as far as the slopes along a direction are apart
+
+#: A method at work on a problem: (entries, step) -> Approximation.
+Look: TypeAlias = Callable[[Entries | None, Step], Approximation]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Findings:
+    """Everything found about every entry, (P,) each.
+
+    Attributes:
+        grad: the gradient that is checked.
+        gradapprox: from the longest step that did not prove to be too long.
+        uncertainty: of `gradapprox`.
+        codes: the verdicts, indices into `ENTRY_VERDICTS`.
+        at_rounding: the entries that agree only as far as the rounding of a right backward pass
+            lets anyone tell, indices (n,).
+        disputed: the entries that were looked at again, indices (n,), in order.
+        slopes: their least and greatest one-sided slope, (n,) each.
+        longer: the step that `gradapprox` is from, where it is longer than the first, else 0; None
+            where none is.
+        restless: the entries whose gradapprox still moves as the step shrinks, indices (n,).
+        tally: what the report says of each tensor.
+        evaluations: of the cost, in all.
+    """
+
+    grad: FloatArray
+    gradapprox: FloatArray
+    uncertainty: FloatArray
+    codes: NDArray[np.uint8]
+    at_rounding: Entries
+    disputed: Entries
+    slopes: tuple[FloatArray, FloatArray]
+    tally: Tally
+    evaluations: int
+    longer: FloatArray | None = None
+    restless: Entries | None = None
+
+    def longest(self, part: slice) -> float | None:
+        """The longest step of a part, where it is longer than the first."""
+        return None if self.longer is None else float(self.longer[part].max()) or None
+
+
+class Looked(NamedTuple):
+    """What one look found of n entries, (n,) each; slopes are the least and the greatest met."""
+
+    gradapprox: FloatArray
+    uncertainty: FloatArray
+    low: FloatArray
+    high: FloatArray
+
+    def part(self, where: NDArray[np.bool_]) -> "Looked":
+        """Some of the entries alone."""
+        return Looked(*(values[where] for values in self))
+
+    @property
+    def reach(self) -> FloatArray:
+        """The largest slope on either side; 0 where neither can be had."""
+        return np.nan_to_num(np.fmax(np.abs(self.low), np.abs(self.high)), nan=0.0, posinf=0.0)
+
+
+@dataclass(eq=False, repr=False)
+class Docket:
+    """What is known so far, (n,) each; and what looking and judging take.
+
+    Attributes:
+        problem, base, method, epsilon: the cost at θ, a method that looks at it, and the step of
+            its first look.
+        part: the entries that are checked; all numbers of entries here are among these.
+        claim: the gradients that are checked.
+        exact: whether the method's differences are free of cancellation.
+        directions: whether the entries are steps along random directions. Where one of these
+            crosses corners, a wrong gradient may lie between the slopes as well as a right one: it
+            is accepted only where they are close together, and called wrong only where it lies far
+            outside.
+        gradapprox, uncertainty: as in `Findings`.
+        reach: the largest one-sided slope of the look that gradapprox is from.
+        steps: of that look.
+        codes: the verdicts.
+        low, high: the least and the greatest slope found of an entry that was looked at again.
+        looked: which were.
+        cornered: which have a kink at θ.
+        restless: which have a gradapprox that still moves as the step shrinks.
+        limits: the longest step that an entry bears, (n,), where the cost ends close by.
+        needed: the largest uncertainty at which an entry may agree, (n,): half of what it was off
+            by at an earlier look that no shorter step has refuted.
+        means: the root mean square of gradapprox over each tensor, (T,), of settled entries.
+        evaluations: spent so far.
+    """
+
+    problem: Problem
+    base: Base
+    method: Look
+    epsilon: Step
+    part: Part
+    claim: Claim
+    exact: bool
+    directions: bool
+    gradapprox: FloatArray
+    uncertainty: FloatArray
+    reach: FloatArray
+    steps: FloatArray
+    codes: NDArray[np.uint8]
+    low: FloatArray
+    high: FloatArray
+    means: FloatArray
+    evaluations: int
+
+    def __post_init__(self) -> None:
+        self.looked = np.zeros(self.codes.size, dtype=np.bool_)
+        self.cornered = np.zeros(self.codes.size, dtype=np.bool_)
+        self.needed = np.full(self.codes.size, np.inf)
+        self.limits = np.full(self.codes.size, np.inf)
+        self.restless = np.zeros(self.codes.size, dtype=np.bool_)
+
+    @property
+    def layout(self) -> Layout:
+        """Of the entries that are checked."""
+        return self.part.layout
+
+    @property
+    def theta(self) -> FloatArray:
+        """The parameters that are checked, (n,)."""
+        return self.part.of(self.problem.theta)
+
+    @property
+    def scale(self) -> FloatArray:
+        """Their scales, (n,)."""
+        return self.part.of(self.problem.scale)
+
+    def look(self, entries: Entries, steps: FloatArray) -> Looked:
+        """Looks at some entries with other steps, (n,); one for all where the method is exact."""
+        step: Step
+        if self.exact:
+            step = float(steps[0])
+        else:
+            whole = self.part.whole(entries)
+            step = np.zeros(self.problem.layout.size)
+            step[whole] = exact_steps(self.problem.theta[whole], steps)
+        found = self.method(None if entries.size == self.layout.size else entries, step)
+        self.evaluations += found.evaluations
+        low, high = found.slopes()
+        return Looked(found.gradapprox, self.doubt(entries, found.uncertainty), low, high)
+
+    def take(self, entries: Entries, looked: Looked, steps: FloatArray) -> None:
+        """Puts what a look found in the place of what was known."""
+        self.gradapprox[entries] = looked.gradapprox
+        self.uncertainty[entries] = looked.uncertainty
+        self.steps[entries] = steps
+        self.low[entries], self.high[entries] = looked.low, looked.high
+        self.reach[entries] = np.inf if self.exact else looked.reach
+
+    def judge(
+        self,
+        entries: Entries,
+        extra: FloatArray | float = 0.0,
+        *,
+        exact_zeros: bool | None = None,
+    ) -> NDArray[np.uint8]:
+        """The verdicts on some entries, with some `extra` uncertainty."""
+        still: bool | NDArray[np.bool_] = exact_zeros is True
+        if exact_zeros is None:
+            # where J moves as far on both sides, it may do so over this step alone
+            moves = (self.reach[entries] > 0) & (self.reach[entries] < np.inf)
+            still = ~moves & (not self.base.coarse)
+        tensors, doubt = self.layout.tensor_of(entries), self.uncertainty[entries]
+        codes = entry_verdicts(
+            self.claim.grad[entries], self.gradapprox[entries], doubt + extra,
+            self.means[tensors], self.claim.tolerances[tensors],
+            floor=self.claim.floors[tensors], reach=self.reach[entries],
+            exact_zeros=still,
+        )  # fmt: skip
+        needed = self.needed[entries]
+        tells = (doubt <= needed) | (doubt + 2 * needed <= ZERO * self.reach[entries])
+        with np.errstate(invalid="ignore"):  # or what it was off by has gone, as truncation does
+            error = np.abs(self.claim.grad[entries] - self.gradapprox[entries])
+            tells |= (error <= needed / 2) & (doubt <= EXPLAINED * needed)
+        codes[(codes == AGREE) & ~tells] = UNRESOLVED
+        return codes
+
+    def allowed(self, entries: Entries, approx: FloatArray) -> FloatArray:
+        """T of some entries, against these values of gradapprox."""
+        tensors = self.layout.tensor_of(entries)
+        own = entry_scale(self.claim.grad[entries], approx, 0.0)
+        return (
+            self.claim.tolerances[tensors] * own
+            + self.claim.floors[tensors] * (self.means[tensors])
+        )
+
+    def size(self, entries: Entries, approx: FloatArray) -> FloatArray:
+        """What the uncertainty of some entries is relative to."""
+        means = self.means[self.layout.tensor_of(entries)]
+        return entry_scale(self.claim.grad[entries], approx, means)
+
+    def rescale(self) -> bool:
+        """Takes the tensors' sizes from settled differences alone; whether that changed any."""
+        settled = self.codes != UNRESOLVED
+        settled |= ~self.looked
+        settled &= np.isfinite(self.gradapprox)
+        means = tensor_means(self.layout, np.where(settled, self.gradapprox, 0.0))
+        counts = np.add.reduceat(settled, self.layout.offsets[:-1], dtype=np.intp)
+        means *= np.sqrt(self.layout.lengths / np.maximum(counts, 1))
+        changed = bool((np.abs(means - self.means) > 1e-3 * self.means).any())
+        self.means = means
+        return changed
+
+    def far_outside(
+        self, entries: Entries, low: FloatArray, high: FloatArray, slack: FloatArray
+    ) -> NDArray[np.bool_]:
+        """Whether g lies so far outside these slopes that no choice at a corner explains it."""
+        if not self.directions:
+            return np.zeros(entries.size, dtype=np.bool_)
+        g = self.claim.grad[entries]
+        return np.maximum(low - g, g - high) > FAR * (high - low) + slack
+
+    def doubt(self, entries: Entries, uncertainty: FloatArray) -> FloatArray:
+        """The uncertainty of a method as one of the claim, which may be of narrow floats."""
+        return self.claim.doubt(uncertainty, self.layout.tensor_of(entries), exact=self.exact)
+
+    def with_code(self, *codes: int) -> Entries:
+        """The entries whose verdict is one of these."""
+        return np.flatnonzero(np.isin(self.codes, codes))
+
+
+def within(
+    low: FloatArray, g: FloatArray, high: FloatArray, slack: FloatArray | float
+) -> NDArray[np.bool_]:
+    """Whether g lies between low and high, widened by `slack`."""
+    return (low - slack <= g) & (g <= high + slack)
