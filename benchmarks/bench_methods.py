@@ -18,8 +18,8 @@ from fastgc import lab
 from fastgc.costs.base import base_cost, pose
 from fastgc.costs.noise import Base
 from fastgc.methods.registry import METHODS
-from fastgc.network.flops import operations
-from fastgc.network.state import Inside
+from fastgc.network.flops import flops
+from fastgc.network.state import ForwardState
 from fastgc.parallel.chunks import Resources
 from fastgc.parallel.threads import available_cores, one_blas_thread
 from tests.cases import (
@@ -65,14 +65,14 @@ def contenders(name: str) -> dict[str, Contender]:
     widths = widths_of(net, parameters)
     some = np.sort(np.random.default_rng(0).choice(P, min(P, SAMPLE), replace=False))
     problem = pose(net, parameters)
-    assert problem.inside is not None
-    layers = problem.inside.layers
+    assert problem.state is not None
+    layers = problem.state.layers
     gradients = backward(net, parameters)
     named = {f"d{name}": value for name, value in gradients.items()}
     resources = Resources(256 * 2**20, available_cores(), lambda _: None)
 
     def sample(method: str) -> Any:
-        if method == "node" or operations(method, widths, net.m) <= WHOLE:
+        if method == "node" or flops(method, widths, net.m) <= WHOLE:
             return None
         if method == "incremental":  # it works on the weights of a unit together
             rows = [np.arange(w.W.start + i * w.k, w.W.start + (i + 1) * w.k) for w in layers
@@ -90,9 +90,9 @@ def contenders(name: str) -> dict[str, Contender]:
     cost, _ = base_cost(problem)
 
     def by_method(method: str) -> Array:
-        inside = Inside(net, layers, problem.theta)
-        object.__setattr__(problem, "inside", inside)  # the forward pass is part of the work
-        with one_blas_thread() if inside.uses_threads else nullcontext():
+        state = ForwardState(net, layers, problem.theta)
+        object.__setattr__(problem, "inside", state)  # the forward pass is part of the work
+        with one_blas_thread() if state.uses_threads else nullcontext():
             found = METHODS[method].approximate(
                 problem, sample(method), Base(cost, 0.0), METHODS[method].epsilon, resources
             )
@@ -159,9 +159,9 @@ def bench_gradient(benchmark: BenchmarkFixture, case: str, contender: str) -> No
         parameters=right.size,
         share=1.0 if entries is None else len(entries) / right.size,
         operations={
-            name: method.operations(widths, net.m)
+            name: method.flops(widths, net.m)
             for name, method in METHODS.items()
-            if method.operations is not None
+            if method.flops is not None
         },
     )
     if contender == ALONG:

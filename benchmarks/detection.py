@@ -23,8 +23,8 @@ import numpy as np
 import fastgc
 from benchmarks import plain_detection
 from benchmarks.other_checkers import CHECKERS
-from fastgc.core.gradients import claim_of
-from fastgc.core.subset import Part
+from fastgc.core.gradients import analytic_gradient
+from fastgc.core.subset import Subset
 from fastgc.core.verdict import FLOOR, KINK, entry_scale, verdict_of
 from fastgc.costs.base import Problem, base_cost, pose
 from fastgc.costs.noise import Base, noise_of_cost
@@ -36,7 +36,8 @@ from fastgc.network.state import rounding_of_gradients
 from fastgc.parallel.chunks import Resources
 from fastgc.pipeline import step_of
 from fastgc.report.data import Diagnosis
-from fastgc.verdicts.second_look import Findings, settle
+from fastgc.verdicts.record import Findings
+from fastgc.verdicts.second_look import second_look
 from tests.bugs import MISTAKES, Mistake, Pass
 from tests.cases import Array, NetworkCase, Tensors, backward, other_backward
 
@@ -93,17 +94,17 @@ class Examination:
 
     def __init__(self, problem: Problem, method: str) -> None:
         self.problem, self.exact = problem, METHODS[method].exact
-        self.part = Part(problem.layout)
+        self.part = Subset(problem.layout)
         self.resources = Resources(MEMORY, 1, lambda _: None)
         cost, _ = base_cost(problem)
         self.base = Base(cost, 0.0) if self.exact else noise_of_cost(problem, cost, MEMORY)[0]
         self.method = METHODS[method]
         self.step, _ = step_of(problem, self.base, self.method.epsilon, self.method)
         self.kept: dict[tuple[int, float], Array] = {}
-        assert problem.inside is not None
+        assert problem.state is not None
         with np.errstate(all="ignore"):
-            rounding = rounding_of_gradients(problem.inside)
-        self.slack = self.look(None, self.step).uncertainty + rounding
+            rounding = rounding_of_gradients(problem.state)
+        self.uncertainty = self.look(None, self.step).uncertainty + rounding
 
     def look(self, entries: Any, step: Any) -> Approximation:
         """As the method has it; what was looked at once is kept for the next gradient."""
@@ -123,12 +124,12 @@ class Examination:
 
     def examine(self, gradients: Tensors) -> tuple[Findings, dict[str, Diagnosis]]:
         with np.errstate(all="ignore"):
-            claim = claim_of(self.problem.layout, gradients, TOLERANCE)
-            findings = settle(
-                self.problem, self.base, self.look, self.step, claim,
-                self.look(None, self.step), exact=self.exact, part=self.part,
+            analytic = analytic_gradient(self.problem.layout, gradients, TOLERANCE)
+            findings = second_look(
+                self.problem, self.base, self.look, self.step, analytic,
+                self.look(None, self.step), exact=self.exact, subset=self.part,
             )  # fmt: skip
-            return findings, diagnose(self.problem, claim, findings, self.part)[0]
+            return findings, diagnose(self.problem, analytic, findings, self.part)[0]
 
 
 @dataclass(frozen=True)
@@ -232,8 +233,8 @@ def plainly(findings: Findings, problem: Problem, right: Tensors, sources: list[
     """What describes the wrong gradients as well, however they were made: a factor, or zero."""
     found: set[str] = set()
     parts = dict(problem.layout.tensors())
-    assert problem.inside is not None
-    decay = problem.inside.net.weight_decay / problem.inside.net.m
+    assert problem.state is not None
+    decay = problem.state.net.weight_decay / problem.state.net.m
     for name in sources:
         g, truth = findings.grad[parts[name]], right[name].ravel()
         fixed = decay * problem.theta[parts[name]] if name[0] == "W" else 0.0 * g
@@ -249,7 +250,7 @@ def plainly(findings: Findings, problem: Problem, right: Tensors, sources: list[
 
 
 def _verdict(findings: Findings) -> str:
-    return verdict_of(max(findings.tally.worst))
+    return verdict_of(max(findings.summary.worst))
 
 
 def sizes_of(
@@ -258,14 +259,14 @@ def sizes_of(
     """How large a mistake is, the tensors it moves beyond the tolerance, and visibly so."""
     exceeds, visible = set(), set()
     for name, part in under.problem.layout.tensors():
-        g, truth, slack = findings.grad[part], right[name].ravel(), under.slack[part]
+        g, truth, uncertainty = findings.grad[part], right[name].ravel(), under.uncertainty[part]
         allowed = TOLERANCE * entry_scale(g, truth, 0.0)
         allowed += FLOOR * float(np.sqrt(np.mean(truth**2)))
         # between the slopes at a corner nothing is wrong
         off = np.where(findings.codes[part] == KINK, 0.0, np.abs(g - truth))
         if not (off <= 0.9 * allowed).all():
             exceeds.add(name)
-        if not (off <= 1.1 * allowed + 2 * slack).all():
+        if not (off <= 1.1 * allowed + 2 * uncertainty).all():
             visible.add(name)
     size = "visible" if visible else "rounding" if exceeds else "tolerance"
     return size, exceeds, visible
@@ -280,16 +281,16 @@ def _judged(
     size, exceeds, visible = sizes_of(under, findings, right)
     verdicts = {
         name: verdict_of(worst)
-        for (name, _), worst in zip(problem.layout.tensors(), findings.tally.worst, strict=True)
+        for (name, _), worst in zip(problem.layout.tensors(), findings.summary.worst, strict=True)
     }
     faulty = {name for name, verdict in verdicts.items() if verdict == "wrong"}
     open_ = {name for name, verdict in verdicts.items() if verdict == "unresolved"}
     named = [said[name].kind for name in sources if name in said]
     kinds = kinds | plainly(findings, problem, right, sources)
     # of one entry there is only a ratio
-    slack_of = dict(problem.layout.tensors())
+    parts = dict(problem.layout.tensors())
     one = all(
-        np.count_nonzero(np.abs(right[name].ravel()) > under.slack[slack_of[name]]) <= 1
+        np.count_nonzero(np.abs(right[name].ravel()) > under.uncertainty[parts[name]]) <= 1
         for name in sources
     )
     good = bool(named) and all(kind in kinds for kind in named)

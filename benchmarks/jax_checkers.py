@@ -19,7 +19,7 @@ from jax.flatten_util import ravel_pytree
 
 import fastgc.jax
 from benchmarks.tables import share, time_of
-from fastgc.jax.calling import double_precision
+from fastgc.jax.calling import float64
 
 COMMAND = "python -m benchmarks.jax_checkers"
 ROWS = 256  # in a block, by hand
@@ -101,7 +101,7 @@ MODELS = (
     Model("attention, 12 × 16", attention),
     Model("30-64-32-1, m = 64", lambda: network(30, 64, 32, 1, m=64)),
 )
-CORNERED = tuple(
+KINKED = tuple(
     Model(f"a right ReLU network at a corner, {seed}", build)
     for seed, build in enumerate(
         lambda widths=widths: network(*widths, m=16, corner=True)
@@ -262,7 +262,7 @@ def _require_right(model: Model) -> None:
 
 def section() -> list[str]:
     """Of docs/benchmarks.md."""
-    with double_precision():
+    with float64():
         return [
             "## JAX",
             "",
@@ -309,7 +309,7 @@ def _table_of_verdicts() -> list[str]:
         "| | " + " | ".join(checker.name for checker in checkers) + " |",
         "|---|" + "---|" * len(checkers),
     ]
-    for text, models in (("right, smooth", MODELS), ("right, at a corner of ReLU", CORNERED)):
+    for text, models in (("right, smooth", MODELS), ("right, at a corner of ReLU", KINKED)):
         said = [sum(_says(c, *model.build()) for model in models) for c in checkers]
         lines.append(_row(f"{text}: accepted", said, len(models)))
     for mistake, change in MISTAKES.items():

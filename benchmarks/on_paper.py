@@ -15,7 +15,7 @@ from benchmarks.tables import bytes_of, time_of
 from fastgc.costs.base import pose
 from fastgc.directions.draw import Directions
 from fastgc.methods.registry import METHODS
-from fastgc.network.flops import operations
+from fastgc.network.flops import flops
 from fastgc.network.propagate import block_width
 from fastgc.parallel import chunks as blocks
 from fastgc.parallel.threads import one_blas_thread
@@ -69,7 +69,7 @@ def units(found: Scaling) -> Unit:
     alone = _least(lambda: fastgc.numerical_gradient(net, parameters, **options))
     theta = np.ones(10**6)
     draw = _least(lambda: Directions(theta, (slice(None),), 1, 0, 1e-7, 0).vector(0))
-    work = operations("node", NETWORK.widths, NETWORK.m)
+    work = flops("node", NETWORK.widths, NETWORK.m)
     return Unit(
         evaluation / P, max(whole - alone, 0.0) / P, draw / theta.size, found.node.here / work
     )
@@ -112,7 +112,7 @@ def rows(unit: Unit, sent: float, returned: float) -> list[Row]:
     first = FIRST * evaluation
 
     def by_kernel(method: str, tasks: float, results: float) -> Row:
-        work = operations(method, WIDTHS, SAMPLES) * unit.operation
+        work = flops(method, WIDTHS, SAMPLES) * unit.operation
         # the products of W's size: a forward pass, and for `node` two to put the results together
         serial = (3 if method == "node" else 1) * evaluation + sending + verdict
         memory = (METHODS[method].vectors + 2) * 8 * SIZE

@@ -23,11 +23,11 @@ import numpy as np
 
 import fastgc
 from fastgc.costs.base import pose
-from fastgc.network.propagate import point_of
-from fastgc.network.state import Inside
+from fastgc.network.propagate import kernel_arguments
+from fastgc.network.state import ForwardState
 from fastgc.parallel import chunks as blocks
 from fastgc.parallel.checkpoint import Checkpoint
-from fastgc.parallel.executor import Crew
+from fastgc.parallel.executor import Dispatcher
 from tests.cases import NetworkCase, Tensors
 
 COMMAND = "python -m benchmarks.scaling"
@@ -257,13 +257,13 @@ def task_costs(name: str, pools: Callable[[int], Any]) -> Task:
 def _rates(executor: Executor) -> tuple[float, float]:
     """Seconds a byte, of sending a subject and of returning what was found."""
 
-    def once(crew: Crew, subject: object) -> float:
-        return _seconds(lambda: crew.submit(subject, nothing, ()).result())
+    def once(dispatcher: Dispatcher, subject: object) -> float:
+        return _seconds(lambda: dispatcher.submit(subject, nothing, ()).result())
 
-    with contextlib.closing(Crew(executor)) as crew:
-        sending = [once(crew, np.full(LARGE // 8, float(number))) for number in range(ROUNDS)]
-        once(crew, LARGE // 8)
-        returning = [once(crew, LARGE // 8) for _ in range(ROUNDS)]
+    with contextlib.closing(Dispatcher(executor)) as dispatcher:
+        sending = [once(dispatcher, np.full(LARGE // 8, float(number))) for number in range(ROUNDS)]
+        once(dispatcher, LARGE // 8)
+        returning = [once(dispatcher, LARGE // 8) for _ in range(ROUNDS)]
     return median(sending) / LARGE, median(returning) / LARGE
 
 
@@ -292,13 +292,13 @@ def bytes_to_worker() -> dict[str, int]:
     """What a worker is sent once."""
     net, parameters = NETWORK.build()
     problem = pose(net, parameters)
-    assert problem.inside is not None
-    inside = Inside(net, problem.inside.layers, problem.theta)
+    assert problem.state is not None
+    state = ForwardState(net, problem.state.layers, problem.theta)
     sizes = {
         f"`loop`, {theta.size:,} parameters": len(pickle.dumps(pose(Busy(1), theta), protocol=5))
         for theta in (np.ones(round(WHOLE / (2 * length))) for length in LENGTHS)
     }
-    sizes[f"`node`, {NETWORK.name}"] = len(pickle.dumps(point_of(inside), protocol=5))
+    sizes[f"`node`, {NETWORK.name}"] = len(pickle.dumps(kernel_arguments(state), protocol=5))
     return sizes
 
 

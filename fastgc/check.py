@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from fastgc.core.gradients import claim_of
-from fastgc.core.subset import Part, part_of
+from fastgc.core.gradients import analytic_gradient
+from fastgc.core.subset import Subset, subset_of
 from fastgc.core.tree import Container
 from fastgc.core.verdict import worst_verdict
 from fastgc.costs.base import Problem, base_cost, pose
@@ -17,7 +17,7 @@ from fastgc.costs.noise import Base, noise_of_cost
 from fastgc.directions.check import check_along
 from fastgc.methods.base import Method
 from fastgc.methods.registry import METHODS, RANDOM
-from fastgc.network.compare import require_likeness
+from fastgc.network.compare import require_same_cost
 from fastgc.options import (
     require_directions,
     require_flag,
@@ -170,8 +170,8 @@ def check(
             "directions= and per_tensor= are about random directions, and the method here is "
             f'"{prepared.method}"; pass method="random" as well'
         )
-    part = part_of(problem.layout, only, sample, seed)
-    if is_random and part.layout.places is not None:
+    subset = subset_of(problem.layout, only, sample, seed)
+    if is_random and subset.layout.places is not None:
         raise ValueError(
             'sample= draws single entries, and method "random" looks along directions through all '
             "of a tensor; leave one of them out"
@@ -182,28 +182,30 @@ def check(
         if reseed is not None:
             reseed()
         gradients = gradients(problem.layout.build(problem.layout.views(problem.theta.copy())))
-    claim = claim_of(problem.layout, gradients, tolerance, part)
-    lines = count * (len(part.layout.names) if per_tensor else 1)
-    total = 2 * lines if is_random else _perturbations(problem, engine, part)
+    analytic = analytic_gradient(problem.layout, gradients, tolerance, subset)
+    lines = count * (len(subset.layout.names) if per_tensor else 1)
+    total = 2 * lines if is_random else _perturbations(problem, engine, subset)
     work = AtWork(prepared, total, memory, threads, progress)
     with work as resources:
         base, spent = _base(problem, measured=not engine.exact, memory=memory)
-        if prepared.division is not None:
+        if prepared.chunking is not None:
             looks: tuple[object, ...] = ()
             if is_random:
-                looks = (count, seed, per_tensor, part.entries, prepared.epsilon)
-            prepared.division.identify(identity_of(prepared.method, problem, base, *looks))
+                looks = (count, seed, per_tensor, subset.entries, prepared.epsilon)
+            prepared.chunking.identify(identity_of(prepared.method, problem, base, *looks))
         apart = None
         if own is not None:
-            apart, evaluations = require_likeness(problem, own, memory)
+            apart, evaluations = require_same_cost(problem, own, memory)
             spent += evaluations
         if is_random:
             found = check_along(
-                problem, part, claim, base, prepared.epsilon, count, seed, engine, resources,
+                problem, subset, analytic, base, prepared.epsilon, count, seed, engine, resources,
                 per_tensor=per_tensor,
             )  # fmt: skip
         else:
-            found = check_entries(problem, part, claim, base, prepared.epsilon, engine, resources)
+            found = check_entries(
+                problem, subset, analytic, base, prepared.epsilon, engine, resources
+            )
     return Report(
         verdict=worst_verdict(tensor.verdict for tensor in found.tensors.values()),
         difference=found.difference,
@@ -217,7 +219,7 @@ def check(
         tensors=found.tensors,
         origin=found.origin,
         against=apart,
-        scope="; ".join(filter(None, (part.scope, found.scope))) or None,
+        scope="; ".join(filter(None, (subset.scope, found.scope))) or None,
         estimate=found.estimate,
     )
 
@@ -297,17 +299,17 @@ def numerical_gradient(
         # as one more sign that this is the cost it was
         measured = asked == "auto" or (checkpoint is not None and not engine.exact)
         base, _ = _base(problem, measured=measured, memory=memory)
-        if prepared.division is not None:
-            prepared.division.identify(identity_of(prepared.method, problem, base))
+        if prepared.chunking is not None:
+            prepared.chunking.identify(identity_of(prepared.method, problem, base))
         found = gradient_of(problem, base, asked, engine, resources)
     return problem.layout.build(problem.layout.views(found))
 
 
-def _perturbations(problem: Problem, engine: Method, part: Part) -> int:
+def _perturbations(problem: Problem, engine: Method, subset: Subset) -> int:
     """How many perturbed costs a check of entries will look at, if nothing is wrong."""
-    if part.entries is None or engine is METHODS["node"]:  # which looks at all units in any case
+    if subset.entries is None or engine is METHODS["node"]:  # which looks at all units in any case
         return engine.evaluations(problem)
-    return 2 * part.layout.size
+    return 2 * subset.layout.size
 
 
 def _posed_against(
@@ -319,7 +321,7 @@ def _posed_against(
     """The caller's own cost, to be compared with a Network."""
     if against is None:
         return None
-    if problem.inside is None:
+    if problem.state is None:
         raise ValueError(
             "against= compares a fastgc.Network with a cost of your own, and the cost to be "
             "checked is a function already. Leave it out"

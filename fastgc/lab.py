@@ -279,7 +279,7 @@ def gradient_check_n(
         theta,
         evaluate=lambda vector: float(cost_of_stack(vector)),
         evaluate_stack=cost_of_stack,
-        inside=None,
+        state=None,
         row_bytes=4 * 8 * max(shape[0] for shape in layout.shapes) * np.shape(X)[1],
     )
     # Where A_L is exactly 0 or 1 the lab's cost is inf or NaN; the verdict says so, numpy need not.

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastgc._version import __version__
-from fastgc.core.gradients import Claim
-from fastgc.core.subset import Part
+from fastgc.core.gradients import AnalyticGradient
+from fastgc.core.subset import Subset
 from fastgc.core.tree import Container, Entries, FloatArray, Step, exact_steps
 from fastgc.costs.base import Problem, pose
 from fastgc.costs.noise import Base, balanced_steps
@@ -19,12 +19,12 @@ from fastgc.diagnosis.origin import origin, proven_right
 from fastgc.methods.base import Approximation, Method
 from fastgc.methods.registry import METHODS, RANDOM, engine_for, method_for
 from fastgc.options import require_flag, require_number
-from fastgc.parallel.chunks import Division, Resources, division
+from fastgc.parallel.chunks import Chunking, Resources, chunking
 from fastgc.parallel.progress import Progress
 from fastgc.parallel.threads import available_cores, one_blas_thread
 from fastgc.report.data import Outcome
 from fastgc.verdicts.outcome import tensor_reports, why_open
-from fastgc.verdicts.second_look import completed, settle
+from fastgc.verdicts.second_look import completed, second_look
 
 if TYPE_CHECKING:
     import os
@@ -41,7 +41,7 @@ class Prepared:
         engine: what takes the differences: the method itself, or for ``random`` the one that does
             so along directions.
         epsilon: the step, or "auto".
-        division: of the work into blocks; None where that is not needed.
+        chunking: of the work into blocks; None where that is not needed.
         loading: seconds that making the method ready took, once in a process.
     """
 
@@ -49,7 +49,7 @@ class Prepared:
     method: str
     engine: Method
     epsilon: float | str
-    division: Division | None
+    chunking: Chunking | None
     loading: float
 
 
@@ -91,7 +91,7 @@ def prepare(
     engine.load(announce)
     loading = time.perf_counter() - loading
     # kernels are sent arrays that fastgc makes; all else evaluates the problem
-    divided = division(executor, checkpoint, None if engine.exact else problem)
+    divided = chunking(executor, checkpoint, None if engine.exact else problem)
     return Prepared(problem, method, engine, epsilon, divided, loading)
 
 
@@ -99,7 +99,7 @@ def identity_of(
     method: str, problem: Problem, base: Base, *others: object
 ) -> dict[str, tuple[object, ...]]:
     """What one check has to have in common with another to go on with its results."""
-    layout, inside = problem.layout, problem.inside
+    layout, state = problem.layout, problem.state
     identity: dict[str, tuple[object, ...]] = {
         "the version of fastgc": (__version__,),
         "the method": (method, *others),
@@ -107,8 +107,8 @@ def identity_of(
         "the parameters' values": (problem.theta,),
         "the cost": (base.cost, base.noise, *base.seen),
     }
-    if inside is not None:
-        net = inside.net
+    if state is not None:
+        net = state.net
         made = (repr(net.activation), net.loss, net.weight_decay, net.divisor)
         identity["the Network"] = (net.X, net.labels, *made)
     return identity
@@ -164,10 +164,10 @@ class AtWork:
         self, prepared: Prepared, total: int, memory: int, threads: int | None, show: bool
     ) -> None:
         self.rest, self.spent = prepared.problem.rest, 0
-        inside = prepared.problem.inside
+        state = prepared.problem.state
         self.bar = Progress(total, enabled=show)
         self.blas: Any = contextlib.nullcontext()
-        if inside is not None and inside.uses_threads:
+        if state is not None and state.uses_threads:
             self.blas = one_blas_thread()
         # an underflow is harmless, and what overflows is reported as not finite; a cost that fastgc
         # cannot see into runs under the caller's settings
@@ -177,7 +177,7 @@ class AtWork:
             threads=available_cores() if threads is None else threads,
             advance=self.bar.advance,
             skip=self.bar.skip,
-            division=prepared.division,
+            chunking=prepared.chunking,
         )
 
     def __enter__(self) -> Resources:
@@ -189,8 +189,8 @@ class AtWork:
     def __exit__(self, *error: Any) -> None:
         try:
             self.bar.__exit__(*error)
-            if self.resources.division is not None:
-                self.resources.division.close(error[1])
+            if self.resources.chunking is not None:
+                self.resources.chunking.close(error[1])
         finally:
             self.signals.__exit__(*error)
             self.blas.__exit__(*error)
@@ -199,8 +199,8 @@ class AtWork:
 
 def check_entries(
     problem: Problem,
-    part: Part,
-    claim: Claim,
+    subset: Subset,
+    analytic: AnalyticGradient,
     base: Base,
     epsilon: float | str,
     method: Method,
@@ -211,7 +211,7 @@ def check_entries(
     Args:
         problem: the cost at θ.
         part: the entries that are checked.
-        claim: their gradients.
+        analytic: their gradients.
         base: J(θ) and its noise.
         epsilon: the step, or "auto".
         method: that takes the differences.
@@ -220,27 +220,27 @@ def check_entries(
     step, spent = step_of(problem, base, epsilon, method)
 
     def look(entries: Entries | None, step: Step) -> Approximation:
-        places = part.entries if entries is None else part.whole(entries)
+        places = subset.entries if entries is None else subset.whole(entries)
         return method.approximate(problem, places, base, step, resources)
 
     first = look(None, step)
-    findings = settle(
-        problem, base, look, step, claim, first, exact=method.exact, part=part,
+    findings = second_look(
+        problem, base, look, step, analytic, first, exact=method.exact, subset=subset,
         balanced=isinstance(epsilon, str),
     )  # fmt: skip
-    diagnoses, asked = diagnose(problem, claim, findings, part)
-    reasons, looked_up = why_open(problem, part, findings, step)
-    tensors = tensor_reports(part.layout, claim, findings, reasons | diagnoses)
+    diagnoses, asked = diagnose(problem, analytic, findings, subset)
+    reasons, looked_up = why_open(problem, subset, findings, step)
+    tensors = tensor_reports(subset.layout, analytic, findings, reasons | diagnoses)
     wrong = [name for name, tensor in tensors.items() if tensor.verdict == "wrong"]
     return Outcome(
         tensors=tensors,
-        difference=findings.tally.difference,
+        difference=findings.summary.difference,
         epsilon=float(np.max(step)) if isinstance(epsilon, str) else epsilon,
         evaluations=spent + findings.evaluations + asked + looked_up,
         # of a sample no tensor is known to be right
         origin=None
-        if part.layout.places or not wrong
-        else origin(part.layout.names, wrong, diagnoses, proven_right(part.layout, findings)),
+        if subset.layout.places or not wrong
+        else origin(subset.layout.names, wrong, diagnoses, proven_right(subset.layout, findings)),
     )
 
 

@@ -14,7 +14,7 @@ from fastgc.costs.base import Problem, pose
 from fastgc.costs.noise import Base
 from fastgc.methods.base import Method, best
 from fastgc.methods.registry import METHODS, RANDOM, method_for
-from fastgc.network.flops import forward_operations
+from fastgc.network.flops import forward_flops
 from fastgc.network.network import Network
 from fastgc.network.propagate import kernels
 from fastgc.options import DIRECTIONS, require_resources
@@ -119,7 +119,7 @@ def plan(
     problem = pose(cost, parameters, vectorized=vectorized)
     workers = available_cores() if threads is None else threads
     resources = Resources(memory=memory, threads=workers, advance=lambda _: None)
-    if problem.inside is not None:
+    if problem.state is not None:
         kernels()
     forecasts = {}
     with one_blas_thread(), np.errstate(all="ignore"):
@@ -133,7 +133,7 @@ def plan(
 
 
 def _forecast(method: Method, problem: Problem, resources: Resources) -> Forecast:
-    inside = problem.inside
+    state = problem.state
     besides = method.least_memory(problem)
     if method.memory is not None:
         besides = method.memory(problem, resources)
@@ -141,8 +141,8 @@ def _forecast(method: Method, problem: Problem, resources: Resources) -> Forecas
     return Forecast(
         perturbations=method.evaluations(problem),
         operations=None
-        if inside is None or method.operations is None
-        else method.operations(inside.widths, inside.net.m),
+        if state is None or method.flops is None
+        else method.flops(state.widths, state.net.m),
         memory=8 * method.vectors * problem.layout.size + besides,
         seconds=seconds(problem, resources),
     )
@@ -162,14 +162,14 @@ def _along_directions(problem: Problem, memory: int, evaluation: float) -> Forec
     """Of `random`: its evaluations, of so many seconds, and drawing each direction."""
     P, tensors = problem.layout.size, len(problem.layout.names)
     perturbations = 2 * DIRECTIONS * tensors
-    inside = problem.inside
+    state = problem.state
     draw = np.random.default_rng(0).standard_normal
     drawing = DIRECTIONS * best(lambda: draw(min(P, 2**16)), 3) * max(1.0, P / 2**16)
     return Forecast(
         perturbations=perturbations,
         operations=None
-        if inside is None
-        else perturbations * forward_operations(inside.widths, inside.net.m),
+        if state is None
+        else perturbations * forward_flops(state.widths, state.net.m),
         memory=RANDOM_VECTORS * 8 * P + min(8 * DIRECTIONS * P, memory // 2) + problem.row_bytes,
         seconds=perturbations * evaluation + drawing,
     )

@@ -6,10 +6,10 @@ from typing import Any, Literal
 
 from fastgc.check import DEFAULT_MEMORY, check
 from fastgc.core.gradients import flatten_gradients
-from fastgc.core.subset import part_of
+from fastgc.core.subset import subset_of
 from fastgc.costs.base import Problem, pose
 from fastgc.methods.registry import METHODS, RANDOM, method_for
-from fastgc.network.flops import forward_operations
+from fastgc.network.flops import forward_flops
 from fastgc.network.propagate import kernels_are_kept, kernels_are_loaded
 from fastgc.options import require_number, require_resources
 from fastgc.pipeline import require_choices
@@ -141,9 +141,9 @@ def _moment(
     parameters, gradients, *batch = of_step
     cost = _cost_of(cost, batch)
     problem = pose(cost, parameters, vectorized=options["vectorized"], reseed=options["reseed"])
-    part = part_of(problem.layout, options["only"], None, 0)
+    subset = subset_of(problem.layout, options["only"], None, 0)
     if not callable(gradients):
-        flatten_gradients(problem.layout, gradients, part.tensors)
+        flatten_gradients(problem.layout, gradients, subset.tensors)
     if method == "auto":
         chosen = method_for(problem, options["memory"])
     else:
@@ -151,9 +151,9 @@ def _moment(
     refusal = METHODS[chosen].refusal(problem)
     if refusal is not None:
         raise ValueError(f'method "{method}" cannot check this cost: {refusal}')
-    tensors = len(part.layout.names)
+    tensors = len(subset.layout.names)
     spared: float = FIRST + (STEPS * tensors if options["epsilon"] == "auto" else 0)
-    entries, loading = price_of_entries(problem, chosen) or (spared + 2 * part.layout.size, 0.0)
+    entries, loading = price_of_entries(problem, chosen) or (spared + 2 * subset.layout.size, 0.0)
     return Moment(
         tensors=tensors,
         evaluate=lambda: problem.evaluate(problem.theta),
@@ -169,12 +169,12 @@ def price_of_entries(problem: Problem, method: str) -> tuple[float, float] | Non
 
     None for a method that evaluates the cost itself.
     """
-    inside = problem.inside
-    count = METHODS[method].operations
-    if inside is None or not METHODS[method].exact or count is None:
+    state = problem.state
+    count = METHODS[method].flops
+    if state is None or not METHODS[method].exact or count is None:
         return None
-    widths, m = inside.widths, inside.net.m
-    work = count(widths, m) / forward_operations(widths, m)
+    widths, m = state.widths, state.net.m
+    work = count(widths, m) / forward_flops(widths, m)
     return KERNELS * work, loading_time()
 
 

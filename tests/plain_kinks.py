@@ -257,11 +257,11 @@ def clipped(rng: np.random.Generator) -> PlainCost:
         return ((np.clip(x, -1, 1) - y) ** 2).sum()
 
     # J may bend up at one bound and down at the other, as with max pooling above
-    inner, inside = 2 * (np.clip(x, -1, 1) - y), np.abs(x) < 1
+    inner, state = 2 * (np.clip(x, -1, 1) - y), np.abs(x) < 1
     at_bound = np.abs(x) == 1
-    right = inner * inside
+    right = inner * state
     return PlainCost(
-        number(formula), x, (right, inner * (inside | at_bound), inner * (inside + 0.5 * at_bound)), (
+        number(formula), x, (right, inner * (state | at_bound), inner * (state + 0.5 * at_bound)), (
             at_kinks("twenty times at a bound", right + 20 * inner * np.eye(n)[0], [0], "wrong"),
             at_kinks("the other sign at a bound", right - inner * np.eye(n)[1], [1]),
             replaced("without its mask", right, {at(2): inner[2]}),

@@ -23,7 +23,7 @@ import pytest
 import fastgc
 from fastgc.costs.base import pose
 from fastgc.parallel import chunks as blocks
-from fastgc.parallel import executor as crew
+from fastgc.parallel import executor as dispatcher
 from fastgc.parallel.worker import Filed, Packed
 from tests.cases import NetworkCase, backward
 from tests.hostile import Frozen
@@ -430,12 +430,12 @@ class Elsewhere(Executor):
         self.parcels: list[Any] = []
 
     def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
-        parcel, *others = pickle.loads(pickle.dumps(args))
-        self.parcels.append(parcel)
-        if isinstance(parcel, Filed):
-            parcel = dataclasses.replace(parcel, path="nowhere")
+        payload, *others = pickle.loads(pickle.dumps(args))
+        self.parcels.append(payload)
+        if isinstance(payload, Filed):
+            payload = dataclasses.replace(payload, path="nowhere")
         future: Future[Any] = Future()
-        future.set_result(fn(parcel, *others, **kwargs))
+        future.set_result(fn(payload, *others, **kwargs))
         return future
 
 
@@ -444,7 +444,7 @@ def test_a_worker_on_another_machine_gets_the_bytes_once(tmp_path: Path) -> None
     cost = Weighted(Data(tmp_path / "log"))
     alone = fastgc.check(cost, THETA, WRONG)
     assert plain(fastgc.check(cost, THETA, WRONG, executor=executor)) == plain(alone)
-    assert sum(isinstance(parcel, Packed) for parcel in executor.parcels) == 1
+    assert sum(isinstance(payload, Packed) for payload in executor.parcels) == 1
     assert len((tmp_path / "log").read_text().split()) == 1
 
 
@@ -497,14 +497,14 @@ def test_no_file_is_left(
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     seen = []
-    filed = crew.Crew._filed
+    filed = dispatcher.Dispatcher._filed
 
     def watched(self: Any, packed: Packed) -> Filed:
         found = filed(self, packed)
         seen.append(Path(found.path).stat().st_mode & 0o777)
         return found
 
-    monkeypatch.setattr(crew.Crew, "_filed", watched)
+    monkeypatch.setattr(dispatcher.Dispatcher, "_filed", watched)
     assert fastgc.check(smooth, THETA, GRADIENTS, executor=processes).ok
     with pytest.raises(Killed):
         fastgc.check(Raises(Killed), THETA, GRADIENTS, executor=processes)
@@ -535,9 +535,9 @@ def test_blocks_are_as_long_as_they_should_be() -> None:
 
 
 def test_workers_are_counted() -> None:
-    for executor, wanted in ((ThreadPoolExecutor(3), 3), (Elsewhere(), crew.UNKNOWN)):
-        assert crew.Crew(executor).workers == wanted
-    assert not crew.in_threads(Elsewhere())
+    for executor, wanted in ((ThreadPoolExecutor(3), 3), (Elsewhere(), dispatcher.UNKNOWN)):
+        assert dispatcher.Dispatcher(executor).workers == wanted
+    assert not dispatcher.in_threads(Elsewhere())
 
 
 SCRIPT = """

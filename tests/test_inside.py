@@ -67,10 +67,10 @@ def test_slopes_at_a_corner_are_those_of_most_backward_passes() -> None:
 @settings(max_examples=80)
 def test_sensitivities_are_those_of_backpropagation(case: NetworkCase) -> None:
     net, parameters = case.build()
-    inside = pose(net, parameters).inside
-    assert inside is not None
+    state = pose(net, parameters).state
+    assert state is not None
     right = Pass(net, parameters)
-    for D, wanted in zip(inside.sensitivities, right.dZ[1:], strict=True):
+    for D, wanted in zip(state.sensitivities, right.dZ[1:], strict=True):
         np.testing.assert_allclose(D.T, wanted, rtol=1e-9, atol=1e-11 * (1 + np.abs(wanted).max()))
 
 
@@ -85,8 +85,8 @@ def test_two_right_passes_differ_by_no_more_than_rounding(scale: float, seed: in
     )  # fmt: skip
     net, parameters = case.build()
     problem = pose(net, parameters)
-    assert problem.inside is not None
-    bound = rounding_of_gradients(problem.inside)
+    assert problem.state is not None
+    bound = rounding_of_gradients(problem.state)
     one, other = backward(net, parameters), other_backward(net, parameters)
     for name, part in problem.layout.tensors():
         apart = np.abs(one[name] - other[name]).ravel()
@@ -97,8 +97,8 @@ def test_two_right_passes_differ_by_no_more_than_rounding(scale: float, seed: in
 def test_the_bound_of_rounding_is_no_licence() -> None:
     net, parameters = NetworkCase("plain", (2, 3, 3, 1), 4, "relu", loss="squared").build()
     problem = pose(net, parameters)
-    assert problem.inside is not None
-    bound = rounding_of_gradients(problem.inside)
+    assert problem.state is not None
+    bound = rounding_of_gradients(problem.state)
     right = backward(net, parameters)
     size = max(np.abs(g).max() for g in right.values())
     assert bound.max() < 1e-13 * size
@@ -108,9 +108,9 @@ def test_the_bound_of_rounding_is_no_licence() -> None:
 def test_what_a_loss_says_of_its_backward_pass(loss: str) -> None:
     """dZ_L = A − Y: the targets are Y, the size of the terms is |A| + |Y|."""
     net, parameters = NetworkCase("plain", (3, 4, 3), 5, "tanh", loss=loss).build()
-    inside = pose(net, parameters).inside
-    assert inside is not None
-    Z, dZ = inside.values[1][-1].T, inside.sensitivities[-1].T
+    state = pose(net, parameters).state
+    assert state is not None
+    Z, dZ = state.values[1][-1].T, state.sensitivities[-1].T
     targets = LOSSES[loss].targets(net.labels, 3)
     np.testing.assert_allclose(
         targets, np.eye(3)[:, net.Y.astype(int)] if net.Y.ndim == 1 else net.Y
@@ -126,14 +126,14 @@ def test_what_a_loss_says_of_its_backward_pass(loss: str) -> None:
 
 def test_a_loss_without_rules_is_refused_everywhere() -> None:
     net, parameters = NetworkCase("plain", (3, 4, 3), 5, "tanh", loss="softmax").build()
-    inside = pose(net, parameters).inside
-    assert inside is not None
-    assert inside.sensitivities  # made while the loss is a known one
+    state = pose(net, parameters).state
+    assert state is not None
+    assert state.sensitivities  # made while the loss is a known one
     net.loss = "hinge"
     for asked in (
-        lambda: net.output_size(inside.values[1][-1].T),
-        lambda: rounding_of_gradients(inside),
-        lambda: list(_last(inside)),
+        lambda: net.output_size(state.values[1][-1].T),
+        lambda: rounding_of_gradients(state),
+        lambda: list(_last(state)),
     ):
         with pytest.raises(KeyError, match="hinge"):
             asked()

@@ -22,7 +22,7 @@ from jax import test_util
 
 import fastgc
 import fastgc.jax
-from fastgc.jax.calling import double_precision
+from fastgc.jax.calling import float64
 from fastgc.jax.evaluation import MOST_ROWS
 
 
@@ -455,7 +455,7 @@ def test_a_relu_network_passes_where_check_grads_raises() -> None:
     X = normal(1, 5, 3).at[0].set(0.0)
     Y = normal(2, 5, 1)
     check_grads: Any = test_util.check_grads
-    with double_precision(), pytest.raises(AssertionError, match="VJP cotangent projection"):
+    with float64(), pytest.raises(AssertionError, match="VJP cotangent projection"):
         check_grads(lambda p: network(p, X, Y), (params,), order=1, modes=["rev"])
     report = fastgc.jax.check(network, params, X, Y)
     assert report.verdict == "correct"

@@ -66,8 +66,8 @@ def test_networks_agree_with_mpmath(method: str, case: NetworkCase, data: st.Dat
         net, parameters, layout.names[tensor], (index[0], index[1]), METHODS[method].epsilon
     )
     # the step as rounded is off by u·|θ|/ε, which second differences turn into an error of ĝ
-    slack = 1e-9 * (1.0 + abs(float(wanted))) if method in ANY_COST else 0.0
-    assert abs(found.gradapprox[k] - float(wanted)) <= found.uncertainty[k] + slack
+    uncertainty = 1e-9 * (1.0 + abs(float(wanted))) if method in ANY_COST else 0.0
+    assert abs(found.gradapprox[k] - float(wanted)) <= found.uncertainty[k] + uncertainty
 
 
 @pytest.mark.parametrize("method", [name for name in METHODS if name != "loop"])

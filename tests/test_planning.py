@@ -11,7 +11,7 @@ import fastgc
 from fastgc.methods.base import Method
 from fastgc.methods.loop import LOOP
 from fastgc.methods.registry import METHODS
-from fastgc.network.flops import forward_operations, operations
+from fastgc.network.flops import flops, forward_flops
 from tests.cases import NETWORKS, Array, NetworkCase, backward
 
 planning = import_module("fastgc.plan")  # as an attribute of fastgc it is the function
@@ -76,10 +76,10 @@ def test_the_table() -> None:
 
 def test_operations_of_the_loop_are_forward_passes() -> None:
     widths, m = (784, 512, 256, 1), 32
-    assert forward_operations(widths, m) == 2 * 32 * (784 * 512 + 512 * 256 + 256)
-    assert operations("loop", widths, m) == 2 * 533505 * forward_operations(widths, m)
-    assert operations("node", widths, m) < 1e-4 * operations("incremental", widths, m) * 512
-    assert operations("incremental", widths, m) < 2e-3 * operations("loop", widths, m)
+    assert forward_flops(widths, m) == 2 * 32 * (784 * 512 + 512 * 256 + 256)
+    assert flops("loop", widths, m) == 2 * 533505 * forward_flops(widths, m)
+    assert flops("node", widths, m) < 1e-4 * flops("incremental", widths, m) * 512
+    assert flops("incremental", widths, m) < 2e-3 * flops("loop", widths, m)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_operations_of_the_loop_are_forward_passes() -> None:
 def test_selection_goes_by_the_count(widths: tuple[int, ...], m: int, wanted: str) -> None:
     net, parameters = NetworkCase("planned", widths, m).build()
     assert fastgc.select_method(net, parameters) == wanted
-    assert (operations("incremental", widths, m) <= 1e7) == (wanted == "incremental")
+    assert (flops("incremental", widths, m) <= 1e7) == (wanted == "incremental")
 
 
 BARE = Method(
@@ -133,7 +133,7 @@ def test_a_new_method_needs_a_line_in_the_registry_and_no_more(
 
 def test_a_new_method_may_say_what_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     says = replace(
-        BARE, operations=lambda widths, m: float(sum(widths) * m), vectors=7,
+        BARE, flops=lambda widths, m: float(sum(widths) * m), vectors=7,
         memory=lambda problem, _: 1000 + problem.layout.size, seconds=lambda *_: 12.5,
     )  # fmt: skip
     monkeypatch.setitem(METHODS, "mirror", says)
@@ -154,8 +154,8 @@ def test_a_refusal_and_a_lack_of_memory_keep_a_new_method_out(
 
 def test_operations_of_an_unknown_method_are_not_made_up() -> None:
     with pytest.raises(ValueError, match='operations of "mirror"'):
-        operations("mirror", (4, 5, 3, 1), 3)
-    assert all(method.operations is not None for method in METHODS.values())
+        flops("mirror", (4, 5, 3, 1), 3)
+    assert all(method.flops is not None for method in METHODS.values())
 
 
 @pytest.mark.parametrize("exact", [False, True])

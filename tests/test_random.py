@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastgc
-from fastgc.core.statistics import caught_by, estimate_of
+from fastgc.core.statistics import estimate_of, minimum_detectable_error
 from fastgc.directions.draw import Directions
 from tests.bugs import MISTAKES, Mistake, Pass
 from tests.cases import (
@@ -149,7 +149,7 @@ def test_the_quantiles() -> None:
 
     residuals = np.array([3.0, -4.0, 1.0])
     size = np.abs(residuals)
-    found = estimate_of(residuals, size, size, caught_by(np.full(3, 0.1)), norm=2.0)
+    found = estimate_of(residuals, size, size, minimum_detectable_error(np.full(3, 0.1)), norm=2.0)
     total = float(residuals @ residuals)
     assert found.directions == 3
     assert found.error == pytest.approx(math.sqrt(total / 3) / 2)

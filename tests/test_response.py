@@ -154,9 +154,9 @@ def test_long_steps_are_those_of_the_loop(case: NetworkCase, epsilon: float) -> 
     low, high = (
         ours - theirs for ours, theirs in zip(found.slopes(), reference.slopes(), strict=True)
     )
-    slack = 1e-9 * (size + 1.0) + 0.5 * epsilon * net.weight_decay / net.m
-    assert low.max() <= slack
-    assert high.min() >= -slack
+    uncertainty = 1e-9 * (size + 1.0) + 0.5 * epsilon * net.weight_decay / net.m
+    assert low.max() <= uncertainty
+    assert high.min() >= -uncertainty
 
 
 @pytest.mark.parametrize("method", EXACT)

@@ -61,8 +61,8 @@ def test_entry_verdict(
 
 
 def test_the_reach_of_the_cost_tells_that_a_gradient_vanishes() -> None:
-    zero, doubt = np.array([1e-13, 1e-13]), np.array([1e-12, 1e-12])
-    codes = entry_verdicts(zero, -zero, doubt, 0.0, 2e-7, reach=np.array([2e-6, 0.5e-6]))
+    zero, uncertainty = np.array([1e-13, 1e-13]), np.array([1e-12, 1e-12])
+    codes = entry_verdicts(zero, -zero, uncertainty, 0.0, 2e-7, reach=np.array([2e-6, 0.5e-6]))
     assert [ENTRY_VERDICTS[code] for code in codes] == ["agree", "unresolved"]
 
 

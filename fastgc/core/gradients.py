@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgc.core.subset import Part
+from fastgc.core.subset import Subset
 from fastgc.core.tree import FloatArray, Layout, as_real_array, items_of, joined
 from fastgc.core.verdict import FLOOR
 
@@ -185,7 +185,7 @@ NARROW = {
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Claim:
+class AnalyticGradient:
     """Gradients to be checked.
 
     Attributes:
@@ -194,7 +194,7 @@ class Claim:
         units: the rounding unit of each tensor's dtype over that of float64, (T,).
         least: the smallest number above 0 of each tensor's dtype, 0 for a wide one, (T,).
         dtypes: the name of each tensor's dtype, (T,).
-        in_double: whether no dtype matters.
+        in_float64: whether no dtype matters.
         pooled: whether an error is relative to the tensor's size, for each entry; so it is along
             directions, and for gradients of a narrow dtype.
     """
@@ -204,7 +204,7 @@ class Claim:
     units: FloatArray
     least: FloatArray
     dtypes: tuple[str, ...]
-    in_double: bool
+    in_float64: bool
     pooled: bool = False
 
     @cached_property
@@ -215,42 +215,42 @@ class Claim:
         """
         return np.where(self.pooled | (self.units > 1.0), self.tolerances, FLOOR)
 
-    def about(self, t: int) -> "Claim":
+    def about(self, t: int) -> "AnalyticGradient":
         """What is claimed of tensor t alone, without its gradient."""
         one = slice(t, t + 1)
-        return Claim(
+        return AnalyticGradient(
             self.grad[:0], self.tolerances[one], self.units[one], self.least[one],
-            self.dtypes[one], in_double=self.in_double or self.dtypes[t] not in NARROW,
+            self.dtypes[one], in_float64=self.in_float64 or self.dtypes[t] not in NARROW,
             pooled=self.pooled,
         )  # fmt: skip
 
-    def doubt(
+    def uncertainty(
         self, uncertainty: FloatArray, tensors: NDArray[np.intp], *, exact: bool
     ) -> FloatArray:
         """The uncertainty of a method, as one of entries of these tensors.
 
         That of an `exact` method is what a right backward pass may lose, and grows with its unit.
         """
-        if self.in_double:
+        if self.in_float64:
             return uncertainty
         return uncertainty * (self.units[tensors] if exact else 1.0) + self.least[tensors]
 
     def tolerance(self, layout: Layout, tensors: slice, lengths: NDArray[np.intp]) -> Any:
         """The tolerance of each entry of a piece of the flat vector, or of them all."""
-        if self.in_double:
+        if self.in_float64:
             return self.tolerances[0]
         return layout.per_entry(self.tolerances, tensors, lengths)
 
     def floor(self, layout: Layout, tensors: slice, lengths: NDArray[np.intp]) -> Any:
         """The share of its tensor's size for each entry of a piece, or of them all."""
-        if self.in_double:
+        if self.in_float64:
             return self.floors[0]
         return layout.per_entry(self.floors, tensors, lengths)
 
 
-def claim_of(
-    layout: Layout, gradients: object, tolerance: float, part: Part | None = None
-) -> Claim:
+def analytic_gradient(
+    layout: Layout, gradients: object, tolerance: float, subset: Subset | None = None
+) -> AnalyticGradient:
     """`gradients` as a claim; what `flatten_gradients` refuses is refused.
 
     Args:
@@ -259,10 +259,10 @@ def claim_of(
         tolerance: relative, as asked for.
         part: the entries that it is to be about; None for all.
     """
-    grad, dtypes = flatten_gradients(layout, gradients, None if part is None else part.tensors)
-    if part is not None and part.layout.places is not None:
-        starts = np.cumsum([0, *(math.prod(shape) for shape in part.layout.shapes)])
-        places = zip(starts, part.layout.places, strict=False)
+    grad, dtypes = flatten_gradients(layout, gradients, None if subset is None else subset.tensors)
+    if subset is not None and subset.layout.places is not None:
+        starts = np.cumsum([0, *(math.prod(shape) for shape in subset.layout.shapes)])
+        places = zip(starts, subset.layout.places, strict=False)
         grad = grad[np.concatenate([start + where for start, where in places])]
     tolerances = np.full(len(dtypes), tolerance)
     units, least = np.ones(len(dtypes)), np.zeros(len(dtypes))
@@ -270,5 +270,5 @@ def claim_of(
         if dtype in NARROW:
             tolerances[t] = max(tolerance, NARROW[dtype].tolerance)
             units[t], least[t] = NARROW[dtype].unit, NARROW[dtype].least
-    in_double = not NARROW.keys() & set(dtypes)
-    return Claim(grad, tolerances, units, least, tuple(dtypes), in_double=in_double)
+    in_float64 = not NARROW.keys() & set(dtypes)
+    return AnalyticGradient(grad, tolerances, units, least, tuple(dtypes), in_float64=in_float64)

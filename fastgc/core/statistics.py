@@ -63,7 +63,7 @@ def estimate_of(
     return Estimate(D, *(_relative(value, norm) for value in (error, low, high, caught)))
 
 
-def caught_by(allowed: FloatArray) -> float:
+def minimum_detectable_error(allowed: FloatArray) -> float:
     """The smallest ‖e‖ that D directions show with a probability of 99.9 %.
 
     Args:

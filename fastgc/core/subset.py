@@ -18,7 +18,7 @@ NAMED = 6  # tensors that were left out, before they are only counted
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Part:
+class Subset:
     """The entries that a check is about.
 
     Attributes:
@@ -42,14 +42,14 @@ class Part:
         return entries if self.entries is None else self.entries[entries]
 
 
-def part_of(layout: Layout, only: object, sample: object, seed: int) -> Part:
+def subset_of(layout: Layout, only: object, sample: object, seed: int) -> Subset:
     """The entries that `only` and `sample` choose, in the order of the parameters.
 
     Raises:
         TypeError, ValueError: for what chooses nothing.
     """
     if only is None and sample is None:
-        return Part(layout)
+        return Subset(layout)
     tensors = tuple(range(len(layout.names))) if only is None else _matching(layout, only)
     said = []
     if len(tensors) < len(layout.names):
@@ -73,7 +73,7 @@ def part_of(layout: Layout, only: object, sample: object, seed: int) -> Part:
             )
             sizes = [where.size for where in places]
     if not said:
-        return Part(layout)
+        return Subset(layout)
     entries = [
         layout.offsets[t] + (np.arange(size) if places is None else places[i])
         for i, (t, size) in enumerate(zip(tensors, sizes, strict=True))
@@ -85,7 +85,7 @@ def part_of(layout: Layout, only: object, sample: object, seed: int) -> Part:
         offsets=tuple(accumulate(sizes, initial=0)),
         places=places,
     )
-    return Part(chosen, np.concatenate(entries), tensors, "; ".join(said))
+    return Subset(chosen, np.concatenate(entries), tensors, "; ".join(said))
 
 
 def _matching(layout: Layout, only: object) -> tuple[int, ...]:

@@ -14,7 +14,7 @@ import numpy as np
 from fastgc.core.tree import Container, FloatArray, Layout, flatten_parameters, scales
 from fastgc.costs.function import Rest, as_float, as_stack
 from fastgc.network.network import Network
-from fastgc.network.state import Inside
+from fastgc.network.state import ForwardState
 
 if TYPE_CHECKING:
     from fastgc.costs.numba import CompiledCost
@@ -41,7 +41,7 @@ class Problem:
             at a time.
         row_bytes: memory that evaluating one row of a stack takes besides the row itself.
         reseeded: whether something is called before each evaluation to make it repeatable.
-        inside: what fastgc sees inside a Network; None for any other cost.
+        state: what fastgc sees inside a Network; None for any other cost.
         compiled: a cost that is a Numba dispatcher of one flat vector; None for any other.
         recipe: poses the same problem again, in another process: what pickling keeps of it.
         rest: evaluates the cost at θ once more, since some keep what they were called with; takes
@@ -53,7 +53,7 @@ class Problem:
     theta: FloatArray
     evaluate: Callable[[FloatArray], float]
     evaluate_stack: Callable[[FloatArray], FloatArray] | None
-    inside: Inside | None
+    state: ForwardState | None
     row_bytes: int
     reseeded: bool = False
     compiled: "CompiledCost | None" = None
@@ -109,12 +109,12 @@ class Problem:
     @property
     def pure(self) -> bool:
         """Whether the cost is known to depend on nothing but its parameters; not tried twice."""
-        return self.inside is not None
+        return self.state is not None
 
     @property
     def concurrent(self) -> bool:
         """Whether `evaluate_stack` may run on several threads at once, and gains by it."""
-        return self.compiled.concurrent if self.compiled is not None else self.inside is not None
+        return self.compiled.concurrent if self.compiled is not None else self.state is not None
 
     @property
     def rows_at_once(self) -> int:
@@ -203,7 +203,7 @@ def base_cost(problem: Problem) -> tuple[float, int]:
     Raises:
         ValueError: for a cost that is not finite, or is random.
     """
-    value = problem.evaluate(problem.theta) if problem.inside is None else problem.inside.cost
+    value = problem.evaluate(problem.theta) if problem.state is None else problem.state.cost
     if not math.isfinite(value):
         raise ValueError(
             f"the cost is {value} at the parameters given; wanted a finite number. "
@@ -211,10 +211,10 @@ def base_cost(problem: Problem) -> tuple[float, int]:
         )
     if problem.pure:
         return value, 1
-    return value, 1 + require_same_cost(problem, value)
+    return value, 1 + require_repeatable(problem, value)
 
 
-def require_same_cost(problem: Problem, value: float) -> int:
+def require_repeatable(problem: Problem, value: float) -> int:
     """Evaluates J(θ) once more; 1, the evaluations spent.
 
     Raises:
@@ -248,7 +248,7 @@ def _network_problem(
         layout,
         theta,
         evaluate=lambda vector: float(net.forward(layers, vector)),
-        inside=Inside(net, layers, theta),
+        state=ForwardState(net, layers, theta),
         evaluate_stack=lambda rows: net.forward(layers, rows),
         row_bytes=7 * 8 * widest * net.m,  # Z, A and the temporaries of silu, the widest layer's
         recipe=recipe,
@@ -274,7 +274,7 @@ def _function_problem(
         theta,
         evaluate=evaluate,
         evaluate_stack=None,
-        inside=None,
+        state=None,
         row_bytes=0,
         rest=partial(rest.evaluate, evaluate, theta),
     )
@@ -331,7 +331,7 @@ def _vectorized_problem(
         theta,
         evaluate=evaluate,
         evaluate_stack=evaluate_stack,
-        inside=None,
+        state=None,
         row_bytes=8 * layout.size,  # the copies that the cost may keep
         rest=partial(rest.evaluate, evaluate, theta),
     )

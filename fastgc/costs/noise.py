@@ -15,7 +15,7 @@ import numpy as np
 
 from fastgc.core.rng import generator
 from fastgc.core.tree import Entries, FloatArray
-from fastgc.costs.base import LAST_BITS, Problem, random_cost, require_same_cost
+from fastgc.costs.base import LAST_BITS, Problem, random_cost, require_repeatable
 from fastgc.network.state import UNIT_ROUNDOFF
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def noise_of_cost(problem: Problem, cost: float, memory: int) -> tuple[Base, int
         if line.sigma > SUSPICIOUS * UNIT_ROUNDOFF * abs(cost) and len(lines) == 1:
             evaluations += 0 if problem.pure else AGAIN
             for _ in range(0 if problem.pure else AGAIN):
-                require_same_cost(problem, cost)
+                require_repeatable(problem, cost)
     moving = [line for line in lines if line.moves] or lines
     # a line along which nothing moves tells nothing of how coarse J is
     noisy = [line.sigma for line in moving if line.sigma > 0]

@@ -20,7 +20,7 @@ VANISHING = {"float64": 1e-12, "float32": 1e-5, "float16": 1e-2}
 MOVES, UNMOVED = (1e-2, 0.3, 1.0), 1e-12
 
 
-def unrelated(
+def unused_parameters(
     cost: Callable[[dict[str, FloatArray]], float],
     theta: Mapping[str, FloatArray],
     gradients: Mapping[str, NDArray[Any] | None],

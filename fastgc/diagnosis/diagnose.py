@@ -9,16 +9,16 @@ from dataclasses import replace
 
 import numpy as np
 
-from fastgc.core.gradients import Claim
+from fastgc.core.gradients import AnalyticGradient
 from fastgc.core.rng import generator
-from fastgc.core.subset import Part
+from fastgc.core.subset import Subset
 from fastgc.core.verdict import DISAGREE, KINK, UNRESOLVED
 from fastgc.costs.base import Problem
 from fastgc.diagnosis import kinds
 from fastgc.diagnosis.evidence import Evidence
 from fastgc.diagnosis.network import FITTED, explain, other_activation
 from fastgc.diagnosis.samples import stale
-from fastgc.network.state import Inside, rounding_of_gradients
+from fastgc.network.state import ForwardState, rounding_of_gradients
 from fastgc.report.data import Diagnosis
 from fastgc.verdicts.record import Findings
 
@@ -26,65 +26,68 @@ __all__ = ["Diagnosis", "diagnose"]
 
 
 def diagnose(
-    problem: Problem, claim: Claim, findings: Findings, part: Part
+    problem: Problem, analytic: AnalyticGradient, findings: Findings, subset: Subset
 ) -> tuple[dict[str, Diagnosis], int]:
     """What is wrong with each tensor that is, by name; and the evaluations of the cost spent."""
-    if max(findings.tally.worst) < DISAGREE:
+    if max(findings.summary.worst) < DISAGREE:
         return {}, 0
-    tensors = _evidence(problem, claim, findings, part)
+    tensors = _evidence(problem, analytic, findings, subset)
     faulty = [name for name, e in tensors.items() if e.at_fault]
-    inside = problem.inside
+    state = problem.state
     around = kinds.Surroundings(
-        m=None if inside is None else inside.net.m,
-        divisor=None if inside is None else inside.net.divisor,
-        weight_decay=0.0 if inside is None else inside.net.weight_decay,
+        m=None if state is None else state.net.m,
+        divisor=None if state is None else state.net.divisor,
+        weight_decay=0.0 if state is None else state.net.weight_decay,
         tensors=tensors,
     )
     constant, spent = False, 0
-    if inside is None and part.entries is None and not findings.gradapprox.any():
+    if state is None and subset.entries is None and not findings.gradapprox.any():
         constant, spent = stands_still(problem)
     if constant:
         found = dict.fromkeys(faulty, CONSTANT)
-    elif inside is None or part.entries is not None:  # what a structure tells takes all tensors
+    elif state is None or subset.entries is not None:  # what a structure tells takes all tensors
         every = (*kinds.PLAIN, *kinds.SECOND, *kinds.LAST)
         unknown = kinds.UNKNOWN
-        if inside is None and {"W1", "b1"} <= tensors.keys():  # as of a network
+        if state is None and {"W1", "b1"} <= tensors.keys():  # as of a network
             unknown = replace(unknown, text=f"{unknown}; as a fastgc.Network it may tell more")
         found = {name: kinds.first(every, tensors[name], around) or unknown for name in faulty}
     else:
-        found = _of_network(inside, claim, tensors, around)
+        found = _of_network(state, analytic, tensors, around)
     if any(said.kind == "precision" for said in found.values()):  # then others too, if they may be
         found |= {n: said for n in faulty if (said := kinds.in_single(tensors[n])) is not None}
-    return _one_norm(claim, tensors, found), spent
+    return _one_norm(analytic, tensors, found), spent
 
 
 def _of_network(
-    inside: Inside, claim: Claim, tensors: dict[str, Evidence], around: kinds.Surroundings
+    state: ForwardState,
+    analytic: AnalyticGradient,
+    tensors: dict[str, Evidence],
+    around: kinds.Surroundings,
 ) -> dict[str, Diagnosis]:
     """What a network's structure tells of its tensors, layer by layer, else of all at once."""
-    found = explain(inside, tensors, around)
+    found = explain(state, tensors, around)
     said = None
     if any(d.kind in FITTED for d in found.values()):
-        said = other_activation(inside, claim, tensors)
+        said = other_activation(state, analytic, tensors)
     if said is None and any(d.kind == "unknown" for d in found.values()):
-        said = stale(inside, claim.grad, tensors)
+        said = stale(state, analytic.grad, tensors)
     return found if said is None else dict.fromkeys(found, said)
 
 
 def _evidence(
-    problem: Problem, claim: Claim, findings: Findings, part: Part
+    problem: Problem, analytic: AnalyticGradient, findings: Findings, subset: Subset
 ) -> dict[str, Evidence]:
-    layout, theta, inside = part.layout, problem.theta, problem.inside
-    every = slice(None) if part.entries is None else part.entries
-    slack, gradapprox = findings.uncertainty, findings.gradapprox
+    layout, theta, state = subset.layout, problem.theta, problem.state
+    every = slice(None) if subset.entries is None else subset.entries
+    uncertainty, gradapprox = findings.uncertainty, findings.gradapprox
     fixed = np.zeros(theta.size)
-    if inside is not None:
+    if state is not None:
         # at corners, where gradapprox is half-way, with the slope that backward passes take
-        gradapprox = inside.gradient[every]
-        rounding = rounding_of_gradients(inside)[every]
-        slack = slack + np.repeat(claim.units, layout.lengths) * rounding
-        for layer in inside.layers:
-            fixed[layer.W] = inside.net.weight_decay / inside.net.divisor * theta[layer.W]
+        gradapprox = state.gradient[every]
+        rounding = rounding_of_gradients(state)[every]
+        uncertainty = uncertainty + np.repeat(analytic.units, layout.lengths) * rounding
+        for layer in state.layers:
+            fixed[layer.W] = state.net.weight_decay / state.net.divisor * theta[layer.W]
     theta, fixed = theta[every], fixed[every]
     known = (findings.codes != KINK) & (findings.codes != UNRESOLVED)
     # what cannot be had is no number to reckon with
@@ -93,14 +96,14 @@ def _evidence(
         name: Evidence(
             name=name,
             shape=layout.shapes[t] if layout.places is None else layout.places[t].shape,
-            g=claim.grad[here],
+            g=analytic.grad[here],
             found=gradapprox[here],
-            slack=slack[here],
+            uncertainty=uncertainty[here],
             wrong=findings.codes[here] >= DISAGREE,
             known=known[here],
             theta=theta[here],
             fixed=fixed[here],
-            tolerance=float(claim.tolerances[t]),
+            tolerance=float(analytic.tolerances[t]),
             places=None if layout.places is None else (layout.places[t], layout.shapes[t]),
         )
         for t, (name, here) in enumerate(layout.tensors())
@@ -108,13 +111,13 @@ def _evidence(
 
 
 def _one_norm(
-    claim: Claim, tensors: Mapping[str, Evidence], found: dict[str, Diagnosis]
+    analytic: AnalyticGradient, tensors: Mapping[str, Evidence], found: dict[str, Diagnosis]
 ) -> dict[str, Diagnosis]:
     """Factors below 1 that leave a round norm, of all tensors or of one, are those of clipping."""
     shrunk = [d.value for d in found.values() if d.kind in ("factor", "follows", "twice averaged")]
     if len(shrunk) != len(found) or not shrunk[0] or not 0 < shrunk[0] < 1:
         return found
-    norm = float(np.linalg.norm(claim.grad))
+    norm = float(np.linalg.norm(analytic.grad))
     alone = len(found) == 1 and len(tensors) > 1
     if alone:
         norm = float(np.linalg.norm(tensors[next(iter(found))].g))

@@ -40,7 +40,7 @@ class Evidence:
         shape: of the tensor.
         g: the gradient that was checked.
         found: gradapprox.
-        slack: how far rounding may have moved either.
+        uncertainty: how far rounding may have moved either.
         wrong: the entries at fault.
         known: those that have one slope, and know it: neither at a kink nor unresolved.
         theta: the parameters.
@@ -55,7 +55,7 @@ class Evidence:
     shape: tuple[int, ...]
     g: FloatArray
     found: FloatArray
-    slack: FloatArray
+    uncertainty: FloatArray
     wrong: NDArray[np.bool_]
     known: NDArray[np.bool_]
     theta: FloatArray
@@ -110,13 +110,13 @@ class Evidence:
         return self._large(self.found) & self.known & ~self.wrong
 
     def _large(self, values: FloatArray) -> NDArray[np.bool_]:
-        least = np.maximum(SMALL * root_mean_square(values), CLEAR * self.slack)
+        least = np.maximum(SMALL * root_mean_square(values), CLEAR * self.uncertainty)
         return np.asarray(np.abs(values) > least)
 
     def explained(self, values: FloatArray) -> NDArray[np.bool_]:
         """The known entries in which g may be `values` and cannot be `found`, (n,)."""
         scale = np.maximum(np.maximum(np.abs(values), np.abs(self.found)), self.size_of_g)
-        apart = np.abs(values - self.found) > 3 * (self.tolerance * scale + self.slack)
+        apart = np.abs(values - self.found) > 3 * (self.tolerance * scale + self.uncertainty)
         return np.asarray(apart & self.known)
 
     def shows(self, values: FloatArray, numbers: int = 1) -> bool:
@@ -143,30 +143,32 @@ class Evidence:
     def _within(
         self, hypothesis: Hypothesis, at: Any, growth: float, *, explain: bool = False
     ) -> bool:
-        g, h, slack, known = self.g[at], hypothesis(at), self.slack[at], self.known[at]
+        g, h, uncertainty, known = self.g[at], hypothesis(at), self.uncertainty[at], self.known[at]
         errors = np.abs(g - h)
         scale = np.maximum(np.maximum(np.abs(g), np.abs(h)), self.size_of_g)
-        if not (errors <= self.tolerance * scale + growth * slack)[known].all():
+        if not (errors <= self.tolerance * scale + growth * uncertainty)[known].all():
             return False
-        rounding = min(ROUNDING * growth * _norm(slack[known]), MOST_ROUNDING * self.error)
+        rounding = min(ROUNDING * growth * _norm(uncertainty[known]), MOST_ROUNDING * self.error)
         return not explain or _norm(errors[known]) <= UNEXPLAINED * self.error + rounding
 
     def scaled(self, growth: FloatArray | float) -> "Evidence":
-        """For hypotheses that multiply `found`: the slack grows as much, and never shrinks."""
-        return replace(self, slack=self.slack * np.maximum(1.0, np.abs(growth)))
+        """For hypotheses that multiply `found`: the uncertainty grows as much, or stays."""
+        return replace(self, uncertainty=self.uncertainty * np.maximum(1.0, np.abs(growth)))
 
     def moved(self) -> "Evidence":
-        """For hypotheses that move entries about: the largest slack everywhere, none left out."""
+        """For hypotheses that move entries: the largest uncertainty everywhere, none left out."""
         return replace(
             self,
-            slack=np.full_like(self.slack, self.slack[self.known].max(initial=0.0)),
+            uncertainty=np.full_like(
+                self.uncertainty, self.uncertainty[self.known].max(initial=0.0)
+            ),
             known=np.ones_like(self.known),
         )
 
     def part(self, at: NDArray[np.intp], shape: tuple[int, ...]) -> "Evidence":
         """The entries `at` alone, as a tensor of that shape."""
         return replace(
-            self, shape=shape, g=self.g[at], found=self.found[at], slack=self.slack[at],
+            self, shape=shape, g=self.g[at], found=self.found[at], uncertainty=self.uncertainty[at],
             wrong=self.wrong[at], known=self.known[at], theta=self.theta[at], fixed=self.fixed[at],
         )  # fmt: skip
 

@@ -144,16 +144,18 @@ def _radial(e: Evidence, shape: tuple[int, ...], axes: tuple[int, ...] | None) -
     ``missing`` where that is the numerical one: g misses what takes that part away;
     ``superfluous`` where it is g; None for neither, or where noise leaves that open.
     """
-    theta, slack = (np.where(e.known, v, 0.0).reshape(shape) for v in (e.theta, e.slack))
+    theta, uncertainty = (
+        np.where(e.known, v, 0.0).reshape(shape) for v in (e.theta, e.uncertainty)
+    )
 
     def norm(values: FloatArray) -> FloatArray:
         return np.asarray(np.sqrt((values * values).sum(axis=axes)))
 
-    lost = (slack * np.abs(theta)).sum(axis=axes)
+    lost = (uncertainty * np.abs(theta)).sum(axis=axes)
     for values, side in ((e.found, "missing"), (e.g, "superfluous")):
         v = np.where(e.known, values, 0.0).reshape(shape)
         size = norm(v) * norm(theta)
-        if not (norm(v) > CLEAR * norm(slack)).all() or (lost > 1e-2 * size).any():
+        if not (norm(v) > CLEAR * norm(uncertainty)).all() or (lost > 1e-2 * size).any():
             continue
         if (np.abs((v * theta).sum(axis=axes)) <= 1e-6 * size + lost).all():
             return side

@@ -83,7 +83,7 @@ def in_single(e: Evidence) -> Diagnosis | None:
         return None
     errors = np.abs(g - e.found[e.known])
     scale = np.maximum(np.abs(g), e.size_of_g)
-    if not (np.float32(g) == g).all() or (errors > SINGLE * scale + e.slack[e.known]).any():
+    if not (np.float32(g) == g).all() or (errors > SINGLE * scale + e.uncertainty[e.known]).any():
         return None
     largest = float((errors / scale).max())
     text = f"computed in single precision: every value is a float32 number, off by {largest:.0e}"

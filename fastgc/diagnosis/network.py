@@ -1,7 +1,7 @@
 """Mistakes in the backward pass of a Network: what gradients would come out if it were made so.
 
 A step is left out, made twice or made with the wrong thing, and the gradients that follow are held
-against those given. What is known of the right pass comes from exact differences (`Inside`).
+against those given. What is known of the right pass comes from exact differences (`ForwardState`).
 Arrays of samples are transposed, (m, n), as there.
 """
 
@@ -11,14 +11,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastgc.core.gradients import Claim
+from fastgc.core.gradients import AnalyticGradient
 from fastgc.core.tree import FloatArray
 from fastgc.diagnosis.evidence import UNKNOWN, Evidence, Hypothesis, Surroundings, exactly, first
 from fastgc.diagnosis.factors import as_factor, factor_of, is_multiple
 from fastgc.diagnosis.kinds import LAST, PLAIN, SECOND
 from fastgc.diagnosis.samples import some_samples
-from fastgc.network.layers import ACTIVATIONS, CHANGES, CORNERED, LOSSES, slopes
-from fastgc.network.state import Inside, rounding_of_gradients
+from fastgc.network.layers import ACTIVATIONS, CHANGES, KINKED, LOSSES, slopes
+from fastgc.network.state import ForwardState, rounding_of_gradients
 from fastgc.report.data import Diagnosis
 
 # Wrong formulas for the slope of an activation, from a = φ(z) and z, where another one is meant.
@@ -58,23 +58,23 @@ class Variant(NamedTuple):
 
 
 def explain(
-    inside: Inside, tensors: Mapping[str, Evidence], around: Surroundings
+    state: ForwardState, tensors: Mapping[str, Evidence], around: Surroundings
 ) -> dict[str, Diagnosis]:
     """What each tensor at fault looks like, from the last layer to the first."""
     found: dict[str, Diagnosis] = {}
     mistaken: FloatArray | None = None  # dZᵀ of the layer above, as a mistake left it
     with np.errstate(all="ignore"):
-        for l in range(len(inside.layers), 0, -1):
+        for l in range(len(state.layers), 0, -1):
             pair = tensors[f"W{l}"], tensors[f"b{l}"]
             if not any(e.at_fault for e in pair):
                 mistaken = None
                 continue
-            mistaken = _explain_layer(inside, l, pair, mistaken, around, found)
+            mistaken = _explain_layer(state, l, pair, mistaken, around, found)
     return found
 
 
 def _explain_layer(
-    inside: Inside,
+    state: ForwardState,
     l: int,
     pair: tuple[Evidence, Evidence],
     mistaken: FloatArray | None,
@@ -84,59 +84,59 @@ def _explain_layer(
     """Adds to `found`; returns dZ_lᵀ as the mistake made it, where the layers below may show it."""
     faulty = [e.name for e in pair if e.at_fault]
     if mistaken is not None:
-        follows = _back(inside, l, mistaken)
-        if _both(inside, l, pair, follows):
+        follows = _back(state, l, mistaken)
+        if _both(state, l, pair, follows):
             said = found.get(f"W{l + 1}") or found.get(f"b{l + 1}")
             if said is None or said.kind not in LINEAR:  # what is linear in dZ looks the same below
                 said = _follows(l)
             found |= dict.fromkeys(faulty, said)
             return follows
     plain = {e.name: first(PLAIN, e, around) for e in pair if e.at_fault}
-    sources = [inside.sensitivities[l] if l < len(inside.layers) else None]
+    sources = [state.sensitivities[l] if l < len(state.layers) else None]
     if mistaken is not None:
         sources.append(mistaken)
     if not all(plain.values()):
         for above in sources:
-            for kind, text, dZ in _variants(inside, l, above):
-                if _both(inside, l, pair, dZ):
+            for kind, text, dZ in _variants(state, l, above):
+                if _both(state, l, pair, dZ):
                     found |= dict.fromkeys(faulty, Diagnosis(kind, f"dZ{l}: {text}"))
                     return dZ
-        joint = _alike(inside, l, pair)
+        joint = _alike(state, l, pair)
         if joint is not None:
             said, dZ = joint
             found |= dict.fromkeys(faulty, said)
             return dZ
     for e in pair:
         if e.at_fault:
-            found[e.name] = plain[e.name] or _explain_tensor(inside, l, e, sources, around)
+            found[e.name] = plain[e.name] or _explain_tensor(state, l, e, sources, around)
     one, other = (found.get(e.name) for e in pair)
     if one is None or other is None or one.kind != other.kind or one.kind not in FACTORS:
         return None
-    return inside.sensitivities[l - 1] * (one.value or 0.0)
+    return state.sensitivities[l - 1] * (one.value or 0.0)
 
 
 def _alike(
-    inside: Inside, l: int, pair: tuple[Evidence, Evidence]
+    state: ForwardState, l: int, pair: tuple[Evidence, Evidence]
 ) -> tuple[Diagnosis, FloatArray] | None:
     """One factor, or one choice of samples, for dW_l and db_l, and so perhaps of dZ_l."""
     if not all(e.at_fault for e in pair):
         return None
-    D = inside.sensitivities[l - 1]
+    D = state.sensitivities[l - 1]
     for e in pair:
         c = factor_of(e) if e.telling(e.found) > 1 else None
         if c is not None and all(is_multiple(each, c) for each in pair):
             return as_factor(c), c * D
     for e in reversed(pair):
-        counted = some_samples(e, *_terms(inside, l, e), inside.net.divisor)
+        counted = some_samples(e, *_terms(state, l, e), state.net.divisor)
         if counted is not None:
             dZ = D * counted.weights[:, np.newaxis]
-            if _both(inside, l, pair, dZ):
+            if _both(state, l, pair, dZ):
                 return counted.diagnosis, dZ
     return None
 
 
 def _explain_tensor(
-    inside: Inside,
+    state: ForwardState,
     l: int,
     e: Evidence,
     sources: list[FloatArray | None],
@@ -146,24 +146,24 @@ def _explain_tensor(
     name = f"d{e.name}"
     for above in sources[1:]:
         assert above is not None
-        if e.fits(_gradient(inside, l, e, _back(inside, l, above))):
+        if e.fits(_gradient(state, l, e, _back(state, l, above))):
             return _follows(l)
     for above in sources:
-        for kind, text, dZ in _variants(inside, l, above):
-            if e.fits(_gradient(inside, l, e, dZ)):
+        for kind, text, dZ in _variants(state, l, above):
+            if e.fits(_gradient(state, l, e, dZ)):
                 return Diagnosis(kind, f"{name} made with another dZ{l}: {text}")
-    D = inside.sensitivities[l - 1]
+    D = state.sensitivities[l - 1]
     if e.name == f"b{l}" and D.shape[0] == D.shape[1] and e.telling(e.found) > 1:
-        over_units = (D.sum(axis=1) / inside.net.divisor + e.fixed).ravel()
+        over_units = (D.sum(axis=1) / state.net.divisor + e.fixed).ravel()
         if e.moved().shows(over_units):
             return Diagnosis("axis", f"{name}: dZ{l} summed over the units, not over the samples")
     if e.name == f"W{l}":
-        for text, A in _inputs(inside, l):
-            if e.fits(_gradient(inside, l, e, D, A)):
+        for text, A in _inputs(state, l):
+            if e.fits(_gradient(state, l, e, D, A)):
                 return Diagnosis("input", f"{name} made with {text}")
     said = first(SECOND, e, around)
     if said is None:
-        counted = some_samples(e, *_terms(inside, l, e), inside.net.divisor)
+        counted = some_samples(e, *_terms(state, l, e), state.net.divisor)
         said = None if counted is None else counted.diagnosis
     return said or first(LAST, e, around) or UNKNOWN
 
@@ -175,19 +175,19 @@ def _follows(l: int) -> Diagnosis:
     )
 
 
-def _both(inside: Inside, l: int, pair: tuple[Evidence, Evidence], dZ: FloatArray) -> bool:
+def _both(state: ForwardState, l: int, pair: tuple[Evidence, Evidence], dZ: FloatArray) -> bool:
     """Whether both gradients of a layer are those that dZ_l leads to; the cheap one first."""
-    return all(e.fits(_gradient(inside, l, e, dZ)) for e in reversed(pair))
+    return all(e.fits(_gradient(state, l, e, dZ)) for e in reversed(pair))
 
 
 def _gradient(
-    inside: Inside, l: int, e: Evidence, dZ: FloatArray, A: FloatArray | None = None
+    state: ForwardState, l: int, e: Evidence, dZ: FloatArray, A: FloatArray | None = None
 ) -> Hypothesis:
     """dW_l = dZ_l A_{l−1}ᵀ / m, or db_l, weight decay included."""
-    m = inside.net.divisor
+    m = state.net.divisor
     if e.name == f"b{l}":
         return lambda at: (dZ.sum(axis=0) / m + e.fixed)[at]
-    below = inside.values[0][l - 1] if A is None else A
+    below = state.values[0][l - 1] if A is None else A
 
     def weights(at: Any) -> FloatArray:
         if isinstance(at, slice):
@@ -198,37 +198,37 @@ def _gradient(
     return weights
 
 
-def _terms(inside: Inside, l: int, e: Evidence) -> tuple[FloatArray, FloatArray]:
+def _terms(state: ForwardState, l: int, e: Evidence) -> tuple[FloatArray, FloatArray]:
     """dZ_lᵀ (m, n) and the inputs (m, k): the gradient is the sum of their products."""
-    dZ = inside.sensitivities[l - 1]
-    below = inside.values[0][l - 1] if e.name == f"W{l}" else np.ones((inside.net.m, 1))
+    dZ = state.sensitivities[l - 1]
+    below = state.values[0][l - 1] if e.name == f"W{l}" else np.ones((state.net.m, 1))
     return dZ, below
 
 
-def _back(inside: Inside, l: int, above: FloatArray) -> FloatArray:
+def _back(state: ForwardState, l: int, above: FloatArray) -> FloatArray:
     """dZ_l from dZ_{l+1}, rightly."""
-    return _times_W(inside, l + 1, above) * inside.slopes[l - 1]
+    return _times_W(state, l + 1, above) * state.slopes[l - 1]
 
 
-def _times_W(inside: Inside, l: int, dZ: FloatArray) -> FloatArray:
-    layer = inside.layers[l - 1]
-    return np.asarray(dZ @ inside.theta[layer.W].reshape(layer.n, layer.k))
+def _times_W(state: ForwardState, l: int, dZ: FloatArray) -> FloatArray:
+    layer = state.layers[l - 1]
+    return np.asarray(dZ @ state.theta[layer.W].reshape(layer.n, layer.k))
 
 
-def _variants(inside: Inside, l: int, above: FloatArray | None) -> Iterator[Variant]:
+def _variants(state: ForwardState, l: int, above: FloatArray | None) -> Iterator[Variant]:
     """What dZ_l may have been, from dZ_{l+1} as it is `above`; for the last layer that is None."""
     if above is None:
-        yield from _last(inside)
+        yield from _last(state)
         return
-    layer, Zs = inside.layers[l - 1], inside.values[1]
-    Z, slope = Zs[l - 1], inside.slopes[l - 1]
-    dA = _times_W(inside, l + 1, above)
-    derivative = "the activation mask" if layer.activation in CORNERED else "the derivative"
+    layer, Zs = state.layers[l - 1], state.values[1]
+    Z, slope = Zs[l - 1], state.slopes[l - 1]
+    dA = _times_W(state, l + 1, above)
+    derivative = "the activation mask" if layer.activation in KINKED else "the derivative"
     yield Variant("mask", f"{derivative} of {layer.activation} is missing", dA)
     if layer.activation != "relu":
         text = f"{derivative} of {layer.activation} is applied twice"
         yield Variant("twice", text, dA * slope**2)
-    if layer.activation in CORNERED:
+    if layer.activation in KINKED:
         yield Variant("mask", "the activation mask is inverted", dA * slopes(layer.activation, -Z))
     else:
         A = ACTIVATIONS[layer.activation](Z.copy())
@@ -238,24 +238,24 @@ def _variants(inside: Inside, l: int, above: FloatArray | None) -> Iterator[Vari
         for formula, slope_of in FORMULAS.get(layer.activation, ()):
             text = f"the derivative of {layer.activation} is written as {formula.format(l=l)}"
             yield Variant("derivative", text, dA * slope_of(A, Z))
-    for k, other in enumerate(inside.slopes, start=1):
+    for k, other in enumerate(state.slopes, start=1):
         if k != l and other.shape == slope.shape:
             yield Variant("mask", f"{derivative} is that of layer {k}", dA * other)
-    X = inside.net.X.T
+    X = state.net.X.T
     if X.shape == slope.shape:
         yield Variant("mask", f"{derivative} is taken at X", dA * slopes(layer.activation, X))
     for name in CHANGES:
         if name not in (layer.activation, "identity"):
             yield Variant("derivative", f"the derivative is that of {name}", dA * slopes(name, Z))
-    above_layer = inside.layers[l]
+    above_layer = state.layers[l]
     if above_layer.n == above_layer.k:
-        W = inside.theta[above_layer.W].reshape(above_layer.n, above_layer.k)
+        W = state.theta[above_layer.W].reshape(above_layer.n, above_layer.k)
         yield Variant("transposed", f"W{l + 1} is not transposed", (above @ W.T) * slope)
 
 
-def _last(inside: Inside) -> Iterator[Variant]:
+def _last(state: ForwardState) -> Iterator[Variant]:
     """What dZ_L may have been, beside factors."""
-    net, Z, dZ = inside.net, inside.values[1][-1], inside.sensitivities[-1]
+    net, Z, dZ = state.net, state.values[1][-1], state.sensitivities[-1]
     if net.loss == "squared":
         yield Variant("labels", "the labels are not subtracted", Z)
         return
@@ -266,9 +266,9 @@ def _last(inside: Inside) -> Iterator[Variant]:
     yield Variant("twice", text, dZ * slopes("sigmoid", Z))
 
 
-def _inputs(inside: Inside, l: int) -> Iterator[tuple[str, FloatArray]]:
+def _inputs(state: ForwardState, l: int) -> Iterator[tuple[str, FloatArray]]:
     """What may have been taken for A_{l−1}."""
-    inputs, Zs = inside.values
+    inputs, Zs = state.values
     right = inputs[l - 1]
     if l > 1:
         yield f"Z{l - 1} in the place of A{l - 1}", Zs[l - 2]
@@ -287,21 +287,21 @@ ROUGHLY = 1e-3  # of the terms of the last bias's gradient, to tell at once what
 
 
 def other_activation(
-    inside: Inside, claim: Claim, tensors: Mapping[str, Evidence]
+    state: ForwardState, analytic: AnalyticGradient, tensors: Mapping[str, Evidence]
 ) -> Diagnosis | None:
     """The activations with which every tensor is right."""
-    depth = len(inside.layers)
+    depth = len(state.layers)
     last = tensors[f"b{depth}"], tensors[f"W{depth}"]
     if not any(e.at_fault for e in last):
         return None
-    fitting = [name for name, other in inside.others() if _fits(other, claim, tensors)]
+    fitting = [name for name, other in state.others() if _fits(other, analytic, tensors)]
     if not fitting:
         return None
     named = " or ".join(f'"{name}"' for name in fitting)
     return Diagnosis("activation", f"with activation={named} these gradients are right")
 
 
-def _fits(other: Inside, claim: Claim, tensors: Mapping[str, Evidence]) -> bool:
+def _fits(other: ForwardState, analytic: AnalyticGradient, tensors: Mapping[str, Evidence]) -> bool:
     """Whether its gradient is the one given; the last bias first, which takes no backward pass."""
     bias = tensors[f"b{len(other.layers)}"]
     m = other.net.divisor
@@ -316,7 +316,9 @@ def _fits(other: Inside, claim: Claim, tensors: Mapping[str, Evidence]) -> bool:
         here = slice(at, at + e.g.size)
         at += e.g.size
         # what is known of this network's corners says nothing of the other's
-        seen = replace(e, slack=claim.units[t] * rounding[here], known=np.ones_like(e.known))
+        seen = replace(
+            e, uncertainty=analytic.units[t] * rounding[here], known=np.ones_like(e.known)
+        )
         if not seen.fits(exactly(other.gradient[here])):
             return False
     return True

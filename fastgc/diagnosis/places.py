@@ -20,12 +20,12 @@ class Region(NamedTuple):
 
     Attributes:
         text: for people, as ``x[…, 6] alone``.
-        inside: which entries, of a shape that broadcasts to the tensor's.
+        state: which entries, of a shape that broadcasts to the tensor's.
         single: whether it is spoken of as one thing.
     """
 
     text: str
-    inside: Mask
+    state: Mask
     single: bool = True
 
 
@@ -61,12 +61,12 @@ def regular(e: Evidence, around: Surroundings) -> Diagnosis | None:
     if np.count_nonzero(right) < (2 if max(e.shape) < e.g.size else 1):
         return None
     for region in _regions(e, wrong, right):
-        inside = np.broadcast_to(region.inside, e.shape)
-        if (wrong & ~inside).any() or (right & inside).any():
+        state = np.broadcast_to(region.state, e.shape)
+        if (wrong & ~state).any() or (right & state).any():
             continue
-        if 2 * np.count_nonzero(wrong) < np.count_nonzero(inside):
+        if 2 * np.count_nonzero(wrong) < np.count_nonzero(state):
             continue  # most of it tells nothing
-        said = _within(e, np.flatnonzero(inside), around)
+        said = _within(e, np.flatnonzero(state), around)
         if said is None:
             return Diagnosis("places", f"{region.text} {verb(1 if region.single else 2)} wrong")
         return Diagnosis("places", f"{region.text}: {said.text}", said.value)
@@ -202,8 +202,8 @@ def _grids(e: Evidence, a: int, b: int, wrong: Mask, right: Mask) -> Iterator[Re
             )
             steps = [f"{first or ''}::{stride}" for first in at]
             which = f"{start}every place {steps[0]}, {steps[1]} of axes {a} and {b}"
-            inside = ~on if start else on
-            yield Region(which if start else f"{which} alone", inside, single=not start)
+            state = ~on if start else on
+            yield Region(which if start else f"{which} alone", state, single=not start)
 
 
 def _triangles(e: Evidence, a: int, b: int) -> Iterator[Region]:
@@ -211,7 +211,7 @@ def _triangles(e: Evidence, a: int, b: int) -> Iterator[Region]:
     i, j = np.ogrid[: e.shape[a], : e.shape[b]]
     shape = [1] * len(e.shape)
     shape[a], shape[b] = e.shape[a], e.shape[b]
-    for text, inside, single in (
+    for text, state, single in (
         ("the diagonal alone", i == j, True),
         ("all but the diagonal", i != j, False),
         ("the lower triangle, below the diagonal, alone", i > j, True),
@@ -219,7 +219,7 @@ def _triangles(e: Evidence, a: int, b: int) -> Iterator[Region]:
         ("the lower triangle, with the diagonal, alone", i >= j, True),
         ("the upper triangle, with the diagonal, alone", i <= j, True),
     ):
-        yield Region(text, np.asarray(inside).reshape(shape), single)
+        yield Region(text, np.asarray(state).reshape(shape), single)
 
 
 def _along(e: Evidence, axis: int, places: Mask) -> Mask:

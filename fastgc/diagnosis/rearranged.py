@@ -66,8 +66,10 @@ def _decays(e: Evidence) -> Iterator[FloatArray]:
 def _same_sum(e: Evidence) -> bool:
     """Whether the wrong entries add up as right ones that have moved would, in any order."""
     count = np.count_nonzero(e.wrong)
-    slack = 4 * count * (e.tolerance * np.abs(e.found[e.known]).max() + e.slack[e.known].max())
-    return bool(count > 1 and abs((e.g - e.found)[e.wrong].sum()) <= slack)
+    uncertainty = (
+        4 * count * (e.tolerance * np.abs(e.found[e.known]).max() + e.uncertainty[e.known].max())
+    )
+    return bool(count > 1 and abs((e.g - e.found)[e.wrong].sum()) <= uncertainty)
 
 
 def permuted(e: Evidence, _: Surroundings) -> Diagnosis | None:
@@ -130,7 +132,9 @@ def _constant(e: Evidence, axis: int) -> bool:
     """Whether the first two places along an axis, less weight decay, have the same values."""
     table = (e.g - e.fixed).reshape(e.shape)
     one, other = np.take(table, 0, axis=axis), np.take(table, 1, axis=axis)
-    return bool((np.abs(one - other) <= e.tolerance * e.size_of_g + e.slack[e.known].max()).all())
+    return bool(
+        (np.abs(one - other) <= e.tolerance * e.size_of_g + e.uncertainty[e.known].max()).all()
+    )
 
 
 def _over(e: Evidence, axes: tuple[int, ...]) -> str:

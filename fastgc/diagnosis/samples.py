@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from fastgc.core.tree import FloatArray
 from fastgc.diagnosis.evidence import Evidence, exactly, join
-from fastgc.network.state import Inside
+from fastgc.network.state import ForwardState
 from fastgc.report.data import Diagnosis
 
 ENTRIES = 8  # of the gradient for each sample, where there are more
@@ -45,10 +45,10 @@ def some_samples(e: Evidence, dZ: FloatArray, A: FloatArray, divisor: float) -> 
         return None
 
     def fits(weights: FloatArray, numbers: int) -> bool:
-        part, slack = terms @ weights, e.slack[places]
+        part, uncertainty = terms @ weights, e.uncertainty[places]
         errors = np.abs(part - target)
         scale = np.maximum(np.maximum(np.abs(part), np.abs(target)), e.size_of_g)
-        if (errors > e.tolerance * scale + slack * max(1.0, weights.max())).any():
+        if (errors > e.tolerance * scale + uncertainty * max(1.0, weights.max())).any():
             return False
         # told by more entries, and by such as do not follow from one another, than it has numbers
         if np.linalg.matrix_rank(terms) <= numbers:
@@ -94,47 +94,49 @@ def _guesses(terms: FloatArray, target: FloatArray) -> Iterator[tuple[NDArray[np
 
 def _which(counted: NDArray[np.bool_]) -> str:
     m = counted.size
-    inside, outside = np.flatnonzero(counted), np.flatnonzero(~counted)
-    if outside.size <= min(3, inside.size - 1):
+    state, outside = np.flatnonzero(counted), np.flatnonzero(~counted)
+    if outside.size <= min(3, state.size - 1):
         named = join([str(s) for s in outside])
         which = f"sample {named} is" if outside.size == 1 else f"samples {named} are"
         return f"{which} left out, of {m}"
-    if inside.size > 2 and inside[-1] - inside[0] == inside.size - 1:
-        named = f"{inside[0]} to {inside[-1]}"
+    if state.size > 2 and state[-1] - state[0] == state.size - 1:
+        named = f"{state[0]} to {state[-1]}"
     else:
-        named = join([*map(str, inside[:6]), *(["others"] if inside.size > 6 else [])])
-    which = f"sample {named} is" if inside.size == 1 else f"samples {named} are"
+        named = join([*map(str, state[:6]), *(["others"] if state.size > 6 else [])])
+    which = f"sample {named} is" if state.size == 1 else f"samples {named} are"
     return f"only {which} counted, of {m}"
 
 
 ROUNDS = 8
 
 
-def stale(inside: Inside, grad: FloatArray, tensors: Mapping[str, Evidence]) -> Diagnosis | None:
+def stale(
+    state: ForwardState, grad: FloatArray, tensors: Mapping[str, Evidence]
+) -> Diagnosis | None:
     """Whether `grad` is the gradient at θ + α grad, from which a step of α led to θ."""
     if not np.isfinite(grad).all() or sum(e.telling(e.found) for e in tensors.values()) < 2:
         return None
     with np.errstate(all="ignore"):
-        rounded = inside.theta.astype(np.float32).astype(np.float64)
-        if _fits(_gradient(inside, rounded), tensors):
+        rounded = state.theta.astype(np.float32).astype(np.float64)
+        if _fits(_gradient(state, rounded), tensors):
             return Diagnosis("precision", "the gradient at the parameters rounded to float32")
         size = float(np.sqrt(grad @ grad))
-        reach = float(np.sqrt(inside.theta @ inside.theta)) / size if size else 0.0
+        reach = float(np.sqrt(state.theta @ state.theta)) / size if size else 0.0
         if not 0 < reach < np.inf:
             return None
         # the best of some lengths, then Gauss and Newton's
         lengths = [reach * sign * 10.0**e for e in range(-5, 1) for sign in (1, -1)]
-        away = [_distance(_gradient(inside, inside.theta + a * grad), grad) for a in lengths]
+        away = [_distance(_gradient(state, state.theta + a * grad), grad) for a in lengths]
         alpha = lengths[int(np.argmin(np.nan_to_num(away, nan=np.inf)))]
-        here = _gradient(inside, inside.theta + alpha * grad)
+        here = _gradient(state, state.theta + alpha * grad)
         nudge = 1e-6 * reach
         for _ in range(ROUNDS):
-            rise = (_gradient(inside, inside.theta + (alpha + nudge) * grad) - here) / nudge
+            rise = (_gradient(state, state.theta + (alpha + nudge) * grad) - here) / nudge
             step = float(np.divide(rise @ (grad - here), rise @ rise))
             if not np.isfinite(step):
                 return None
             alpha += step
-            here = _gradient(inside, inside.theta + alpha * grad)
+            here = _gradient(state, state.theta + alpha * grad)
         if alpha == 0 or not _fits(here, tensors):
             return None
     return Diagnosis(
@@ -148,9 +150,9 @@ def _distance(one: FloatArray, other: FloatArray) -> float:
     return float(np.sqrt((one - other) @ (one - other)))
 
 
-def _gradient(inside: Inside, theta: FloatArray) -> FloatArray:
+def _gradient(state: ForwardState, theta: FloatArray) -> FloatArray:
     """The gradient of the network at θ, by exact differences."""
-    return Inside(inside.net, inside.layers, theta).gradient
+    return ForwardState(state.net, state.layers, theta).gradient
 
 
 def _fits(gradient: FloatArray, tensors: Mapping[str, Evidence]) -> bool:

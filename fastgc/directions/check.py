@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastgc.core.gradients import Claim
+from fastgc.core.gradients import AnalyticGradient
 from fastgc.core.rng import generator
-from fastgc.core.statistics import Estimate, caught_by, estimate_of
-from fastgc.core.subset import Part
+from fastgc.core.statistics import Estimate, estimate_of, minimum_detectable_error
+from fastgc.core.subset import Subset
 from fastgc.core.tree import Entries, FloatArray, Step
 from fastgc.core.verdict import (
     AGREE,
@@ -34,7 +34,8 @@ from fastgc.network.state import rounding_of_gradients
 from fastgc.parallel.chunks import Resources
 from fastgc.report.data import Entry, Outcome, TensorReport
 from fastgc.verdicts.outcome import why_open
-from fastgc.verdicts.second_look import Findings, settle
+from fastgc.verdicts.record import Findings
+from fastgc.verdicts.second_look import second_look
 
 TOGETHER = "all parameters"  # what directions through all tensors are about
 TRIES = 8  # directions through all parameters, searched for a corner at θ
@@ -43,8 +44,8 @@ DEVIATIONS = 4.0  # standard deviations of the rounding of a right backward pass
 
 def check_along(
     problem: Problem,
-    part: Part,
-    claim: Claim,
+    subset: Subset,
+    analytic: AnalyticGradient,
     base: Base,
     epsilon: float | str,
     directions: int,
@@ -59,7 +60,7 @@ def check_along(
     Args:
         problem: the cost at θ.
         part: the tensors that are checked, whole.
-        claim: their gradients.
+        analytic: their gradients.
         base: J(θ) and its noise.
         epsilon: the step, or "auto".
         directions: through each tensor.
@@ -70,9 +71,9 @@ def check_along(
             tensors are told apart only where these disagree.
     """
     lines = partial(
-        _Lines, problem, part, claim, base, epsilon, directions, seed, engine, resources
+        _Lines, problem, subset, analytic, base, epsilon, directions, seed, engine, resources
     )
-    if per_tensor or len(part.layout.names) == 1:
+    if per_tensor or len(subset.layout.names) == 1:
         return lines(together=False).outcome()
     together = lines(together=True).outcome()
     if all(tensor.ok for tensor in together.tensors.values()):
@@ -85,25 +86,26 @@ class _Lines:
     """Directions through the parts of θ, and the gradient along them."""
 
     def __init__(
-        self, problem: Problem, part: Part, claim: Claim, base: Base, epsilon: float | str,
-        count: int, seed: int, engine: Method, resources: Resources, *, together: bool,
+        self, problem: Problem, subset: Subset, analytic: AnalyticGradient, base: Base,
+        epsilon: float | str, count: int, seed: int, engine: Method, resources: Resources,
+        *, together: bool,
     ) -> None:  # fmt: skip
         theta = problem.theta
-        whole = slice(None) if part.entries is None else part.entries
+        whole = slice(None) if subset.entries is None else subset.entries
         every = [here for _, here in problem.layout.tensors()]
-        tensors = every if part.tensors is None else [every[t] for t in part.tensors]
-        self.asked = claim
+        tensors = every if subset.tensors is None else [every[t] for t in subset.tensors]
+        self.asked = analytic
         self.grad = np.zeros(theta.size)  # all of it, for directions to be taken along
-        self.grad[whole] = claim.grad
-        lost = _lost_by_rounding(problem, claim, tensors)
+        self.grad[whole] = analytic.grad
+        lost = _lost_by_rounding(problem, analytic, tensors)
         self.parts: list[slice | Entries] = [whole] if together else [*tensors]
         self.norms = np.array([_norm(self.grad[here]) for here in self.parts])
-        self.names: tuple[str, ...] = part.layout.names
-        self.shapes: tuple[tuple[int, ...], ...] = part.layout.shapes
+        self.names: tuple[str, ...] = subset.layout.names
+        self.shapes: tuple[tuple[int, ...], ...] = subset.layout.shapes
         if together:
-            budget = _norm(claim.tolerances * [_norm(self.grad[here]) for here in tensors])
-            claim = _of_one(claim, _ratio(budget, float(self.norms[0])))
-            self.names, self.shapes = (TOGETHER,), ((part.layout.size,),)
+            budget = _norm(analytic.tolerances * [_norm(self.grad[here]) for here in tensors])
+            analytic = _of_one(analytic, _ratio(budget, float(self.norms[0])))
+            self.names, self.shapes = (TOGETHER,), ((subset.layout.size,),)
         draw = partial(
             Directions, theta, tuple(self.parts), count, seed, keep=resources.memory // 2
         )
@@ -119,7 +121,7 @@ class _Lines:
         # the smallest numbers of a narrow dtype are counted with what is lost by rounding
         with np.errstate(all="ignore"):
             grad = self.directions.along(self.grad)
-        self.claim = replace(claim, grad=grad, least=np.zeros(len(self.parts)), pooled=True)
+        self.analytic = replace(analytic, grad=grad, least=np.zeros(len(self.parts)), pooled=True)
         self.rounding = np.repeat([DEVIATIONS * _norm(lost[here]) for here in self.parts], count)
         self.problem, self.base, self.engine, self.resources = problem, base, engine, resources
         self.probe = Probe(problem, base, epsilon, resources)
@@ -136,18 +138,18 @@ class _Lines:
 
     def outcome(self) -> Outcome:
         """What the directions tell."""
-        findings = settle(
-            self.posed, self.base, self.look, self.epsilon, self.claim,
-            self.look(None, self.epsilon), exact=False, part=Part(self.posed.layout),
+        findings = second_look(
+            self.posed, self.base, self.look, self.epsilon, self.analytic,
+            self.look(None, self.epsilon), exact=False, subset=Subset(self.posed.layout),
             directions=True, tries=TRIES,
         )  # fmt: skip
-        seen = _seen(findings, self.claim.tolerances, self.count)
+        seen = _seen(findings, self.analytic.tolerances, self.count)
         case = Case(
             self.problem, self.names, self.shapes, self.asked, self.grad, self.directions,
             findings, seen.residuals, self.probe, self.rng,
         )  # fmt: skip
         reasons, looked_up = why_open(
-            self.posed, Part(self.posed.layout), findings, self.epsilon,
+            self.posed, Subset(self.posed.layout), findings, self.epsilon,
             lambda d: f"{self.names[d // self.count]} along v{d % self.count}",
         )  # fmt: skip
         tensors = {}
@@ -181,7 +183,7 @@ class _Lines:
     def _tensor(
         self, t: int, findings: Findings, estimate: Estimate, difference: float
     ) -> TensorReport:
-        found, d, name = findings.tally, findings.tally.place[t], self.names[t]
+        found, d, name = findings.summary, findings.summary.place[t], self.names[t]
         low, high = findings.slopes
         at = int(np.searchsorted(findings.disputed, d))
         looked_at = at < findings.disputed.size and findings.disputed[at] == d
@@ -203,31 +205,33 @@ class _Lines:
             counts=dict(zip(ENTRY_VERDICTS, found.counts[t], strict=True)),
             at_rounding=0,
             resolution=found.resolutions[t],
-            tolerance=float(self.claim.tolerances[t]),
-            dtype=self.claim.dtypes[t],
+            tolerance=float(self.analytic.tolerances[t]),
+            dtype=self.analytic.dtypes[t],
             estimate=estimate,
             epsilon=findings.longest(self.directions.numbers(t)),
         )
 
 
-def _lost_by_rounding(problem: Problem, claim: Claim, tensors: list[slice]) -> FloatArray:
+def _lost_by_rounding(
+    problem: Problem, analytic: AnalyticGradient, tensors: list[slice]
+) -> FloatArray:
     """What a right backward pass may lose of each entry, (P,)."""
     lost = np.zeros(problem.theta.size)
-    if problem.inside is not None:
-        lost = rounding_of_gradients(problem.inside)
-    for here, unit, least in zip(tensors, claim.units, claim.least, strict=True):
+    if problem.state is not None:
+        lost = rounding_of_gradients(problem.state)
+    for here, unit, least in zip(tensors, analytic.units, analytic.least, strict=True):
         lost[here] = lost[here] * unit + least
     return lost
 
 
-def _of_one(claim: Claim, tolerance: float) -> Claim:
+def _of_one(analytic: AnalyticGradient, tolerance: float) -> AnalyticGradient:
     """A claim about all tensors as one."""
-    loosest = int(np.argmax(claim.tolerances))
+    loosest = int(np.argmax(analytic.tolerances))
     return replace(
-        claim,
+        analytic,
         tolerances=np.array([tolerance]),
-        units=claim.units[[loosest]],
-        dtypes=(claim.dtypes[loosest],),
+        units=analytic.units[[loosest]],
+        dtypes=(analytic.dtypes[loosest],),
     )
 
 
@@ -238,7 +242,7 @@ class _Seen(NamedTuple):
         residuals: v·grad less the slope of the cost along v.
         least: as small as |v·e| may be, for the error e of the gradient.
         most: as large as it may be.
-        fog: as much of |v·e| as says nothing.
+        unexplained: as much of |v·e| as says nothing.
         sizes: the root mean square of the slopes, which is about ‖gradapprox‖.
         caught: the smallest ‖e‖ that would have shown.
     """
@@ -246,7 +250,7 @@ class _Seen(NamedTuple):
     residuals: FloatArray
     least: FloatArray
     most: FloatArray
-    fog: FloatArray
+    unexplained: FloatArray
     sizes: FloatArray
     caught: FloatArray
 
@@ -254,23 +258,23 @@ class _Seen(NamedTuple):
 def _seen(findings: Findings, tolerances: FloatArray, count: int) -> _Seen:
     rows = (-1, count)
     grad, slopes = findings.grad.reshape(rows), findings.gradapprox.reshape(rows)
-    codes, doubts = findings.codes.reshape(rows), findings.uncertainty.reshape(rows)
-    slack = _slack(findings).reshape(rows)
+    codes, uncertainties = findings.codes.reshape(rows), findings.uncertainty.reshape(rows)
+    allowance = _allowance(findings).reshape(rows)
     with np.errstate(all="ignore"):
         residuals = grad - slopes
         error = np.abs(residuals)
     disagrees, nonfinite = codes == DISAGREE, codes == NONFINITE
-    most = np.where(nonfinite, np.inf, error + slack)
+    most = np.where(nonfinite, np.inf, error + allowance)
     sizes = np.array([_rms(row) for row in slopes])
     scale = entry_scale(grad, slopes, sizes[:, np.newaxis])
-    allowed = tolerances[:, np.newaxis] * scale + slack
+    allowed = tolerances[:, np.newaxis] * scale + allowance
     return _Seen(
         residuals,
-        least=np.where(disagrees, np.maximum(error - doubts, 0.0), 0.0),
+        least=np.where(disagrees, np.maximum(error - uncertainties, 0.0), 0.0),
         most=most,
-        fog=np.where(disagrees, doubts, most),
+        unexplained=np.where(disagrees, uncertainties, most),
         sizes=sizes,
-        caught=np.array([caught_by(row) for row in allowed]),
+        caught=np.array([minimum_detectable_error(row) for row in allowed]),
     )
 
 
@@ -283,22 +287,22 @@ def _of_all(seen: _Seen, norm: float) -> Estimate:
     residuals = seen.residuals.sum(axis=0)
     with np.errstate(all="ignore"):
         size = np.abs(residuals)
-        least = np.fmax(size - seen.fog.sum(axis=0), 0.0)
-        slack = np.nan_to_num(seen.most - np.abs(seen.residuals), nan=np.inf, posinf=np.inf)
-        most = np.where(np.isfinite(size), size, 0.0) + slack.sum(axis=0)
+        least = np.fmax(size - seen.unexplained.sum(axis=0), 0.0)
+        allowance = np.nan_to_num(seen.most - np.abs(seen.residuals), nan=np.inf, posinf=np.inf)
+        most = np.where(np.isfinite(size), size, 0.0) + allowance.sum(axis=0)
     return estimate_of(residuals, least, most, _norm(seen.caught), norm)
 
 
-def _slack(findings: Findings) -> FloatArray:
+def _allowance(findings: Findings) -> FloatArray:
     """How much larger than its residual v·e may be, along each direction."""
-    slack = findings.uncertainty.copy()
+    allowance = findings.uncertainty.copy()
     codes, places = findings.codes, findings.disputed
-    slack[(findings.grad == 0) & (findings.gradapprox == 0) & (codes == AGREE)] = 0.0
+    allowance[(findings.grad == 0) & (findings.gradapprox == 0) & (codes == AGREE)] = 0.0
     low, high = findings.slopes
     # at a corner any slope between these may be right
-    cornered = (codes[places] == KINK) | (codes[places] == UNRESOLVED)
-    slack[places[cornered]] += (high - low)[cornered]
-    return slack
+    at_kink = (codes[places] == KINK) | (codes[places] == UNRESOLVED)
+    allowance[places[at_kink]] += (high - low)[at_kink]
+    return allowance
 
 
 def _scope(tensors: Mapping[str, TensorReport], count: int, *, together: bool) -> str:

@@ -117,7 +117,7 @@ class Directions:
 
 def posed_along(problem: Problem, directions: Directions, names: tuple[str, ...]) -> Problem:
     """The problem of the steps along `directions`, at 0."""
-    whole = problem.evaluate_stack if problem.inside is None else None
+    whole = problem.evaluate_stack if problem.state is None else None
 
     def evaluate_stack(rows: FloatArray) -> FloatArray:
         assert whole is not None
@@ -128,7 +128,7 @@ def posed_along(problem: Problem, directions: Directions, names: tuple[str, ...]
         np.zeros(directions.size),
         evaluate=lambda steps: problem.evaluate(directions.point(steps)),
         evaluate_stack=None if whole is None else evaluate_stack,
-        inside=None,
+        state=None,
         row_bytes=problem.row_bytes + 2 * 8 * directions.theta.size,
         reseeded=problem.reseeded,
         compiled=problem.compiled,

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fastgc.core.gradients import Claim
+from fastgc.core.gradients import AnalyticGradient
 from fastgc.core.tree import FloatArray, entry_name, index_of
 from fastgc.core.verdict import DISAGREE, KINK, UNRESOLVED, root_mean_square
 from fastgc.costs.base import Problem
@@ -31,7 +31,7 @@ class Case:
         problem: the cost at θ.
         names: of the tensors.
         shapes: of the tensors.
-        claim: about its gradient, of all the tensors that are checked.
+        analytic: about its gradient, of all the tensors that are checked.
         grad: the same gradient, (P,).
         directions: that were taken.
         findings: along them.
@@ -43,7 +43,7 @@ class Case:
     problem: Problem
     names: tuple[str, ...]
     shapes: tuple[tuple[int, ...], ...]
-    claim: Claim
+    analytic: AnalyticGradient
     grad: FloatArray
     directions: Directions
     findings: Findings
@@ -99,7 +99,7 @@ def _misplaced(case: Case, t: int, report: TensorReport, e: Evidence) -> Diagnos
     def fits(g: FloatArray) -> bool:
         along = np.array([v @ g for v in vectors])
         scale = np.maximum(np.abs(along), root_mean_square(e.found))
-        return bool((np.abs(along - e.found) <= e.tolerance * scale + e.slack)[e.known].all())
+        return bool((np.abs(along - e.found) <= e.tolerance * scale + e.uncertainty)[e.known].all())
 
     if not e.clear:
         return None
@@ -129,8 +129,8 @@ def _search(case: Case, t: int, report: TensorReport) -> Search:
         step=directions.step(here.start),
         numbers=(here.start + np.flatnonzero(clear)).tolist(),
         residuals=case.residuals[t][clear],
-        doubts=findings.uncertainty[here][clear],
-        claim=case.claim.about(t),
+        uncertainties=findings.uncertainty[here][clear],
+        analytic=case.analytic.about(t),
         probe=case.probe,
         rng=case.rng,
     )
@@ -138,23 +138,23 @@ def _search(case: Case, t: int, report: TensorReport) -> Search:
 
 def _evidence(case: Case, t: int, report: TensorReport) -> Evidence:
     findings, here = case.findings, case.directions.numbers(t)
-    part, inside = case.directions.tensors[t], case.problem.inside
+    part, state = case.directions.tensors[t], case.problem.state
     theta = case.problem.theta[part]
     moved = np.array([theta @ case.directions.vector(d) for d in range(here.start, here.stop)])
     fixed = np.zeros(moved.size)
-    if inside is not None and any(part == layer.W for layer in inside.layers):
-        fixed = inside.net.weight_decay / inside.net.divisor * moved
+    if state is not None and any(part == layer.W for layer in state.layers):
+        fixed = state.net.weight_decay / state.net.divisor * moved
     codes = findings.codes[here]
     return Evidence(
         name=report.name, shape=moved.shape, g=findings.grad[here],
-        found=findings.gradapprox[here], slack=findings.uncertainty[here],
+        found=findings.gradapprox[here], uncertainty=findings.uncertainty[here],
         wrong=codes >= DISAGREE, known=(codes != KINK) & (codes != UNRESOLVED),
         theta=moved, fixed=fixed, tolerance=report.tolerance, along=True,
     )  # fmt: skip
 
 
 def _surroundings(problem: Problem) -> kinds.Surroundings:
-    net = None if problem.inside is None else problem.inside.net
+    net = None if problem.state is None else problem.state.net
     return kinds.Surroundings(
         m=None if net is None else net.m,
         divisor=None if net is None else net.divisor,

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from fastgc.core.gradients import Claim
+from fastgc.core.gradients import AnalyticGradient
 from fastgc.core.statistics import share_interval
-from fastgc.core.subset import Part
+from fastgc.core.subset import Subset
 from fastgc.core.tree import Entries, FloatArray, Layout, Step, index_of
 from fastgc.core.verdict import DISAGREE
 from fastgc.costs.base import Problem
@@ -19,8 +19,9 @@ from fastgc.methods.base import Approximation
 from fastgc.methods.registry import METHODS
 from fastgc.parallel.chunks import Resources
 from fastgc.report.data import Diagnosis
+from fastgc.verdicts.record import Findings
 from fastgc.verdicts.refinement import LOOKS, SHORTER
-from fastgc.verdicts.second_look import Findings, settle
+from fastgc.verdicts.second_look import second_look
 
 
 class Probe:
@@ -37,24 +38,24 @@ class Probe:
         self._problem, self._base = problem, base
         self._step: Step | None = None if isinstance(epsilon, str) else epsilon
         # a few at a time: no work for an executor
-        self._resources = replace(resources, division=None)
+        self._resources = replace(resources, chunking=None)
 
-    def entries(self, part: Part, claim: Claim) -> Findings:
+    def entries(self, subset: Subset, analytic: AnalyticGradient) -> Findings:
         """The verdicts on some entries, each by itself."""
         if self._step is None:
             self._step, spent = balanced_steps(self._problem, self._base)
             self.evaluations += spent
 
         def look(entries: Entries | None, step: Step) -> Approximation:
-            places = part.entries if entries is None else part.whole(entries)
+            places = subset.entries if entries is None else subset.whole(entries)
             return METHODS["loop"].approximate(
                 self._problem, places, self._base, step, self._resources
             )
 
         first = look(None, self._step)
-        found = settle(
-            self._problem, self._base, look, self._step, claim, first,
-            exact=False, part=part, tries=0,
+        found = second_look(
+            self._problem, self._base, look, self._step, analytic, first,
+            exact=False, subset=subset, tries=0,
         )  # fmt: skip
         self.evaluations += found.evaluations
         return found
@@ -71,13 +72,13 @@ class Probe:
             self.evaluations += 2
             found.append((plus - minus) / (2 * step))
             both = np.array([2 * step])
-            doubt = float(uncertainty_of_differences(cost, self._base.noise, both)[0])
+            uncertainty = float(uncertainty_of_differences(cost, self._base.noise, both)[0])
             bend = abs(plus - 2 * cost + minus) / step
             settled = bend <= allowed or (
-                len(found) > 1 and abs(found[-1] - found[-2]) <= allowed + 2 * doubt
+                len(found) > 1 and abs(found[-1] - found[-2]) <= allowed + 2 * uncertainty
             )
             if settled or len(found) > LOOKS or not math.isfinite(bend):
-                return found[-1], doubt
+                return found[-1], uncertainty
             step /= SHORTER
 
 
@@ -106,8 +107,8 @@ class Search:
         step: of these.
         numbers: of those whose residuals are known.
         residuals: v·grad − FD_v for each of them.
-        doubts: how far rounding may have moved each.
-        claim: about the tensor, for the entries that are looked at.
+        uncertainties: how far rounding may have moved each.
+        analytic: about the tensor, for the entries that are looked at.
         probe: to look at more of the cost.
         rng: for what is drawn.
     """
@@ -120,8 +121,8 @@ class Search:
     step: float
     numbers: list[int]
     residuals: FloatArray
-    doubts: FloatArray
-    claim: Claim
+    uncertainties: FloatArray
+    analytic: AnalyticGradient
     probe: Probe
     rng: np.random.Generator
 
@@ -184,7 +185,7 @@ def locate(search: Search) -> Located:
         return found
     if len(search.numbers) < MEASURED:
         search = _measured(search)
-    allowed = _allowed(search, search.grad, search.doubts)
+    allowed = _allowed(search, search.grad, search.uncertainties)
     residuals = _explain(search, found, None, search.residuals, allowed, search.numbers)
     if (np.abs(residuals) <= allowed).all():
         found.explored = 1.0
@@ -204,23 +205,29 @@ def _measured(search: Search) -> Search:
     """With residuals along enough directions to tell one entry from another."""
     known, seed = search.directions, int(search.rng.integers(2**31))
     drawn = Directions(known.theta, (search.part,), ENOUGH, seed, search.step, known.keep)
-    residuals, doubts = _residuals(replace(search, directions=drawn), range(ENOUGH), slice(None))
+    residuals, uncertainties = _residuals(
+        replace(search, directions=drawn), range(ENOUGH), slice(None)
+    )
     return replace(
-        search, directions=drawn, numbers=list(range(ENOUGH)), residuals=residuals, doubts=doubts
+        search,
+        directions=drawn,
+        numbers=list(range(ENOUGH)),
+        residuals=residuals,
+        uncertainties=uncertainties,
     )
 
 
 def _residuals(search: Search, numbers: Sequence[int], some: Any) -> tuple[FloatArray, FloatArray]:
     """v·grad − FD_v along directions through some entries of the tensor alone, and their doubts."""
-    residuals, doubts = np.empty((2, len(numbers)))
-    limit = search.claim.tolerances[0] * float(np.linalg.norm(search.grad[some]))
+    residuals, uncertainties = np.empty((2, len(numbers)))
+    limit = search.analytic.tolerances[0] * float(np.linalg.norm(search.grad[some]))
     for i, d in enumerate(numbers):
         v = search.directions.vector(d)[some]
         along = np.zeros_like(search.directions.theta)
         along[search.part][some] = v
-        slope, doubts[i] = search.probe.slope(along, search.step, limit)
+        slope, uncertainties[i] = search.probe.slope(along, search.step, limit)
         residuals[i] = v @ search.grad[some] - slope
-    return residuals, doubts
+    return residuals, uncertainties
 
 
 def _split(search: Search, found: Located, residuals: FloatArray, allowed: FloatArray) -> None:
@@ -244,10 +251,10 @@ def _split(search: Search, found: Located, residuals: FloatArray, allowed: Float
         splits += 1
         middle = (first + end) // 2
         half = order[first:middle]
-        left, doubts = _residuals(search, numbers, half)
+        left, uncertainties = _residuals(search, numbers, half)
         for k in np.intersect1d(found.wrong, half).tolist():
             left -= found.error(int(k)) * _column(search, int(k), numbers)
-        least = _allowed(search, search.grad[half], doubts)
+        least = _allowed(search, search.grad[half], uncertainties)
         todo.append((middle, end, residuals - left, allowed + least))
         todo.append((first, middle, left, least))
     found.explored = clear / n
@@ -297,9 +304,9 @@ def _column(search: Search, k: int, numbers: list[int]) -> FloatArray:
     return np.array([search.directions.vector(d)[k] for d in numbers])
 
 
-def _allowed(search: Search, grad: FloatArray, doubts: FloatArray) -> FloatArray:
+def _allowed(search: Search, grad: FloatArray, uncertainties: FloatArray) -> FloatArray:
     """The largest residuals that right entries leave."""
-    return 3 * float(search.claim.tolerances[0]) * float(np.linalg.norm(grad)) + doubts
+    return 3 * float(search.analytic.tolerances[0]) * float(np.linalg.norm(grad)) + uncertainties
 
 
 def _confirm(search: Search, found: Located, places: Entries) -> list[int]:
@@ -310,13 +317,13 @@ def _confirm(search: Search, found: Located, places: Entries) -> list[int]:
     layout = Layout(
         "sequence", (search.name,), (search.shape,), (0, places.size), list, places=(places,)
     )
-    claim = replace(search.claim, grad=search.grad[places])
-    looked = search.probe.entries(Part(layout, search.part.start + places), claim)
-    for k, g, value, doubt in zip(
-        places.tolist(), claim.grad.tolist(), looked.gradapprox.tolist(),
+    analytic = replace(search.analytic, grad=search.grad[places])
+    looked = search.probe.entries(Subset(layout, search.part.start + places), analytic)
+    for k, g, value, uncertainty in zip(
+        places.tolist(), analytic.grad.tolist(), looked.gradapprox.tolist(),
         looked.uncertainty.tolist(), strict=True,
     ):  # fmt: skip
-        found.entries[k] = (g, value, doubt)
+        found.entries[k] = (g, value, uncertainty)
     wrong: list[int] = places[looked.codes >= DISAGREE].tolist()
     found.wrong += wrong
     return wrong

@@ -22,12 +22,12 @@ import numpy as np
 import fastgc
 from fastgc.check import DEFAULT_MEMORY, GradientMismatch
 from fastgc.core.gradients import NARROW
-from fastgc.core.subset import part_of
+from fastgc.core.subset import subset_of
 from fastgc.core.tree import flatten_parameters
-from fastgc.costs.unused import unrelated
+from fastgc.costs.unused import unused_parameters
 from fastgc.diagnosis.upstream import NOISE, NOISE_OF_GPU, NOISE_OF_SINGLE, Findings, findings
 from fastgc.diagnosis.upstream import told as told_of_passes
-from fastgc.jax.calling import PINNED, copied, double_precision, noting, unguarded
+from fastgc.jax.calling import PINNED, copied, float64, noting, unguarded
 from fastgc.jax.evaluation import Posed
 from fastgc.jax.tree import Tree, gradients_of, is_function, tree_of
 from fastgc.methods.registry import RANDOM
@@ -155,14 +155,14 @@ def check(
     tree = tree_of(params)
     posed = Posed(loss, params, tree, args)
     parameters = dict(zip(tree.checked, posed.values, strict=True))
-    part = part_of(flatten_parameters(parameters)[0], only, sample, require_seed(seed))
-    if method == "auto" and sample is None and part.layout.size > MOST_ENTRIES:
+    subset = subset_of(flatten_parameters(parameters)[0], only, sample, require_seed(seed))
+    if method == "auto" and sample is None and subset.layout.size > MOST_ENTRIES:
         method = RANDOM
-    with double_precision():
-        value, gradients = _gradients(posed, tree, grads, part.layout.names)
+    with float64():
+        value, gradients = _gradients(posed, tree, grads, subset.layout.names)
         narrow = _is_narrow(posed.narrow_dtypes(value))
         found = _further(posed, tree, gradients, tolerance, narrow=narrow)
-        cost = posed.cost(float(value), part.layout.size, memory, many=method != "loop")
+        cost = posed.cost(float(value), subset.layout.size, memory, many=method != "loop")
     if narrow:
         cost = cost.rounded_to(SINGLE)
         tolerance = max(tolerance, NARROW[SINGLE].tolerance)
@@ -172,7 +172,7 @@ def check(
             f'method "stacked" cannot check this loss: {cost.refusal}. method="loop" evaluates '
             "one set of parameters at a time"
         )
-    fixed = unrelated(cost.at, parameters, gradients, part.layout.names)
+    fixed = unused_parameters(cost.at, parameters, gradients, subset.layout.names)
     if fixed:
         cost = replace(cost, fixed={name: parameters[name] for name in fixed})
         gradients = gradients | {name: np.zeros_like(parameters[name]) for name in fixed}

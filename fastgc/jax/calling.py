@@ -21,7 +21,7 @@ def unguarded() -> Iterator[None]:
 
 
 @contextmanager
-def double_precision() -> Iterator[None]:
+def float64() -> Iterator[None]:
     """JAX in double precision, and `unguarded`, on this thread. Nothing global changes."""
     switch = getattr(jax, "enable_x64", None)
     if switch is None:  # older versions

@@ -13,7 +13,7 @@ from fastgc.core.rng import generator
 from fastgc.core.tree import FloatArray, scale_of
 from fastgc.jax.calling import (
     PINNED,
-    double_precision,
+    float64,
     held,
     noting,
     require_concrete,
@@ -124,7 +124,7 @@ def bound(form: Form, kind: str, arrays: Values) -> Callable[..., Any]:
 
 
 class Posed:
-    """A loss at a point. All of this is for within `double_precision`.
+    """A loss at a point. All of this is for within `float64`.
 
     Attributes:
         values: the leaves that are checked, float64.
@@ -324,7 +324,7 @@ class Cost:
             value if name not in self.fixed else np.broadcast_to(self.fixed[name], value.shape)
             for name, value in parameters.items()
         ]
-        with double_precision():
+        with float64():
             found = float(self.call(values)) if self.rows is None else self.stack(values)
         return found if self.digits is None else _rounded(found, self.digits)
 

@@ -45,7 +45,7 @@ class Method:
             matter, and its slopes are taken sample by sample.
         spreads: whether the workers of an executor can share its work.
         load: makes ready what it needs; its argument, whether to say so if that takes seconds.
-        operations: (n_0 … n_L, m) -> floating-point operations on a Network, if no unit is silent;
+        flops: (n_0 … n_L, m) -> floating-point operations on a Network, if no unit is silent;
             None where nobody has counted them.
         vectors: vectors of P numbers that a check with it holds: parameters, gradients, gradapprox,
             uncertainty, and those of its own.
@@ -62,7 +62,7 @@ class Method:
     exact: bool = False
     spreads: bool = True
     load: Callable[[bool], object] = lambda _: None
-    operations: Callable[[tuple[int, ...], int], float] | None = None
+    flops: Callable[[tuple[int, ...], int], float] | None = None
     vectors: int = 10
     memory: Callable[[Problem, Resources], int] | None = None
     seconds: Callable[[Problem, Resources], float] | None = None

@@ -9,18 +9,18 @@ import numpy as np
 from fastgc.core.tree import Entries, FloatArray
 from fastgc.costs.base import Problem
 from fastgc.methods.base import best
-from fastgc.network.flops import forward_operations, operations
+from fastgc.network.flops import flops, forward_flops
 from fastgc.network.network import Layer
 from fastgc.network.propagate import (
     WORTH_SHARING,
     all_tasks,
     block_width,
+    kernel_arguments,
     kernels,
-    point_of,
     unit_slopes,
     work_space,
 )
-from fastgc.network.state import Inside, Point
+from fastgc.network.state import ForwardState, KernelArguments
 from fastgc.parallel.chunks import Resources
 from fastgc.parallel.threads import share
 
@@ -33,7 +33,7 @@ ROWS = 128
 
 
 def assemble(
-    inside: Inside,
+    state: ForwardState,
     slopes: FloatArray,
     sizes: FloatArray,
     entries: Entries | None,
@@ -42,19 +42,19 @@ def assemble(
     """Σ_s D A / m and Σ_s D |A| / m for each entry, (n,) each, of two different D; m the divisor.
 
     Args:
-        inside: the network at its parameters.
+        state: the network at its parameters.
         slopes: the first D: D_lᵀ (m, n_l), l = 1 … L, one after the other.
         sizes: the second, which is not negative.
         entries: indices into the flat vector; None for all.
         resources: what may be used.
     """
-    m, P = inside.net.m, inside.theta.size
-    divisor = inside.net.divisor
+    m, P = state.net.m, state.theta.size
+    divisor = state.net.divisor
     scaled = np.divide(slopes, divisor), np.divide(sizes, divisor)
     found = np.empty(P), np.empty(P)
     blocks = []
     at = 0
-    for layer, A, _ in inside.tensors():
+    for layer, A, _ in state.tensors():
         part = slice(at, at + m * layer.n)
         at += m * layer.n
         starts = range(0, layer.n, ROWS) if entries is None else _touched(layer, entries)
@@ -72,7 +72,7 @@ def assemble(
                 np.dot(D, A, out=W[rows])
                 np.add.reduce(D, axis=1, out=b[rows])
 
-    worth = forward_operations(inside.widths, m) > WORTH_SHARING
+    worth = forward_flops(state.widths, m) > WORTH_SHARING
     share(work, count=len(blocks), workers=resources.threads if worth else 1)
     return found if entries is None else (found[0][entries], found[1][entries])
 
@@ -84,27 +84,27 @@ def _touched(layer: Layer, entries: Entries) -> list[int]:
 
 
 def add_decay(
-    inside: Inside, entries: Entries | None, slopes: FloatArray, sizes: FloatArray
+    state: ForwardState, entries: Entries | None, slopes: FloatArray, sizes: FloatArray
 ) -> None:
     """Adds (λ/m) W to `slopes`, and its size to `sizes`, both (n,), of the entries.
 
     That is the central difference of (λ/2m) Σ W² for any step t: the mean of (λ/m) (W + t/2),
     upwards, and (λ/m) (W − t/2), downwards.
     """
-    rate = inside.net.weight_decay / inside.net.divisor
+    rate = state.net.weight_decay / state.net.divisor
     if rate == 0:
         return
-    decay = np.zeros(inside.theta.size)
-    for layer in inside.layers:
-        decay[layer.W] = rate * inside.theta[layer.W]
+    decay = np.zeros(state.theta.size)
+    for layer in state.layers:
+        decay[layer.W] = rate * state.theta[layer.W]
     decay = decay if entries is None else decay[entries]
     slopes += decay
     sizes += np.abs(decay)
 
 
 def slope_intervals(
-    inside: Inside,
-    point: Point,
+    state: ForwardState,
+    arguments: KernelArguments,
     step: float,
     entries: Entries | None,
     resources: Resources,
@@ -113,14 +113,14 @@ def slope_intervals(
     """The least and the greatest slope of J by each entry, corners taken sample by sample; (n,).
 
     Args:
-        inside, point, step, resources: as `found` was made with.
+        state, arguments, step, resources: as `found` was made with.
         entries: indices into the flat vector; None for all.
         found: what the kernel found by pre-activation.
     """
-    low, high = unit_slopes(inside, point, step, resources, found)
+    low, high = unit_slopes(state, arguments, step, resources, found)
     # Σ_s of the interval [low, high] · A is that of its middle, give or take half its length
-    middle, reach = assemble(inside, 0.5 * (low + high), 0.5 * (high - low), entries, resources)
-    add_decay(inside, entries, middle, np.zeros(middle.size))
+    middle, reach = assemble(state, 0.5 * (low + high), 0.5 * (high - low), entries, resources)
+    add_decay(state, entries, middle, np.zeros(middle.size))
     return middle - reach, middle + reach
 
 
@@ -129,37 +129,37 @@ SAMPLE = 48  # blocks of the kernel that are timed
 
 def kernel_memory(problem: Problem, resources: "Resources") -> int:
     """Bytes of a Network's values, and of the kernel's buffers on every thread."""
-    assert problem.inside is not None
-    values = 8 * 8 * problem.inside.net.m * sum(problem.inside.widths)
-    each = work_space(problem.inside.widths)
+    assert problem.state is not None
+    values = 8 * 8 * problem.state.net.m * sum(problem.state.widths)
+    each = work_space(problem.state.widths)
     return values + each * max(1, min(resources.threads, resources.memory // each))
 
 
 def kernel_seconds(problem: Problem, resources: "Resources", *, by_unit: bool) -> float:
     """Seconds of the network's values and of every block of the kernel."""
-    inside = problem.inside
-    assert inside is not None
-    widths, m = inside.widths, inside.net.m
-    seconds = best(lambda: point_of(Inside(inside.net, inside.layers, inside.theta)), 3)
-    point = point_of(inside)
+    state = problem.state
+    assert state is not None
+    widths, m = state.widths, state.net.m
+    seconds = best(lambda: kernel_arguments(ForwardState(state.net, state.layers, state.theta)), 3)
+    arguments = kernel_arguments(state)
     tasks = all_tasks(widths, m, by_unit=by_unit)
     some = np.ascontiguousarray(tasks[:: max(1, len(tasks) // SAMPLE)])
-    found = np.zeros((3, point.Z.size if by_unit else point.theta.size))
-    run = partial(kernels().respond, point, 2.0**-40, block_width(widths), by_unit, some, found)
+    found = np.zeros((3, arguments.Z.size if by_unit else arguments.theta.size))
+    run = partial(kernels().respond, arguments, 2.0**-40, block_width(widths), by_unit, some, found)
     run()  # the memory is there, the caches are warm
     method = "node" if by_unit else "incremental"
-    threads = resources.threads if operations(method, widths, m) > WORTH_SHARING else 1
+    threads = resources.threads if flops(method, widths, m) > WORTH_SHARING else 1
     return seconds + best(run, 3) * len(tasks) / len(some) / min(threads, len(tasks))
 
 
 def product_seconds(problem: Problem, resources: "Resources", rows: int) -> float:
     """Seconds of two products of W's size for each layer, by so many rows at once."""
-    inside = problem.inside
-    assert inside is not None
-    m = inside.net.m
-    threads = resources.threads if forward_operations(inside.widths, m) > WORTH_SHARING else 1
+    state = problem.state
+    assert state is not None
+    m = state.net.m
+    threads = resources.threads if forward_flops(state.widths, m) > WORTH_SHARING else 1
     seconds = 0.0
-    for layer, A, _ in inside.tensors():
+    for layer, A, _ in state.tensors():
         D = np.ones((min(rows, layer.n), m))
         out = np.empty((len(D), layer.k))
         once = best(partial(np.dot, D, A, out=out), 3)

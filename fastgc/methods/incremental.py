@@ -13,12 +13,12 @@ from fastgc.costs.base import Problem
 from fastgc.costs.noise import Base
 from fastgc.methods.base import Approximation, Method
 from fastgc.methods.exact import add_decay, kernel_memory, kernel_seconds, slope_intervals
-from fastgc.network.flops import operations
+from fastgc.network.flops import flops
 from fastgc.network.propagate import (
     SAFETY,
+    kernel_arguments,
     kernels,
     least_memory,
-    point_of,
     refusal,
     respond,
     tasks_holding,
@@ -30,21 +30,23 @@ def approximate(
     problem: Problem, entries: Entries | None, _base: Base, epsilon: float, resources: Resources
 ) -> Approximation:
     """gradapprox = Σ_s [r(ε A) − r(−ε A)] / 2εm."""
-    inside = problem.inside
-    assert inside is not None
-    point = point_of(inside)
-    tasks = None if entries is None else tasks_holding(inside, entries)
-    found = respond(inside, point, epsilon, resources, by_unit=False, tasks=tasks)
-    found /= inside.net.divisor
+    state = problem.state
+    assert state is not None
+    arguments = kernel_arguments(state)
+    tasks = None if entries is None else tasks_holding(state, entries)
+    found = respond(state, arguments, epsilon, resources, by_unit=False, tasks=tasks)
+    found /= state.net.divisor
     gradapprox, size, half_gap = found if entries is None else found[:, entries]
-    add_decay(inside, entries, gradapprox, size)
+    add_decay(state, entries, gradapprox, size)
     size *= SAFETY
 
     def slopes() -> tuple[FloatArray, FloatArray]:
         low, high = gradapprox - half_gap, gradapprox + half_gap
-        if any(at.any() for at in inside.corners):
-            by_unit = respond(inside, point, epsilon, resources, by_unit=True)
-            least, greatest = slope_intervals(inside, point, epsilon, entries, resources, by_unit)
+        if any(at.any() for at in state.kinks):
+            by_unit = respond(state, arguments, epsilon, resources, by_unit=True)
+            least, greatest = slope_intervals(
+                state, arguments, epsilon, entries, resources, by_unit
+            )
             low, high = np.minimum(low, least), np.maximum(high, greatest)
         return low, high
 
@@ -58,6 +60,6 @@ def evaluations(problem: Problem) -> int:
 
 INCREMENTAL = Method(
     approximate, refusal, evaluations, least_memory, epsilon=2.0**-40, exact=True, load=kernels,
-    operations=partial(operations, "incremental"), vectors=6, memory=kernel_memory,
+    flops=partial(flops, "incremental"), vectors=6, memory=kernel_memory,
     seconds=partial(kernel_seconds, by_unit=False),
 )  # fmt: skip

@@ -12,7 +12,7 @@ from fastgc.core.tree import Entries, FloatArray, Step
 from fastgc.costs.base import Problem
 from fastgc.costs.noise import Base, uncertainty_of_differences
 from fastgc.methods.base import Approximation, Method, best
-from fastgc.network.flops import operations
+from fastgc.network.flops import flops
 from fastgc.parallel.chunks import Advance, Resources, perform
 
 
@@ -69,7 +69,7 @@ LOOP = Method(
     evaluations=lambda problem: 2 * problem.layout.size,
     least_memory=lambda _: 0,
     epsilon=1e-7,
-    operations=partial(operations, "loop"),
+    flops=partial(flops, "loop"),
     vectors=8,
     memory=lambda problem, _: problem.row_bytes,
     seconds=lambda problem, _: (

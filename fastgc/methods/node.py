@@ -21,8 +21,15 @@ from fastgc.methods.exact import (
     product_seconds,
     slope_intervals,
 )
-from fastgc.network.flops import operations, perturbations
-from fastgc.network.propagate import SAFETY, kernels, least_memory, point_of, refusal, respond
+from fastgc.network.flops import flops, perturbations
+from fastgc.network.propagate import (
+    SAFETY,
+    kernel_arguments,
+    kernels,
+    least_memory,
+    refusal,
+    respond,
+)
 from fastgc.parallel.chunks import Resources
 
 
@@ -30,26 +37,26 @@ def approximate(
     problem: Problem, entries: Entries | None, _base: Base, epsilon: float, resources: Resources
 ) -> Approximation:
     """gradapprox from the responses to each pre-activation; `epsilon` is h."""
-    inside = problem.inside
-    assert inside is not None
-    point = point_of(inside)
-    found = respond(inside, point, epsilon, resources, by_unit=True)
+    state = problem.state
+    assert state is not None
+    arguments = kernel_arguments(state)
+    found = respond(state, arguments, epsilon, resources, by_unit=True)
     plus, minus, gross = found
     D = (plus - minus) / (2 * epsilon)
-    gradapprox, size = assemble(inside, D, np.abs(D) + gross, entries, resources)
-    add_decay(inside, entries, gradapprox, size)
+    gradapprox, size = assemble(state, D, np.abs(D) + gross, entries, resources)
+    add_decay(state, entries, gradapprox, size)
     size *= SAFETY
 
     def slopes() -> tuple[FloatArray, FloatArray]:
-        return slope_intervals(inside, point, epsilon, entries, resources, found)
+        return slope_intervals(state, arguments, epsilon, entries, resources, found)
 
     return Approximation(gradapprox, size, slopes, evaluations(problem))
 
 
 def evaluations(problem: Problem) -> int:
     """Two for each pre-activation of each sample, of that sample's loss alone."""
-    assert problem.inside is not None
-    return perturbations("node", problem.inside.widths, problem.inside.net.m)
+    assert problem.state is not None
+    return perturbations("node", problem.state.widths, problem.state.net.m)
 
 
 def _seconds(problem: Problem, resources: Resources) -> float:
@@ -59,5 +66,5 @@ def _seconds(problem: Problem, resources: Resources) -> float:
 
 NODE = Method(
     approximate, refusal, evaluations, least_memory, epsilon=2.0**-40, exact=True, load=kernels,
-    operations=partial(operations, "node"), vectors=5, memory=kernel_memory, seconds=_seconds,
+    flops=partial(flops, "node"), vectors=5, memory=kernel_memory, seconds=_seconds,
 )  # fmt: skip

@@ -10,7 +10,7 @@ from fastgc.methods.incremental import INCREMENTAL
 from fastgc.methods.loop import LOOP
 from fastgc.methods.node import NODE
 from fastgc.methods.stacked import STACKED
-from fastgc.network.flops import operations
+from fastgc.network.flops import flops
 
 METHODS: dict[str, Method] = {
     "loop": LOOP,
@@ -62,9 +62,9 @@ def method_for(problem: Problem, memory: int | None = None, *, spread: bool = Fa
     ``loop`` where `memory` is too little for that, or where it is to be `spread` over the workers
     of an executor and cannot.
     """
-    inside = problem.inside
-    if inside is not None:
-        work = operations("incremental", inside.widths, inside.net.m)
+    state = problem.state
+    if state is not None:
+        work = flops("incremental", state.widths, state.net.m)
         chosen = "incremental" if work <= AFFORDABLE else "node"
     else:
         chosen = "loop" if problem.evaluate_stack is None else "stacked"
@@ -78,5 +78,5 @@ def method_for(problem: Problem, memory: int | None = None, *, spread: bool = Fa
 def engine_for(problem: Problem, memory: int, *, spread: bool = False) -> str:
     """The method that takes the differences along directions: ``stacked`` where it can."""
     rows = 2 * (16 * problem.layout.size + problem.row_bytes)
-    stacked = problem.inside is None and problem.evaluate_stack is not None and not spread
+    stacked = problem.state is None and problem.evaluate_stack is not None and not spread
     return "stacked" if stacked and 2 * rows <= memory else "loop"

@@ -14,7 +14,7 @@ from fastgc.core.tree import Entries, FloatArray, Step
 from fastgc.costs.base import Problem
 from fastgc.costs.noise import Base, uncertainty_of_differences
 from fastgc.methods.base import Approximation, Method, best
-from fastgc.network.flops import operations
+from fastgc.network.flops import flops
 from fastgc.parallel.chunks import Advance, Resources, perform
 from fastgc.parallel.threads import share
 
@@ -113,7 +113,7 @@ def block_size(problem: Problem, entries: int, resources: Resources) -> tuple[in
             f"pass memory={pair} or more"
         )
     room = max(1, (resources.memory - RESULT_VECTORS * 8 * P) // pair)
-    least = LEAST_PAIRS if problem.inside is None and problem.compiled is None else 1
+    least = LEAST_PAIRS if problem.state is None and problem.compiled is None else 1
     pairs = min(max(least, CACHE_BYTES // pair), max(1, problem.rows_at_once // 2), room, entries)
     if not problem.concurrent:
         return pairs, 1
@@ -161,7 +161,7 @@ STACKED = Method(
     least_memory=least_memory,
     epsilon=1e-7,
     spreads=False,
-    operations=partial(operations, "stacked"),
+    flops=partial(flops, "stacked"),
     vectors=10,
     memory=_memory,
     seconds=_seconds,

@@ -11,7 +11,7 @@ from fastgc.core.rng import generator
 from fastgc.core.tree import FloatArray, Layout
 from fastgc.costs.base import Problem, base_cost
 from fastgc.costs.noise import noise_of_cost
-from fastgc.network.state import Inside
+from fastgc.network.state import ForwardState
 
 # How far from θ they are compared, in the parameters' size: far enough to wake silent units.
 AWAY = (0.0, 0.03, 0.1, 0.3, 1.0, 1.0)
@@ -62,7 +62,7 @@ class _Own:
         return self._sigma[key]
 
 
-def require_likeness(problem: Problem, own: Problem, memory: int) -> tuple[float, int]:
+def require_same_cost(problem: Problem, own: Problem, memory: int) -> tuple[float, int]:
     """How far the two costs lie apart at most, relative, and the evaluations of the caller's.
 
     They are compared at θ and at random points around it, up to the parameters' own size away, so
@@ -78,31 +78,31 @@ def require_likeness(problem: Problem, own: Problem, memory: int) -> tuple[float
             explains. It says with which activation they would agree, if with any.
     """
     try:
-        apart, spent = _require_likeness(problem, own, memory)
+        apart, spent = _require_same_cost(problem, own, memory)
     except BaseException:
         own.rest(True)  # the caller's cost sees θ last
         raise
     return apart, spent + own.rest(False)
 
 
-def _require_likeness(problem: Problem, own: Problem, memory: int) -> tuple[float, int]:
-    inside = problem.inside
-    assert inside is not None
+def _require_same_cost(problem: Problem, own: Problem, memory: int) -> tuple[float, int]:
+    state = problem.state
+    assert state is not None
     theirs = _Own(own, memory)
-    found = _compare(inside, problem.layout, theirs)
+    found = _compare(state, problem.layout, theirs)
     if isinstance(found, Apart):
         fitting = [
             name
-            for name, other in inside.others()
+            for name, other in state.others()
             if not isinstance(_compare(other, problem.layout, theirs), Apart)
         ]
-        raise ValueError(_difference(found, inside.net.m, fitting))
+        raise ValueError(_difference(found, state.net.m, fitting))
     return found, theirs.evaluations
 
 
-def _compare(inside: Inside, layout: Layout, own: _Own) -> float | Apart:
+def _compare(state: ForwardState, layout: Layout, own: _Own) -> float | Apart:
     """How far a network and the caller's cost lie apart at most, relative, or where too far."""
-    theta, rng = inside.theta, generator(4)
+    theta, rng = state.theta, generator(4)
     size = np.empty(theta.size)
     for _, part in layout.tensors():
         size[part] = math.sqrt(float(np.mean(np.square(theta[part])))) or 1.0
@@ -111,7 +111,7 @@ def _compare(inside: Inside, layout: Layout, own: _Own) -> float | Apart:
         direction = rng.standard_normal(theta.size) * size
         for _ in range(RETREATS):
             point = theta + away * direction
-            mine, theirs = float(inside.net.forward(inside.layers, point)), own.value(point)
+            mine, theirs = float(state.net.forward(state.layers, point)), own.value(point)
             if math.isfinite(mine) and math.isfinite(theirs):
                 break
             away /= 10

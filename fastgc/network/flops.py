@@ -10,12 +10,12 @@ ACTIVATION, LOSS = 5, 25
 METHODS = ("loop", "stacked", "incremental", "node")  # those that are counted here
 
 
-def forward_operations(widths: Sequence[int], m: int) -> float:
+def forward_flops(widths: Sequence[int], m: int) -> float:
     """One forward pass: the products."""
     return float(sum(2 * k * n * m for k, n in pairwise(widths)))
 
 
-def column_operations(widths: Sequence[int], l: int) -> float:
+def column_flops(widths: Sequence[int], l: int) -> float:
     """Carrying one column from layer l up to the loss, if no unit is silent."""
     upper = widths[l + 1 :]
     work = LOSS * widths[-1]
@@ -33,7 +33,7 @@ def perturbations(method: str, widths: tuple[int, ...], m: int) -> int:
 
 
 @lru_cache(maxsize=64)
-def operations(method: str, widths: tuple[int, ...], m: int) -> float:
+def flops(method: str, widths: tuple[int, ...], m: int) -> float:
     """The floating-point operations of a method on a Network, if no unit is silent.
 
     Args:
@@ -46,12 +46,12 @@ def operations(method: str, widths: tuple[int, ...], m: int) -> float:
     """
     if method not in METHODS:
         raise ValueError(f'the operations of "{method}" are counted where it is defined, not here')
-    forward = forward_operations(widths, m)
+    forward = forward_flops(widths, m)
     if method in ("loop", "stacked"):
         return perturbations(method, widths, m) * forward
     columns = [2.0 * n * m for n in widths]
     if method == "incremental":
         for l in range(1, len(widths)):
             columns[l] *= widths[l - 1] + 1
-    carried = sum(columns[l] * column_operations(widths, l) for l in range(1, len(widths)))
+    carried = sum(columns[l] * column_flops(widths, l) for l in range(1, len(widths)))
     return forward + carried + (2 * forward if method == "node" else 0)

@@ -17,7 +17,7 @@ import numpy as np
 
 from fastgc.core.jit import compiled, entry
 from fastgc.core.tree import FloatArray
-from fastgc.network.state import Point
+from fastgc.network.state import KernelArguments
 
 RELU, LEAKY_RELU, TANH, SIGMOID, SOFTPLUS, SILU, IDENTITY = range(7)
 LOGISTIC, SOFTMAX, SQUARED = range(3)
@@ -267,7 +267,7 @@ def add_relus(
 
 @entry
 def respond(
-    net: Point, step: float, width: int, by_unit: bool, tasks: Any, found: FloatArray
+    net: KernelArguments, step: float, width: int, by_unit: bool, tasks: Any, found: FloatArray
 ) -> None:
     """The responses to blocks of perturbations.
 

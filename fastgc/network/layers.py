@@ -101,7 +101,7 @@ STEEPEST = {
 }
 
 #: The activations with a corner, at 0: their slopes to its left and to its right.
-CORNERED = {"relu": (0.0, 1.0), "leaky_relu": (LEAKY_SLOPE, 1.0)}
+KINKED = {"relu": (0.0, 1.0), "leaky_relu": (LEAKY_SLOPE, 1.0)}
 
 ACTIVATIONS: dict[str, Callable[[FloatArray], FloatArray]] = {
     "relu": relu,

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastgc.core.tree import Container, FloatArray, Layout, as_real_array, flatten_parameters
-from fastgc.network.layers import ACTIVATIONS, CORNERED, LOSSES
+from fastgc.network.layers import ACTIVATIONS, KINKED, LOSSES
 from fastgc.options import require_number
 
 Shape = tuple[int, ...]
@@ -199,10 +199,10 @@ class Network:
             Z = vectors[..., layer.W].reshape(*lead, layer.n, layer.k) @ A
             Z += vectors[..., layer.b].reshape(*lead, layer.n, 1)
             yield layer, A, Z
-            if forced is None or layer.activation not in CORNERED or not forced.units[l].any():
+            if forced is None or layer.activation not in KINKED or not forced.units[l].any():
                 A = layer.activate(Z)
             else:
-                left, right = CORNERED[layer.activation]
+                left, right = KINKED[layer.activation]
                 line = (left + forced.share * (right - left)) * Z
                 A = np.where(forced.units[l], line, layer.activate(Z))
 

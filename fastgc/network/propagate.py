@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from fastgc.core import jit
 from fastgc.core.tree import FloatArray
 from fastgc.costs.base import Problem
-from fastgc.network.flops import operations, perturbations
+from fastgc.network.flops import flops, perturbations
 from fastgc.network.layers import STEEPEST, softmax_of
-from fastgc.network.state import UNIT_ROUNDOFF, Inside, Point
+from fastgc.network.state import UNIT_ROUNDOFF, ForwardState, KernelArguments
 from fastgc.parallel.chunks import perform
 from fastgc.parallel.threads import share
 
@@ -93,13 +93,13 @@ if hasattr(os, "register_at_fork"):
 
 def _warm_up(module: ModuleType) -> None:
     one, number, table = np.ones(1), np.ones(2, np.int64), np.ones((1, 1))
-    point = Point(
+    arguments = KernelArguments(
         theta=np.ones(2), Z=one, A=one, widths=number, activations=number,
         weights_at=np.array([0, 0]), biases_at=np.array([0, 1]), units_at=np.array([0, 0]),
         largest=np.ones((2, 2)), loss=module.SQUARED, labels=table, chances=table, sizes=table,
     )  # fmt: skip
     tasks, found = np.array([[1, 0, 0]]), np.empty((3, 1))
-    jit.warm_up(module.respond, point, 0.5, 2, True, tasks, found)
+    jit.warm_up(module.respond, arguments, 0.5, 2, True, tasks, found)
 
 
 @lru_cache(maxsize=64)
@@ -143,11 +143,11 @@ def _tasks(widths: tuple[int, ...], m: int, by_unit: bool) -> NDArray[np.int64]:
 _kept_tasks = lru_cache(maxsize=8)(_tasks)
 
 
-def tasks_holding(inside: Inside, entries: "Entries") -> NDArray[np.int64]:
+def tasks_holding(state: ForwardState, entries: "Entries") -> NDArray[np.int64]:
     """The tasks by parameter that hold any of the entries."""
-    half = block_width(inside.widths) // 2
+    half = block_width(state.widths) // 2
     found = []
-    for l, layer in enumerate(inside.layers, start=1):
+    for l, layer in enumerate(state.layers, start=1):
         units, inputs = layer.places(entries)
         layers = np.full(units.size, l)
         found.append(np.unique(np.stack((layers, units, inputs // half * half), axis=1), axis=0))
@@ -155,8 +155,8 @@ def tasks_holding(inside: Inside, entries: "Entries") -> NDArray[np.int64]:
 
 
 def respond(
-    inside: Inside,
-    point: Point,
+    state: ForwardState,
+    arguments: KernelArguments,
     step: float,
     resources: "Resources",
     *,
@@ -165,12 +165,12 @@ def respond(
 ) -> FloatArray:
     """What the kernel finds in `tasks`, all by default, on as many threads as they are worth."""
     module = kernels()
-    every = all_tasks(inside.widths, inside.net.m, by_unit=by_unit)
+    every = all_tasks(state.widths, state.net.m, by_unit=by_unit)
     tasks = every if tasks is None else tasks
-    size = point.Z.size if by_unit else point.theta.size
+    size = arguments.Z.size if by_unit else arguments.theta.size
     found = np.zeros((3, size))
-    width = block_width(inside.widths)
-    least = work_space(inside.widths)
+    width = block_width(state.widths)
+    least = work_space(state.widths)
     if least > resources.memory:
         raise ValueError(
             f"memory={resources.memory} is too little for a block of {width} columns through this "
@@ -178,16 +178,17 @@ def respond(
         )
     method = "node" if by_unit else "incremental"
     part = len(tasks) / len(every)
-    work = part * operations(method, inside.widths, inside.net.m)
+    work = part * flops(method, state.widths, state.net.m)
     workers = 1
     if work > WORTH_SHARING:
         workers = min(resources.threads, resources.memory // least, len(tasks))
-    looks = round(part * perturbations(method, inside.widths, inside.net.m))
-    if resources.division is not None:
+    looks = round(part * perturbations(method, state.widths, state.net.m))
+    if resources.chunking is not None:
         perform(
-            partial(_of_tasks, step, width, by_unit, resources.division.threads(workers)),
-            point, (tasks,), found, resources, perturbations=looks, key=(step, by_unit, point.Z),
-            places=lambda first, end: _places(point, tasks[first:end], width // 2, by_unit),
+            partial(_of_tasks, step, width, by_unit, resources.chunking.threads(workers)),
+            arguments, (tasks,), found, resources, perturbations=looks,
+            key=(step, by_unit, arguments.Z),
+            places=lambda first, end: _places(arguments, tasks[first:end], width // 2, by_unit),
         )  # fmt: skip
         return found
     pieces = min(len(tasks), max(8 * workers if workers > 1 else 1, int(work / MOST_AT_ONCE)))
@@ -196,7 +197,7 @@ def respond(
     def run(numbers: Iterator[int]) -> None:
         for piece in numbers:
             first, end = piece * len(tasks) // pieces, (piece + 1) * len(tasks) // pieces
-            module.respond(point, step, width, by_unit, tasks[first:end], found)
+            module.respond(arguments, step, width, by_unit, tasks[first:end], found)
             resources.advance(each)
 
     share(run, count=pieces, workers=workers)
@@ -208,40 +209,46 @@ def _of_tasks(
     width: int,
     by_unit: bool,
     threads: int,
-    point: Point,
+    arguments: KernelArguments,
     tasks: NDArray[np.int64],
     _advance: object,
 ) -> FloatArray:
     """What the kernel finds in a block of tasks, (3, n), where `_places` says."""
     module = kernels(announce=False)
-    found = np.zeros((3, point.Z.size if by_unit else point.theta.size))
+    found = np.zeros((3, arguments.Z.size if by_unit else arguments.theta.size))
 
     def run(numbers: Iterator[int]) -> None:
         for number in numbers:
-            module.respond(point, step, width, by_unit, tasks[number::threads], found)
+            module.respond(arguments, step, width, by_unit, tasks[number::threads], found)
 
     share(run, count=threads, workers=threads)
-    return found[:, _places(point, tasks, width // 2, by_unit)]
+    return found[:, _places(arguments, tasks, width // 2, by_unit)]
 
 
-def _places(point: Point, tasks: NDArray[np.int64], half: int, by_unit: bool) -> NDArray[np.int64]:
+def _places(
+    arguments: KernelArguments, tasks: NDArray[np.int64], half: int, by_unit: bool
+) -> NDArray[np.int64]:
     """Where in `found` the kernel writes for these tasks, (n,)."""
     l, item, first = tasks.T
-    n, k = point.widths[l], point.widths[l - 1]
+    n, k = arguments.widths[l], arguments.widths[l - 1]
     length = n if by_unit else k + 1
     at = first[:, np.newaxis] + np.arange(min(half, length.max()))
     if by_unit:
-        places = (len(point.labels) * point.units_at[l] + item * n)[:, np.newaxis] + at
+        places = (len(arguments.labels) * arguments.units_at[l] + item * n)[:, np.newaxis] + at
     else:
-        places = (point.weights_at[l] + item * k)[:, np.newaxis] + at
+        places = (arguments.weights_at[l] + item * k)[:, np.newaxis] + at
         bias = at == k[:, np.newaxis]
-        places[bias] = (point.biases_at[l] + item)[bias.any(axis=1)]
+        places[bias] = (arguments.biases_at[l] + item)[bias.any(axis=1)]
     found: NDArray[np.int64] = places[at < length[:, np.newaxis]]
     return found
 
 
 def unit_slopes(
-    inside: Inside, point: Point, step: float, resources: "Resources", found: FloatArray
+    state: ForwardState,
+    arguments: KernelArguments,
+    step: float,
+    resources: "Resources",
+    found: FloatArray,
 ) -> tuple[FloatArray, FloatArray]:
     """The least and the greatest slope by each pre-activation, each laid out as point.Z.
 
@@ -249,29 +256,29 @@ def unit_slopes(
     of them inactive, all of them active, and half-way, which are what a backward pass may take.
 
     Args:
-        inside, point, step, resources: as `found` was made with.
+        state, arguments, step, resources: as `found` was made with.
         found: what the kernel found by pre-activation.
     """
     slopes = [found[0] / step, -found[1] / step]
-    corners = np.concatenate([at.ravel() for at in inside.corners])
-    if corners.any():
+    kinks = np.concatenate([at.ravel() for at in state.kinks])
+    if kinks.any():
         for side in (-FAR, FAR):
-            moved = point._replace(Z=np.where(corners, side, point.Z))
-            plus, minus, _ = respond(inside, moved, step, resources, by_unit=True)
+            moved = arguments._replace(Z=np.where(kinks, side, arguments.Z))
+            plus, minus, _ = respond(state, moved, step, resources, by_unit=True)
             slopes += [plus / step, -minus / step]
-        slopes.append(np.concatenate([D.ravel() for D in inside.halfway()]))
+        slopes.append(np.concatenate([D.ravel() for D in state.halfway()]))
     return np.minimum.reduce(slopes), np.maximum.reduce(slopes)
 
 
 def least_memory(problem: Problem) -> int:
     """Bytes that one block of columns takes."""
-    assert problem.inside is not None
-    return work_space(problem.inside.widths)
+    assert problem.state is not None
+    return work_space(problem.state.widths)
 
 
 def refusal(problem: Problem) -> str | None:
     """Why a method that looks inside a Network cannot work on a problem; None where it can."""
-    if problem.inside is None:
+    if problem.state is None:
         return (
             "it looks inside a fastgc.Network, and this cost is a function. Pass a Network, or "
             'method="loop"'
@@ -279,15 +286,15 @@ def refusal(problem: Problem) -> str | None:
     return None
 
 
-def point_of(inside: Inside) -> Point:
+def kernel_arguments(state: ForwardState) -> KernelArguments:
     """The network at θ, described to the kernels."""
     from fastgc.network import kernels  # not before they are needed: Numba takes 0.3 s
 
-    net, layers, m, L = inside.net, inside.layers, inside.net.m, len(inside.layers)
-    inputs, Zs = inside.values
+    net, layers, m, L = state.net, state.layers, state.net.m, len(state.layers)
+    inputs, Zs = state.values
     Z_L = Zs[-1]
     tables = _tables(
-        inside.widths,
+        state.widths,
         tuple([getattr(kernels, layer.activation.upper()) for layer in layers]),
         tuple([layer.W.start for layer in layers]),
         tuple([layer.b.start for layer in layers]),
@@ -297,13 +304,13 @@ def point_of(inside: Inside) -> Point:
     for t, layer in enumerate(layers[:-1], start=1):
         # only the bounds of what wakes a ReLU are read: W_2 is reached by single units alone
         if t > 1 and "relu" in hidden:
-            W = inside.theta[layer.W]
+            W = state.theta[layer.W]
             largest[t, 0] = max(W.max(), -W.min())
             if t > 2:
                 sums = np.abs(W).reshape(layer.n, layer.k).sum(axis=1)
                 largest[t, 1] = STEEPEST[hidden[t - 2]] * sums.max()
-    return Point(
-        theta=inside.theta,
+    return KernelArguments(
+        theta=state.theta,
         Z=np.concatenate([Z.ravel() for Z in Zs]),
         A=np.concatenate([A.ravel() for A in (*inputs[1:], inputs[0])]),
         **tables,

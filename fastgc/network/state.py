@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgc.core.tree import FloatArray
-from fastgc.network.layers import ACTIVATIONS, CORNERED, LOSSES, STEP, slopes
+from fastgc.network.layers import ACTIVATIONS, KINKED, LOSSES, STEP, slopes
 from fastgc.network.network import Forced, Layer, Network
 
 UNIT_ROUNDOFF = 2.0**-53
@@ -20,7 +20,7 @@ BLAS_ALONE = 2**16
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Inside:
+class ForwardState:
     """A Network at θ; its values are computed when first asked for.
 
     Attributes:
@@ -88,8 +88,8 @@ class Inside:
     def halfway(self) -> list[FloatArray]:
         """`sensitivities` of a backward pass that takes the mean of both slopes at corners."""
         slopes = []
-        for layer, slope, at in zip(self.layers, self.slopes, self.corners[:-1], strict=False):
-            mean = sum(CORNERED.get(layer.activation, (0.0, 0.0))) / 2
+        for layer, slope, at in zip(self.layers, self.slopes, self.kinks[:-1], strict=False):
+            mean = sum(KINKED.get(layer.activation, (0.0, 0.0))) / 2
             slopes.append(np.where(at, mean, slope))
         return self._carried_down(slopes)
 
@@ -102,7 +102,7 @@ class Inside:
             rise = loss.change(Z_L, labels, STEP) - loss.change(Z_L, labels, -STEP)
             return np.ascontiguousarray(rise.T) / (2 * STEP)
 
-    def others(self) -> "Iterator[tuple[str, Inside]]":
+    def others(self) -> "Iterator[tuple[str, ForwardState]]":
         """The network with each other activation, one for all hidden layers, by its name.
 
         Nothing where there is no hidden layer, or where these are not all alike.
@@ -118,7 +118,7 @@ class Inside:
                     weight_decay=net.weight_decay, divisor=net.divisor,
                 )  # fmt: skip
                 layers = [replace(layer, activation=name) for layer in self.layers[:-1]]
-                yield name, Inside(other, (*layers, self.layers[-1]), self.theta)
+                yield name, ForwardState(other, (*layers, self.layers[-1]), self.theta)
 
     def _carried_down(self, slopes: list[FloatArray]) -> list[FloatArray]:
         with np.errstate(all="ignore"):
@@ -149,24 +149,24 @@ class Inside:
         return found
 
     @cached_property
-    def corners(self) -> list[NDArray[np.bool_]]:
+    def kinks(self) -> list[NDArray[np.bool_]]:
         """Which pre-activations lie at a corner of their activation, (m, n_l) for each layer.
 
         At it, as far as rounding lets anyone tell: a backward pass that sums in another order may
         find them on the other side.
         """
-        doubt = np.zeros_like(self.net.X.T)  # of A_{l−1}ᵀ
+        uncertainty = np.zeros_like(self.net.X.T)  # of A_{l−1}ᵀ
         found = []
         for (layer, _, Z), sums in zip(self.tensors(), self.term_sizes, strict=True):
             W = np.abs(self.theta[layer.W].reshape(layer.n, layer.k))
-            doubt = doubt @ W.T + 4 * (layer.k + 2) * UNIT_ROUNDOFF * sums
-            found.append((layer.activation in CORNERED) & (np.abs(Z) <= doubt))
+            uncertainty = uncertainty @ W.T + 4 * (layer.k + 2) * UNIT_ROUNDOFF * sums
+            found.append((layer.activation in KINKED) & (np.abs(Z) <= uncertainty))
         return found
 
-    def near_corner(self) -> bool:
+    def near_kink(self) -> bool:
         """Whether a hidden unit lies close to its corner: |z| ≤ 1e-4 of the layer's largest."""
         return any(
-            layer.activation in CORNERED and np.abs(Z).min() <= 1e-4 * np.abs(Z).max()
+            layer.activation in KINKED and np.abs(Z).min() <= 1e-4 * np.abs(Z).max()
             for layer, _, Z in self.tensors()
         )
 
@@ -175,7 +175,7 @@ class Inside:
 
         Those on the left and on the right, and half-way; none where no unit is at its corner.
         """
-        units = [corners.T for corners in self.corners]
+        units = [kinks.T for kinks in self.kinks]
         return [Forced(units, share) for share in (0.0, 0.5, 1.0) if any(at.any() for at in units)]
 
     def sample_losses(self, rows: FloatArray, forced: Forced | None = None) -> FloatArray:
@@ -194,7 +194,7 @@ class Inside:
 CURVED = ("tanh", "sigmoid", "softplus", "silu")
 
 
-def rounding_of_gradients(inside: Inside) -> FloatArray:
+def rounding_of_gradients(state: ForwardState) -> FloatArray:
     """How far rounding may move each entry of a right gradient, (P,).
 
     A − Y cancels where the output is saturated: dZ_L is good to u·(|A| + |Y|), however small it is,
@@ -205,12 +205,12 @@ def rounding_of_gradients(inside: Inside) -> FloatArray:
     Γ_l = (slope + 8u)·|W_{l+1}|ᵀ Γ_{l+1} + |W_{l+1}|ᵀ |D_{l+1}|, the terms with 8u and D for curved
     activations alone.
     """
-    net, layers, theta = inside.net, inside.layers, inside.theta
-    inputs, Zs = inside.values
-    D = inside.sensitivities
+    net, layers, theta = state.net, state.layers, state.theta
+    inputs, Zs = state.values
+    D = state.sensitivities
     bound = np.empty(theta.size)
     with np.errstate(all="ignore"):
-        last = Zs[-1].T, net.labels, D[-1].T, inside.term_sizes[-1].T
+        last = Zs[-1].T, net.labels, D[-1].T, state.term_sizes[-1].T
         spread = np.ascontiguousarray(LOSSES[net.loss].rounding(*last).T)
         for l in range(len(layers) - 1, -1, -1):
             layer = layers[l]
@@ -222,7 +222,7 @@ def rounding_of_gradients(inside: Inside) -> FloatArray:
             bound[layer.b] = spread.sum(axis=0)
             if l > 0:
                 W = np.abs(theta[layer.W].reshape(layer.n, layer.k))
-                slope = np.where(inside.corners[l - 1], 1.0, inside.slopes[l - 1])
+                slope = np.where(state.kinks[l - 1], 1.0, state.slopes[l - 1])
                 reach = spread @ W
                 spread = np.abs(slope) * reach
                 if layers[l - 1].activation in CURVED:
@@ -230,7 +230,7 @@ def rounding_of_gradients(inside: Inside) -> FloatArray:
     return 8 * UNIT_ROUNDOFF / net.divisor * bound
 
 
-class Point(NamedTuple):
+class KernelArguments(NamedTuple):
     """A network at θ. Layers are numbered from 0, the input, to L.
 
     Attributes:

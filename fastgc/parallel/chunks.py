@@ -15,7 +15,7 @@ from fastgc.core.tree import FloatArray
 
 if TYPE_CHECKING:
     from fastgc.parallel.checkpoint import Checkpoint
-    from fastgc.parallel.executor import Crew
+    from fastgc.parallel.executor import Dispatcher
     from fastgc.parallel.worker import Work
 
 
@@ -32,14 +32,14 @@ class Resources:
         threads: how many threads it may run.
         advance: called with the number of evaluations done since the last call, from any thread.
         skip: called with the number of evaluations that an earlier process has done already.
-        division: of the work into blocks, for an executor or a checkpoint; None for neither.
+        chunking: of the work into blocks, for an executor or a checkpoint; None for neither.
     """
 
     memory: int
     threads: int
     advance: Callable[[int], None]
     skip: Callable[[int], None] = _nothing
-    division: "Division | None" = None
+    chunking: "Chunking | None" = None
 
 
 SECONDS = 0.2  # of a block: a hundred times what a task costs, and soon over
@@ -57,19 +57,19 @@ NEVER_STARTED = (
 )
 
 Advance: TypeAlias = Callable[[int], object]  # takes the number of evaluations done
-Block: TypeAlias = tuple[int, int]  # first item, and the one after the last
+Chunk: TypeAlias = tuple[int, int]  # first item, and the one after the last
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Division:
+class Chunking:
     """Why and for whom work is done in blocks.
 
     Attributes:
-        crew: the workers of an executor; None for this process.
+        dispatcher: the workers of an executor; None for this process.
         checkpoint: where finished blocks are kept; None for nowhere.
     """
 
-    crew: "Crew | None"
+    dispatcher: "Dispatcher | None"
     checkpoint: "Checkpoint | None"
 
     def identify(self, identity: Mapping[str, tuple[object, ...]]) -> None:
@@ -79,7 +79,7 @@ class Division:
 
     def threads(self, count: int) -> int:
         """How many of `count` threads a block may run: a worker is one of many."""
-        return count if self.crew is None else 1
+        return count if self.dispatcher is None else 1
 
     def close(self, error: BaseException | None = None) -> None:
         """Saves what is done, and removes what was made for the workers.
@@ -92,11 +92,11 @@ class Division:
                 if isinstance(error, KeyboardInterrupt):
                     error.add_note(f"fastgc: the same call goes on from {self.checkpoint.path}")
         finally:
-            if self.crew is not None:
-                self.crew.close()
+            if self.dispatcher is not None:
+                self.dispatcher.close()
 
 
-def division(executor: Any, checkpoint: object, subject: object) -> Division | None:
+def chunking(executor: Any, checkpoint: object, subject: object) -> Chunking | None:
     """How a check's work is divided; None where it need not be.
 
     Args:
@@ -109,19 +109,19 @@ def division(executor: Any, checkpoint: object, subject: object) -> Division | N
     """
     if executor is None and checkpoint is None:
         return None
-    crew = None
+    dispatcher = None
     if executor is not None:
-        from fastgc.parallel.executor import Crew
+        from fastgc.parallel.executor import Dispatcher
 
-        crew = Crew(executor)
+        dispatcher = Dispatcher(executor)
         if subject is not None:
-            crew.prepare(subject)
+            dispatcher.prepare(subject)
     kept = None
     if checkpoint is not None:
         from fastgc.parallel.checkpoint import Checkpoint
 
         kept = Checkpoint(checkpoint)
-    return Division(crew, kept)
+    return Chunking(dispatcher, kept)
 
 
 def perform(
@@ -149,22 +149,22 @@ def perform(
         places: (first, end) -> the columns of `out` that these items fill.
     """
     count = len(items[0])
-    if resources.division is None:
+    if resources.chunking is None:
         out[:, places(0, count)] = work(subject, *items, resources.advance)
         return
-    crew, checkpoint = resources.division.crew, resources.division.checkpoint
+    dispatcher, checkpoint = resources.chunking.dispatcher, resources.chunking.checkpoint
     done, held = np.zeros(count, dtype=np.bool_), out
     if checkpoint is not None:
         done, held = checkpoint.resume((*key, *items), count, out.shape)
     told = int(done.sum())
     resources.skip(told * perturbations // max(count, 1))
     todo = _Todo(done, SECONDS, workers=0)
-    if crew is not None:
-        todo = _Todo(done, DASK_SECONDS if crew.on_dask else SECONDS, crew.workers)
+    if dispatcher is not None:
+        todo = _Todo(done, DASK_SECONDS if dispatcher.on_dask else SECONDS, dispatcher.workers)
 
-    def finish(block: Block, values: FloatArray) -> None:
+    def finish(chunk: Chunk, values: FloatArray) -> None:
         nonlocal told
-        first, end = block
+        first, end = chunk
         held[:, places(first, end)] = values
         done[first:end] = True
         before, told = told, told + end - first
@@ -172,8 +172,8 @@ def perform(
         if checkpoint is not None:
             checkpoint.save_if_due()
 
-    if crew is not None and not crew.lost:
-        lost = _on_workers(crew, work, subject, items, todo, finish)
+    if dispatcher is not None and not dispatcher.lost:
+        lost = _on_workers(dispatcher, work, subject, items, todo, finish)
         if lost is not None:
             there = told * perturbations // count
             started = "" if there else ". " + NEVER_STARTED
@@ -183,11 +183,11 @@ def perform(
                 RuntimeWarning,
                 stacklevel=2,
             )
-    for block in todo:
+    for chunk in todo:
         began = time.perf_counter()
-        values = work(subject, *(item[slice(*block)] for item in items), lambda _: None)
-        todo.took(block, time.perf_counter() - began)
-        finish(block, values)
+        values = work(subject, *(item[slice(*chunk)] for item in items), lambda _: None)
+        todo.took(chunk, time.perf_counter() - began)
+        finish(chunk, values)
     if held is not out:
         out[:] = held
 
@@ -211,7 +211,7 @@ class _Todo:
     def __iter__(self) -> "_Todo":
         return self
 
-    def __next__(self) -> Block:
+    def __next__(self) -> Chunk:
         if not self._ranges:
             raise StopIteration
         first, stop = self._ranges.popleft()
@@ -225,26 +225,26 @@ class _Todo:
             self._ranges.appendleft((end, stop))
         return first, end
 
-    def give_back(self, block: Block) -> None:
+    def give_back(self, chunk: Chunk) -> None:
         """Somebody else will have to do it."""
-        self._left += block[1] - block[0]
-        self._ranges.appendleft(block)
+        self._left += chunk[1] - chunk[0]
+        self._ranges.appendleft(chunk)
 
-    def took(self, block: Block, seconds: float) -> None:
+    def took(self, chunk: Chunk, seconds: float) -> None:
         """Later blocks are as large as this one shows to be right."""
         self.timed = True
-        count = block[1] - block[0]
+        count = chunk[1] - chunk[0]
         right = int(count * self._seconds / max(seconds, 1e-9))
         self._size = max(1, min(right, self._most, max(self._size, GROWTH * count)))
 
 
 def _on_workers(
-    crew: "Crew",
+    dispatcher: "Dispatcher",
     work: "Work",
     subject: Any,
     items: tuple[NDArray[Any], ...],
     todo: _Todo,
-    finish: Callable[[Block, FloatArray], None],
+    finish: Callable[[Chunk, FloatArray], None],
 ) -> str | None:
     """Does what is to do on the crew's workers; how a worker was lost, if one was.
 
@@ -254,52 +254,52 @@ def _on_workers(
 
     from fastgc.parallel.worker import Done, Raised, Unloadable
 
-    pending: dict[Any, Block] = {}
+    pending: dict[Any, Chunk] = {}
     lost = None
     carrier: Any = None  # the future that brings the subject to a worker on another machine
 
-    def submit(block: Block, *, whole: bool = False) -> None:
+    def submit(chunk: Chunk, *, whole: bool = False) -> None:
         nonlocal lost, carrier
-        part = tuple(item[slice(*block)] for item in items)
+        part = tuple(item[slice(*chunk)] for item in items)
         try:
-            future = crew.submit(subject, work, part, whole=whole)
-            pending[future] = block
+            future = dispatcher.submit(subject, work, part, whole=whole)
+            pending[future] = chunk
             carrier = future if whole else carrier
         except BrokenExecutor as error:
             lost = _described(error)
-            todo.give_back(block)
+            todo.give_back(chunk)
 
     try:
         while True:
             # the first blocks show how long an item takes
-            window = crew.workers * (AHEAD if todo.timed else 1)
+            window = dispatcher.workers * (AHEAD if todo.timed else 1)
             while lost is None and len(pending) < window:
-                block = next(todo, None)
-                if block is None:
+                chunk = next(todo, None)
+                if chunk is None:
                     break
-                submit(block)
+                submit(chunk)
             if not pending:
-                crew.lost = lost is not None
+                dispatcher.lost = lost is not None
                 return lost
             for future in wait(pending, timeout=TICK, return_when=FIRST_COMPLETED).done:
-                block = pending.pop(future)
+                chunk = pending.pop(future)
                 try:
                     outcome = future.result()
                 except Exception as error:  # the work's own are values
                     lost = _described(error)
-                    todo.give_back(block)
+                    todo.give_back(chunk)
                     continue
                 if isinstance(outcome, Done):
-                    todo.took(block, outcome.seconds)
-                    finish(block, outcome.found)
+                    todo.took(chunk, outcome.seconds)
+                    finish(chunk, outcome.found)
                 elif isinstance(outcome, Raised):
                     raise _noted(outcome)
                 elif isinstance(outcome, Unloadable):
                     raise _unloadable(outcome.why)
                 elif carrier in pending:  # perhaps to this one
-                    todo.give_back(block)
+                    todo.give_back(chunk)
                 else:
-                    submit(block, whole=True)
+                    submit(chunk, whole=True)
     finally:
         for future in pending:
             future.cancel()

@@ -27,7 +27,7 @@ ADVICE = (
 )
 
 
-class Crew:
+class Dispatcher:
     """Submits work on a subject to an executor; what it made for that is removed by `close`.
 
     Attributes:
@@ -63,11 +63,11 @@ class Crew:
             TypeError: for a subject that cannot be pickled.
             ValueError: for an executor that is shut down.
         """
-        parcel = self._packed(subject) if whole else self._parcel(subject)
+        payload = self._packed(subject) if whole else self._payload(subject)
         try:
             if self._client is not None:
-                return self._on_dask(parcel, work, items)
-            return self._executor.submit(run, parcel, work, items)
+                return self._on_dask(payload, work, items)
+            return self._executor.submit(run, payload, work, items)
         except futures.BrokenExecutor:
             raise
         except RuntimeError as error:  # it has been shut down
@@ -75,7 +75,7 @@ class Crew:
                 f"executor= takes no work: {str(error).rstrip('.')}. Check within its with block"
             ) from error
 
-    def _on_dask(self, parcel: Any, work: Work, items: tuple[Any, ...]) -> "Future[Outcome]":
+    def _on_dask(self, payload: Any, work: Work, items: tuple[Any, ...]) -> "Future[Outcome]":
         """What the executor's own submit does; but that future never ends where Dask forgets it.
 
         As it does with a task that has killed its worker; and with those of a subject that it has
@@ -84,7 +84,7 @@ class Crew:
         if self._executor._shutdown:  # type: ignore[attr-defined]  # of Dask's class
             raise RuntimeError("cannot schedule new futures after shutdown")
         options = {**getattr(self._executor, "_kwargs", {}), "pure": False}
-        distant = self._client.submit(run, parcel, work, items, **options)
+        distant = self._client.submit(run, payload, work, items, **options)
         here: Future[Outcome] = Future()
 
         def finish(_: Any) -> None:
@@ -93,7 +93,7 @@ class Crew:
             try:
                 here.set_result(distant.result(timeout=PATIENCE))
             except (futures.CancelledError, asyncio.CancelledError) as error:
-                if isinstance(parcel, Packed):
+                if isinstance(payload, Packed):
                     here.set_exception(error)
                 else:
                     here.set_result(Unread())
@@ -116,7 +116,7 @@ class Crew:
             self._last = subject, packed
         return packed
 
-    def _parcel(self, subject: Any) -> Any:
+    def _payload(self, subject: Any) -> Any:
         """What a task carries for a subject; for Dask, the future of a Packed one."""
         if self._threads:
             return Held(subject)

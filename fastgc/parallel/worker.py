@@ -1,6 +1,6 @@
 """What runs on a worker of an executor: it unpacks what a check is about once, then works on parts.
 
-A task carries a `Parcel`, a function and the items to work on. An `Outcome` comes back in any
+A task carries a `Payload`, a function and the items to work on. An `Outcome` comes back in any
 case: whatever else an executor reports, it has lost a worker.
 """
 
@@ -63,7 +63,7 @@ class Packed:
     writable: tuple[bool, ...]
 
 
-Parcel: TypeAlias = Held | Filed | Packed
+Payload: TypeAlias = Held | Filed | Packed
 
 
 class Done(NamedTuple):
@@ -93,10 +93,10 @@ class Unloadable(NamedTuple):
 Outcome: TypeAlias = Done | Raised | Unread | Unloadable
 
 
-def run(parcel: Parcel, work: Work, items: tuple[Any, ...]) -> Outcome:
+def run(payload: Payload, work: Work, items: tuple[Any, ...]) -> Outcome:
     """Does `work` on some items of the subject in a parcel."""
     try:
-        subject = _subject(parcel)
+        subject = _subject(payload)
     except _NoFile:
         return Unread()
     except Exception as error:
@@ -107,7 +107,7 @@ def run(parcel: Parcel, work: Work, items: tuple[Any, ...]) -> Outcome:
             found = work(subject, *items, _advance)
             return Done(found, time.perf_counter() - began)
     except Exception as error:
-        if isinstance(parcel, Held):
+        if isinstance(payload, Held):
             return Raised(error, ())
         return _sendable(error)
 
@@ -120,50 +120,50 @@ class _NoFile(Exception):  # noqa: N818  it is no mistake
     """A file that is not there: on another machine, or the check is over."""
 
 
-def _subject(parcel: Parcel) -> Any:
-    if isinstance(parcel, Held):
-        return parcel.subject
+def _subject(payload: Payload) -> Any:
+    if isinstance(payload, Held):
+        return payload.subject
     with _lock:
-        kept = _subjects.get(parcel.digest)
+        kept = _subjects.get(payload.digest)
         if kept is not None:
             subject, filed = kept
-            if filed and isinstance(parcel, Filed) and not Path(parcel.path).exists():
+            if filed and isinstance(payload, Filed) and not Path(payload.path).exists():
                 raise _NoFile  # the check is over, and nobody waits for this block
             return subject
-        subject = _unfiled(parcel) if isinstance(parcel, Filed) else _unpacked(parcel)
+        subject = _unfiled(payload) if isinstance(payload, Filed) else _unpacked(payload)
         while len(_subjects) >= KEPT:
             del _subjects[next(iter(_subjects))]
-        _subjects[parcel.digest] = subject, isinstance(parcel, Filed)
+        _subjects[payload.digest] = subject, isinstance(payload, Filed)
         return subject
 
 
-def _unfiled(parcel: Filed) -> Any:
+def _unfiled(payload: Filed) -> Any:
     """Arrays share the file's memory among the workers, until one writes to its own copy."""
     try:
-        with Path(parcel.path).open("rb") as file:
+        with Path(payload.path).open("rb") as file:
             mapped = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
     except OSError as error:
         raise _NoFile from error
-    parts = [mapped[start:end] for start, end, _ in parcel.spans]
+    parts = [mapped[start:end] for start, end, _ in payload.spans]
     buffers = [
         part if writable else part.toreadonly()
-        for part, (_, _, writable) in zip(parts[1:], parcel.spans[1:], strict=True)
+        for part, (_, _, writable) in zip(parts[1:], payload.spans[1:], strict=True)
     ]
     return pickle.loads(parts[0], buffers=buffers)
 
 
-def _unpacked(parcel: Packed) -> Any:
+def _unpacked(payload: Packed) -> Any:
     buffers: list[memoryview] = []
-    for buffer, writable in zip(parcel.buffers, parcel.writable, strict=True):
+    for buffer, writable in zip(payload.buffers, payload.writable, strict=True):
         part = (buffer.copy() if writable else buffer).data
         buffers.append(part if writable else part.toreadonly())
-    return pickle.loads(parcel.pickle, buffers=buffers)
+    return pickle.loads(payload.pickle, buffers=buffers)
 
 
 def _blas(subject: Any) -> Any:
     """Holds BLAS to one thread for a Network, as the caller's process does."""
-    inside = getattr(subject, "inside", None)
-    if inside is not None and inside.uses_threads:
+    state = getattr(subject, "state", None)
+    if state is not None and state.uses_threads:
         return one_blas_thread()
     return contextlib.nullcontext()
 

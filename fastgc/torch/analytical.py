@@ -136,9 +136,9 @@ def _combine_to(J: Tensor, weights: Tensor, g: Tensor) -> bool:
     if J.numel() == 0:
         return True
     size, weights = J.abs(), weights.to(J.dtype)
-    slack = ROUNDING * (weights.abs().to(size.dtype) @ size)
-    slack += OF_LARGEST * size.max() * float(weights.abs().sum())
-    return bool(((weights @ J - g).abs() <= slack).all())
+    allowance = ROUNDING * (weights.abs().to(size.dtype) @ size)
+    allowance += OF_LARGEST * size.max() * float(weights.abs().sum())
+    return bool(((weights @ J - g).abs() <= allowance).all())
 
 
 def _unit(weights: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torch.func import functional_call, vmap
 from fastgc.core.rng import generator
 from fastgc.core.tree import flatten_parameters
 from fastgc.diagnosis.upstream import Findings, findings
-from fastgc.torch.float64 import InDouble
+from fastgc.torch.float64 import InFloat64
 from fastgc.torch.module_copy import Subject, leaves_of
 from fastgc.torch.numerical import warned
 from fastgc.torch.state import State
@@ -41,7 +41,7 @@ FUSED = (
 def _eagerly() -> AbstractContextManager[Any]:
     """Modules that torch.compile took are run as they are written.
 
-    The compiler knows neither their float64 nor what `InDouble` does; it would compile them anew.
+    The compiler knows neither their float64 nor what `InFloat64` does; it would compile them anew.
     """
     stance = getattr(torch.compiler, "set_stance", None)  # since PyTorch 2.6
     if stance is None or "torch._dynamo" not in sys.modules:  # nothing has been compiled
@@ -102,7 +102,7 @@ class Evaluation:
         }
         self.layout, _ = flatten_parameters(self.theta)
         self._memory = memory
-        self._double: InDouble | None = InDouble()
+        self._float64: InFloat64 | None = InFloat64()
         self._tracked = False
         self.leaves: list[torch.Tensor] = []
         self._holder = _Holder(subject)
@@ -113,7 +113,7 @@ class Evaluation:
             self.findings = self._further(value, passed, tolerance)
         for _, enable in FUSED:
             enable(False)
-        assert self._double is not None
+        assert self._float64 is not None
         try:
             found = self(self.theta)
         except Exception:
@@ -130,9 +130,9 @@ class Evaluation:
                 )
         self._require_unmoved()
         self.state.settle()
-        self._bytes = max(1, self._double.bytes // 2)
-        if not self._double.used:
-            self._double = None
+        self._bytes = max(1, self._float64.bytes // 2)
+        if not self._float64.used:
+            self._float64 = None
 
     def __call__(self, arrays: Arrays) -> float:
         """The loss at these parameters."""
@@ -141,7 +141,7 @@ class Evaluation:
 
     def now(self) -> float:
         """The loss at the parameters that the subject has now."""
-        with self._recording(), self._double or nullcontext():
+        with self._recording(), self._float64 or nullcontext():
             return _value(_number(self.subject.loss(), self._tracked))
 
     def stacked(self, arrays: Arrays) -> NDArray[np.float64]:
@@ -216,7 +216,7 @@ class Evaluation:
         def one(values: dict[str, torch.Tensor]) -> Any:
             return functional_call(self._holder, values, ())
 
-        with self._recording(), self._double or nullcontext():
+        with self._recording(), self._float64 or nullcontext():
             found = vmap(one, randomness="same")(batch)
             return np.asarray(found.detach().to("cpu", torch.float64).numpy())
 
@@ -233,7 +233,7 @@ class Evaluation:
         others: list[tuple[torch.Tensor, torch.Tensor | None]] = []
         scaled = Scaled(parameters, factor, seed)
         try:
-            with self._recording(), self._double or nullcontext(), scaled:
+            with self._recording(), self._float64 or nullcontext(), scaled:
                 loss = self.subject.loss()
                 value = _value(_number(loss, self._closed()))
                 if isinstance(loss, torch.Tensor) and loss.requires_grad and not self._closed():
@@ -256,8 +256,8 @@ class Evaluation:
         self, value: float, passed: dict[str, NDArray[np.float64]], tolerance: float
     ) -> Findings:
         """What further backward passes show; nothing where the loss cannot be had again."""
-        assert self._double is not None
-        leaves, count = self.leaves, self._double.bytes
+        assert self._float64 is not None
+        leaves, count = self.leaves, self._float64.bytes
 
         def again(factor: float, seed: int) -> dict[str, NDArray[np.float64]] | None:
             found, _, gradients = self._backward(factor, seed)
@@ -268,7 +268,7 @@ class Evaluation:
         except Exception:  # as of a graph that was made before the loss, and is gone by now
             return Findings()
         finally:
-            self.leaves, self._double.bytes = leaves, count
+            self.leaves, self._float64.bytes = leaves, count
 
     def _closed(self) -> bool:
         """Whether the loss has taken the backward pass by itself, as closures for LBFGS do."""

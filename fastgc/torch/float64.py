@@ -78,7 +78,7 @@ def widened(value: Any) -> Any:
     return value
 
 
-class InDouble(TorchFunctionMode):
+class InFloat64(TorchFunctionMode):
     """While active, narrow tensors and dtypes that a call of torch is given are made double.
 
     That is for what the float64 module meets on its way: data that a closure captured, a tensor

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fastgc.core.gradients import Claim
+from fastgc.core.gradients import AnalyticGradient
 from fastgc.core.tree import FloatArray, Layout
 from fastgc.core.verdict import AGREE, DISAGREE, NONFINITE, worst_verdict
 from fastgc.diagnosis import kinds
@@ -20,7 +20,7 @@ from fastgc.torch.comparison import At, Comparison, real_part
 from fastgc.torch.numerical import Subject
 from fastgc.verdicts.outcome import tensor_reports
 from fastgc.verdicts.record import Findings
-from fastgc.verdicts.summary import tally, tensor_means
+from fastgc.verdicts.summary import summarise, tensor_means
 
 
 class _Jacobian(NamedTuple):
@@ -52,21 +52,21 @@ def report_of(comparison: Comparison, subject: Subject, seconds: float) -> Repor
         output_axes=tuple(j.output_axes for j in found),
     )
     T, rtol = len(found), comparison.tolerance.rtol
-    claim = Claim(
+    analytic = AnalyticGradient(
         grad=np.concatenate([j.grad for j in found]),
         tolerances=np.full(T, rtol),
         units=np.ones(T),
         least=np.zeros(T),
         dtypes=tuple(j.dtype for j in found),
-        in_double=True,
+        in_float64=True,
     )
     gradapprox = np.concatenate([j.gradapprox for j in found])
     uncertainty = np.repeat([j.rounding for j in found], layout.lengths)
     codes = np.concatenate([j.codes for j in found])
     means = tensor_means(layout, gradapprox)
-    counted = tally(layout, claim, gradapprox, uncertainty, means, codes)
+    counted = summarise(layout, analytic, gradapprox, uncertainty, means, codes)
     findings = Findings(
-        grad=claim.grad,
+        grad=analytic.grad,
         gradapprox=gradapprox,
         uncertainty=uncertainty,
         codes=codes,
@@ -78,10 +78,10 @@ def report_of(comparison: Comparison, subject: Subject, seconds: float) -> Repor
             np.concatenate([j.slopes[0] for j in found]),
             np.concatenate([j.slopes[1] for j in found]),
         ),
-        tally=counted,
+        summary=counted,
         evaluations=subject.spent[0],
     )
-    tensors = tensor_reports(layout, claim, findings, _diagnoses(found, rtol))
+    tensors = tensor_reports(layout, analytic, findings, _diagnoses(found, rtol))
     only = subject.outputs[0] if len(subject.outputs) == 1 else None
     is_number = only is not None and only.numel() == 1 and not only.is_complex()
     return Report(
@@ -214,7 +214,7 @@ def _evidence(j: _Jacobian, rtol: float) -> Evidence:
         shape=j.shape,
         g=j.grad,
         found=j.gradapprox,
-        slack=np.full(j.grad.size, j.rounding),
+        uncertainty=np.full(j.grad.size, j.rounding),
         wrong=j.codes >= DISAGREE,
         known=np.ones(j.grad.size, dtype=np.bool_),
         theta=j.parameters,
@@ -233,8 +233,8 @@ def _at_kinks(j: _Jacobian, evidence: Evidence) -> Diagnosis | None:
         return None  # some were not looked at
     low, high, g = j.slopes[0][order][at], j.slopes[1][order][at], j.grad[wrong]
     spread = np.maximum(np.abs(low), np.abs(high))
-    slack = 1e-3 * spread + 8 * j.rounding
-    if not ((high - low > 10 * slack) & (low - slack <= g) & (g <= high + slack)).all():
+    allowance = 1e-3 * spread + 8 * j.rounding
+    if not ((high - low > 10 * allowance) & (low - allowance <= g) & (g <= high + allowance)).all():
         return None
     others = f", and so are the other {wrong.size - 1}" if wrong.size > 1 else ""
     text = (

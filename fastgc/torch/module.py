@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fastgc.check import DEFAULT_MEMORY, GradientMismatch, check
-from fastgc.core.subset import Part, part_of
+from fastgc.core.subset import Subset, subset_of
 from fastgc.costs.base import pose
-from fastgc.costs.unused import unrelated
+from fastgc.costs.unused import unused_parameters
 from fastgc.diagnosis.upstream import told as told_of_passes
 from fastgc.methods.registry import RANDOM
-from fastgc.network.compare import require_likeness
+from fastgc.network.compare import require_same_cost
 from fastgc.options import require_number, require_resources, require_seed
 from fastgc.pipeline import require_method
 from fastgc.report.data import Diagnosis, also_saying, told
@@ -221,16 +221,16 @@ def _compared(
     evaluation: Evaluation, own: Gradients | None, method: str, options: Options
 ) -> Report:
     """The report on the gradients, by the method named or by the best there is."""
-    part = part_of(evaluation.layout, options.only, options.sample, options.seed)
+    subset = subset_of(evaluation.layout, options.only, options.sample, options.seed)
     gradients = evaluation.gradients if own is None else own
-    for name in part.layout.names:
+    for name in subset.layout.names:
         if name not in gradients:
             raise ValueError(
                 f'gradients has no "{name}"; its keys are: {", ".join(gradients) or "none"}'
             )
     if method in ("auto", "incremental", "node"):
         try:
-            return _as_network(evaluation, gradients, method, options, part)
+            return _as_network(evaluation, gradients, method, options, subset)
         except Unknown as reason:
             if method != "auto":
                 raise ValueError(
@@ -238,7 +238,7 @@ def _compared(
                     f"a loss that fastgc knows, and this module is none: {reason}. "
                     'Pass method="auto"'
                 ) from None
-    if method == "auto" and options.sample is None and part.layout.size > AFFORDABLE:
+    if method == "auto" and options.sample is None and subset.layout.size > AFFORDABLE:
         method = RANDOM
     refusal = None if method == "loop" else evaluation.refusal()
     if method == "stacked" and refusal is not None:
@@ -247,25 +247,25 @@ def _compared(
         )
     vectorized = method != "loop" and refusal is None
     gradients = dict(gradients)
-    fixed = unrelated(evaluation, evaluation.theta, gradients, part.layout.names)
+    fixed = unused_parameters(evaluation, evaluation.theta, gradients, subset.layout.names)
     evaluation.fix(fixed)
     gradients |= {name: np.zeros_like(evaluation.theta[name]) for name in fixed}
     report = check(
         evaluation.stacked if vectorized else evaluation,
         evaluation.theta,
-        {name: _or_zeros(gradients[name], evaluation.theta[name]) for name in part.layout.names},
+        {name: _or_zeros(gradients[name], evaluation.theta[name]) for name in subset.layout.names},
         method=method,
         vectorized=vectorized,
         **vars(options),
     )
     report = told(_explained(report, gradients), fixed)
-    if report.ok and all(gradients[name] is None for name in part.layout.names):
+    if report.ok and all(gradients[name] is None for name in subset.layout.names):
         report = also_saying(report, UNUSED)
     return report
 
 
 def _as_network(
-    evaluation: Evaluation, gradients: Gradients, method: str, options: Options, part: Part
+    evaluation: Evaluation, gradients: Gradients, method: str, options: Options, subset: Subset
 ) -> Report:
     """The report on the Network that the module is.
 
@@ -278,7 +278,7 @@ def _as_network(
     found = recognise(subject.module, *subject.parts)
     names = Names(list(found.layers))
     theta, apart, spent = _verified(evaluation, found, options.memory)
-    chosen = {name: given for name in theta if (given := names.of(name)) in part.layout.names}
+    chosen = {name: given for name in theta if (given := names.of(name)) in subset.layout.names}
     report = check(
         found.net,
         theta,
@@ -290,10 +290,10 @@ def _as_network(
         **vars(replace(options, only=None if len(chosen) == len(theta) else list(chosen))),
     )
     report = replace(
-        renamed(report, names, part.layout.names, found.net.divisor),
+        renamed(report, names, subset.layout.names, found.net.divisor),
         against=apart,
         evaluations=report.evaluations + spent,
-        scope=part.scope,
+        scope=subset.scope,
     )
     return _explained(report, gradients)
 
@@ -327,7 +327,7 @@ def _verified(
             return evaluation.now()
 
         try:
-            apart, spent = require_likeness(pose(found.net, theta), pose(loss, theta), memory)
+            apart, spent = require_same_cost(pose(found.net, theta), pose(loss, theta), memory)
         except ValueError as error:
             raise Unknown(f"as a Network it does not compute the same loss: {error}") from None
         finally:

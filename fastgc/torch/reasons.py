@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fastgc.torch.comparison import Comparison
-from fastgc.torch.float64 import WIDE, InDouble
+from fastgc.torch.float64 import WIDE, InFloat64
 from fastgc.torch.mismatch import first_line, report_of
 from fastgc.torch.numerical import Subject, Tensors, Tolerance, around
 
@@ -48,7 +48,7 @@ class Reason:
     subject: Subject | None = None
 
 
-class _Met(InDouble):
+class _Met(InFloat64):
     """Notes which narrow dtypes there are."""
 
     def __init__(self) -> None:
@@ -86,7 +86,7 @@ def reason_for(subject: Subject, found: Comparison, compare: Compare) -> Reason 
             "or seed the generator within"
         )
     try:
-        return _in_double(subject, found, compare) or _in_steps(subject, found, compare)
+        return _in_float64(subject, found, compare) or _in_steps(subject, found, compare)
     except Exception:  # of a function that wants its own dtypes, or to be where it was
         return None
 
@@ -122,7 +122,7 @@ def _wide(x: Tensor) -> Tensor:
     return x.to(WIDE.get(x.dtype, x.dtype))
 
 
-def _in_double(subject: Subject, found: Comparison, compare: Compare) -> Reason | None:
+def _in_float64(subject: Subject, found: Comparison, compare: Compare) -> Reason | None:
     """The function with all that is narrow in it, or in its inputs, in double precision."""
     met = _Met()
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from fastgc.check import DEFAULT_MEMORY
-from fastgc.core.subset import part_of
+from fastgc.core.subset import subset_of
 from fastgc.core.tree import flatten
 from fastgc.costs.base import Problem, pose
 from fastgc.methods.registry import method_for
@@ -26,7 +26,7 @@ from fastgc.watcher import FIRST, STEPS, Moment, OnWrong, Watcher
 # What a check is expected to take before one has been timed, rather too much than too little.
 POSED = 4.0  # evaluations that posing a module takes: one of them, and a backward pass
 DOUBLED = 3.0  # evaluations, for the loss and the backward pass of twice it
-LIKENESS = 12  # evaluations, to see that a Network computes the same loss
+COMPARED = 12  # evaluations, to see that a Network computes the same loss
 BATCHED = 6  # evaluations for each tensor, to see whether torch can batch them
 OVERHEAD = 0.05  # seconds
 
@@ -121,8 +121,8 @@ def _moment(
     """The gradients of one step."""
     parameters = trained(module)
     arrays = {name: p.detach().to("cpu", torch.float64).numpy() for name, p in parameters.items()}
-    part = part_of(flatten(arrays)[0], options["only"], None, 0)
-    size, tensors = part.layout.size, len(part.layout.names)
+    subset = subset_of(flatten(arrays)[0], options["only"], None, 0)
+    size, tensors = subset.layout.size, len(subset.layout.names)
     spared = FIRST + POSED + DOUBLED + BATCHED * tensors
     if options["epsilon"] == "auto":
         spared += STEPS * tensors
@@ -133,7 +133,7 @@ def _moment(
         chosen = method_for(network) if method == "auto" else method
         kernels = price_of_entries(network, chosen)
         if kernels is not None:
-            entries, loading = POSED + DOUBLED + LIKENESS + kernels[0], kernels[1]
+            entries, loading = POSED + DOUBLED + COMPARED + kernels[0], kernels[1]
 
     def evaluate() -> None:
         generators = Generators.now({p.device for p in module.parameters()})

@@ -9,7 +9,7 @@ from fastgc.core.tree import Entries, FloatArray
 from fastgc.core.verdict import RESOLUTION, UNRESOLVED, ZERO
 from fastgc.costs.base import LAST_BITS
 from fastgc.costs.noise import LEAST_NOISE, POINTS, table_noise
-from fastgc.verdicts.record import Docket, Looked
+from fastgc.verdicts.record import Looked, Record
 from fastgc.verdicts.refinement import NEAR
 
 # Moved by so much of its scale, such an entry leaves the cost as it is, but for its last bits.
@@ -23,78 +23,78 @@ FLAT = (2.0**-12, 2.0**-8, 2.0**-6)
 VANISHING = 1e-12
 
 
-def unused(docket: Docket, entries: Entries) -> None:
+def unused(record: Record, entries: Entries) -> None:
     """Finds those of the `entries` that the cost does not depend on, whose slope is then zero.
 
     All that noise hides in a tensor is moved at once; where that moves the cost, one by one.
     """
-    base = docket.base
+    base = record.base
     limit = LAST_BITS * abs(base.cost) + base.jitter
     change = np.full(entries.size, np.inf)
-    tensors = docket.layout.tensor_of(entries)
+    tensors = record.layout.tensor_of(entries)
     for t in np.unique(tensors):
         group = np.flatnonzero(tensors == t)
-        change[group] = _change(docket, entries[group], limit)
+        change[group] = _change(record, entries[group], limit)
         if group.size > 1 and change[group[0]] > limit:
-            change[group] = [_change(docket, entries[[i]], limit) for i in group]
+            change[group] = [_change(record, entries[[i]], limit) for i in group]
     still = change <= limit
     if not still.any():
         return
     zeros, change = entries[still], change[still]
-    settled = docket.gradapprox[np.isfinite(docket.gradapprox) & (docket.codes != UNRESOLVED)]
+    settled = record.gradapprox[np.isfinite(record.gradapprox) & (record.codes != UNRESOLVED)]
     largest = float(np.abs(settled).max(initial=0.0))
     floor = max(base.jitter, LEAST_NOISE * abs(base.cost))
-    doubt = 2.0 * np.maximum(change, floor) / (SIZES[0] * docket.scale[zeros])
-    doubt = docket.doubt(zeros, doubt + VANISHING * largest)
-    g = np.abs(docket.claim.grad[zeros])
+    uncertainty = 2.0 * np.maximum(change, floor) / (SIZES[0] * record.scale[zeros])
+    uncertainty = record.as_analytic(zeros, uncertainty + VANISHING * largest)
+    g = np.abs(record.analytic.grad[zeros])
     # Beside a J so large that it hides its slopes, nothing moves either: what is known has to be
     # small beside other slopes, and g a rounding error beside them, or too large to be hidden.
     nothing = (g == 0) & (change == 0)
-    had = doubt <= np.where(nothing, RESOLUTION, ZERO) * largest
-    had &= (g <= VANISHING * largest) | (g > doubt)
+    had = uncertainty <= np.where(nothing, RESOLUTION, ZERO) * largest
+    had &= (g <= VANISHING * largest) | (g > uncertainty)
     if not base.coarse and not change.any():  # whatever it is that is asked
         had |= nothing
-    zeros, doubt = zeros[had], doubt[had]
-    _take_zero(docket, zeros, doubt)
-    docket.reach[zeros] = np.inf  # J has been seen further away than any slope could hide
-    docket.codes[zeros] = docket.judge(zeros)
+    zeros, uncertainty = zeros[had], uncertainty[had]
+    _take_zero(record, zeros, uncertainty)
+    record.reach[zeros] = np.inf  # J has been seen further away than any slope could hide
+    record.codes[zeros] = record.judge(zeros)
 
 
-def flat(docket: Docket, entries: Entries) -> None:
+def flat(record: Record, entries: Entries) -> None:
     """Finds entries about which a cost stays the same, further than its parameters are rounded.
 
     Where these are rounded to fewer digits, a short step may move nothing; a step of many roundings
     does, unless the slope is zero.
     """
-    base = docket.base
+    base = record.base
     if not base.coarse or base.grain or entries.size == 0:  # a J of few digits hides slopes
         return
-    scale = docket.scale[entries]
-    same = docket.gradapprox[entries] == 0
+    scale = record.scale[entries]
+    same = record.gradapprox[entries] == 0
     for share in FLAT:
-        looked = docket.look(entries, share * scale)
+        looked = record.look(entries, share * scale)
         same &= (looked.low == 0) & (looked.high == 0)
-    doubt = (base.jitter + LEAST_NOISE * abs(base.cost)) / (FLAT[-1] * scale)
+    uncertainty = (base.jitter + LEAST_NOISE * abs(base.cost)) / (FLAT[-1] * scale)
     zeros = entries[same]
-    _take_zero(docket, zeros, docket.doubt(zeros, doubt[same]))
-    docket.codes[zeros] = docket.judge(zeros, exact_zeros=True)
+    _take_zero(record, zeros, record.as_analytic(zeros, uncertainty[same]))
+    record.codes[zeros] = record.judge(zeros, exact_zeros=True)
 
 
-def _take_zero(docket: Docket, zeros: Entries, doubt: FloatArray) -> None:
+def _take_zero(record: Record, zeros: Entries, uncertainty: FloatArray) -> None:
     """Takes it that these entries have a slope of zero, so certainly, (n,)."""
     nothing = np.zeros(zeros.size)
-    docket.take(zeros, Looked(nothing, doubt, nothing, nothing), docket.steps[zeros])
+    record.take(zeros, Looked(nothing, uncertainty, nothing, nothing), record.steps[zeros])
 
 
-def _change(docket: Docket, group: Entries, limit: float) -> float:
+def _change(record: Record, group: Entries, limit: float) -> float:
     """By how much J changes when they are moved; inf where that is more than `limit`."""
-    problem, whole, most = docket.problem, docket.part.whole(group), 0.0
+    problem, whole, most = record.problem, record.subset.whole(group), 0.0
     rng = generator(7)  # no two moves of one size, which might cancel
-    moves: FloatArray = docket.scale[group] * rng.choice((-1.0, 1.0), group.size)
+    moves: FloatArray = record.scale[group] * rng.choice((-1.0, 1.0), group.size)
     moves *= rng.uniform(*SIZES, group.size)
     for share in MOVES:
-        docket.evaluations += 1
-        change = abs(problem.cost_near(whole, share * moves) - docket.base.cost)
+        record.evaluations += 1
+        change = abs(problem.cost_near(whole, share * moves) - record.base.cost)
         if not change <= limit:
             return math.inf
         most = max(most, change)
@@ -110,50 +110,50 @@ def tiny(theta: FloatArray, steps: FloatArray) -> Entries:
     return np.flatnonzero((theta != 0) & (SMALL * np.abs(theta) < steps))
 
 
-def by_scale(docket: Docket) -> None:
+def by_scale(record: Record) -> None:
     """Entries much smaller than the step, looked at over a share of their own size as well.
 
     Where the two looks contradict each other, the step leads over all that the entry does.
     """
-    entries = tiny(docket.theta, docket.steps)
+    entries = tiny(record.theta, record.steps)
     if entries.size == 0:
         return
-    steps = NEAR * np.abs(docket.theta[entries])
-    looked = docket.look(entries, steps)
+    steps = NEAR * np.abs(record.theta[entries])
+    looked = record.look(entries, steps)
     with np.errstate(invalid="ignore"):
-        apart = np.abs(looked.gradapprox - docket.gradapprox[entries])
-        against = apart > looked.uncertainty + docket.uncertainty[entries]
+        apart = np.abs(looked.gradapprox - record.gradapprox[entries])
+        against = apart > looked.uncertainty + record.uncertainty[entries]
         against &= apart > SMALL * np.abs(looked.gradapprox)
         against &= looked.uncertainty <= RESOLUTION * np.abs(looked.gradapprox)
-    docket.take(entries[against], looked.part(against), steps[against])
+    record.take(entries[against], looked.part(against), steps[against])
     if against.any():
-        docket.looked[entries[against]] = True
-        docket.rescale()
-        every = np.arange(docket.codes.size)
-        docket.codes[:] = docket.judge(every)
+        record.looked[entries[against]] = True
+        record.rescale()
+        every = np.arange(record.codes.size)
+        record.codes[:] = record.judge(every)
 
 
-def own_noise(docket: Docket, accused: Entries) -> None:
+def own_noise(record: Record, accused: Entries) -> None:
     """Leaves open what the noise along an entry's own line may explain.
 
     Along a line through many entries it may not show, as where one output is saturated and its
     logarithm is a staircase. A few entries are looked at first, and the others if any is in doubt.
     """
     for entries in (accused[:: max(1, accused.size // FEW)], accused):
-        doubtful = [k for k in entries.tolist() if _is_noise(docket, k)]
-        docket.codes[doubtful] = UNRESOLVED
+        doubtful = [k for k in entries.tolist() if _is_noise(record, k)]
+        record.codes[doubtful] = UNRESOLVED
         if not doubtful:
             return
 
 
-def _is_noise(docket: Docket, k: int) -> bool:
-    problem = docket.problem
-    whole, step = int(docket.part.whole(np.array([k]))[0]), float(docket.steps[k])
-    error = abs(float(docket.claim.grad[k] - docket.gradapprox[k]))
+def _is_noise(record: Record, k: int) -> bool:
+    problem = record.problem
+    whole, step = int(record.subset.whole(np.array([k]))[0]), float(record.steps[k])
+    error = abs(float(record.analytic.grad[k] - record.gradapprox[k]))
     noises = []
     for side in (1.0, -1.0):
         costs = [problem.cost_near(whole, side * step * i / (POINTS - 1)) for i in range(POINTS)]
-        docket.evaluations += POINTS
+        record.evaluations += POINTS
         if all(map(math.isfinite, costs)):
             noises.append(table_noise(costs))
     return bool(noises) and error <= 10.0 * min(noises) / step

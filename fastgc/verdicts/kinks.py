@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgc.core.rng import generator
-from fastgc.core.subset import Part
+from fastgc.core.subset import Subset
 from fastgc.core.tree import Entries, FloatArray, Step
 from fastgc.core.verdict import AGREE
 from fastgc.costs.base import Problem
 from fastgc.costs.noise import LEAST_NOISE, Base, uncertainty_of_differences
 from fastgc.methods.base import Approximation
-from fastgc.network.state import UNIT_ROUNDOFF, Inside
+from fastgc.network.state import UNIT_ROUNDOFF, ForwardState
 from fastgc.verdicts.refinement import SHORTER
 
 MOST_ROWS = 64  # perturbed parameters held at once, and
@@ -74,7 +74,7 @@ class Interval(NamedTuple):
 
 
 def by_sample(
-    inside: Inside, entries: Entries, base: Base, epsilon: FloatArray, shorter: float
+    state: ForwardState, entries: Entries, base: Base, epsilon: FloatArray, shorter: float
 ) -> Interval:
     """The slopes of J, a Network's, corners taken sample by sample.
 
@@ -83,7 +83,7 @@ def by_sample(
     inactive, all active, and half-way, which are what a backward pass may take. Any other adds its
     central difference.
     """
-    theta = inside.theta
+    theta = state.theta
     low, high, uncertainty = np.empty((3, entries.size))
     each = max(1, min(MOST_ROWS, MOST_NUMBERS // theta.size) // 2)
     for start in range(0, entries.size, each):
@@ -98,54 +98,54 @@ def by_sample(
             return rows, (theta[some] + step) - theta[some], theta[some] - (theta[some] - step)
 
         part = slice(start, start + some.size)
-        low[part], high[part], uncertainty[part] = _by_sample(inside, base, moved, shorter)
-    spent = (4 + 2 * len(inside.forced())) * entries.size + 1
+        low[part], high[part], uncertainty[part] = _by_sample(state, base, moved, shorter)
+    spent = (4 + 2 * len(state.forced())) * entries.size + 1
     return Interval(low, high, uncertainty, spent)
 
 
-def by_sample_along(inside: Inside, move: Move, base: Base, shorter: float) -> Interval:
+def by_sample_along(state: ForwardState, move: Move, base: Base, shorter: float) -> Interval:
     """`by_sample` of one move of many entries at once, whose slope is the change that it makes."""
 
     def moved(share: float) -> Pairs:
         entries, by = move
-        rows = np.repeat(inside.theta[np.newaxis], 2, axis=0)
+        rows = np.repeat(state.theta[np.newaxis], 2, axis=0)
         rows[0, entries] += share * by
         rows[1, entries] -= share * by
         return rows, np.array([share]), np.array([share])
 
-    return Interval(*_by_sample(inside, base, moved, shorter), 5 + 2 * len(inside.forced()))
+    return Interval(*_by_sample(state, base, moved, shorter), 5 + 2 * len(state.forced()))
 
 
 def _by_sample(
-    inside: Inside, base: Base, moved: Callable[[float], Pairs], shorter: float
+    state: ForwardState, base: Base, moved: Callable[[float], Pairs], shorter: float
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """The least and the greatest slopes, and their uncertainty, (n,) each."""
-    m, divisor, forced = inside.net.m, inside.net.divisor, inside.forced()
-    cornered = np.zeros(m + 1, dtype=np.bool_)  # the last is weight decay
-    for at in inside.corners:
-        cornered[:m] |= at.any(axis=1)
-    here = inside.sample_losses(inside.theta[np.newaxis])[0] / divisor
+    m, divisor, forced = state.net.m, state.net.divisor, state.forced()
+    at_kink = np.zeros(m + 1, dtype=np.bool_)  # the last is weight decay
+    for at in state.kinks:
+        at_kink[:m] |= at.any(axis=1)
+    here = state.sample_losses(state.theta[np.newaxis])[0] / divisor
     gaps = []
     for share in (1.0, 1.0 / shorter):
         rows, up, down = moved(share)
-        losses = inside.sample_losses(rows) / divisor
+        losses = state.sample_losses(rows) / divisor
         above = (losses[0::2] - here) / up[:, np.newaxis]
         below = (here - losses[1::2]) / down[:, np.newaxis]
         gaps.append(np.abs(above - below))
     uncertainty = uncertainty_of_differences(base.cost, base.noise, up + down)
-    corner = (gaps[1] > gaps[0] / 4) & (gaps[1] > uncertainty[:, np.newaxis])
+    kink = (gaps[1] > gaps[0] / 4) & (gaps[1] > uncertainty[:, np.newaxis])
     middle = 0.5 * (above + below)
-    least = np.where(corner | cornered, np.minimum(below, above), middle)
-    greatest = np.where(corner | cornered, np.maximum(below, above), middle)
+    least = np.where(kink | at_kink, np.minimum(below, above), middle)
+    greatest = np.where(kink | at_kink, np.maximum(below, above), middle)
     for side in forced:
-        losses = inside.sample_losses(rows, side) / divisor
+        losses = state.sample_losses(rows, side) / divisor
         slope = (losses[0::2] - losses[1::2]) / (up + down)[:, np.newaxis]
-        least = np.where(cornered, np.minimum(least, slope), least)
-        greatest = np.where(cornered, np.maximum(greatest, slope), greatest)
+        least = np.where(at_kink, np.minimum(least, slope), least)
+        greatest = np.where(at_kink, np.maximum(greatest, slope), greatest)
     return least.sum(axis=1), greatest.sum(axis=1), uncertainty
 
 
-def at_corner(problem: Problem, base: Base, epsilon: FloatArray, tries: int) -> tuple[bool, int]:
+def has_kink(problem: Problem, base: Base, epsilon: FloatArray, tries: int) -> tuple[bool, int]:
     """Whether J has a corner at θ, along random directions; and the evaluations spent.
 
     In a random direction the jumps of many corners do not cancel. J_plus − 2J + J_minus falls with
@@ -333,15 +333,15 @@ def bent(
     problem: Problem,
     first: Approximation,
     means: FloatArray,
-    part: Part,
+    subset: Subset,
     *,
     skip: bool,
 ) -> Entries:
     """Entries whose one-sided slopes are apart, as at a kink, or where J bends sharply."""
-    if skip or problem.inside is not None:
+    if skip or problem.state is not None:
         return np.empty(0, dtype=np.intp)
     low, high = first.slopes()
-    layout = part.layout
+    layout = subset.layout
     with np.errstate(invalid="ignore", over="ignore"):
         gap = high - low
         size = np.fmax(np.abs(low), np.abs(high))
@@ -354,7 +354,7 @@ def adds_up(
     base: Base,
     first: Approximation,
     codes: NDArray[np.uint8],
-    part: Part,
+    subset: Subset,
     epsilon: Step,
     *,
     skip: bool,
@@ -365,19 +365,19 @@ def adds_up(
     single entry moves.
     """
     agree = np.flatnonzero((codes == AGREE) & np.isfinite(first.gradapprox))
-    if skip or problem.inside is not None or agree.size == 0:
+    if skip or problem.state is not None or agree.size == 0:
         return True, 0
     rng = generator(12)
-    whole = part.whole(agree)
+    whole = subset.whole(agree)
     by = np.broadcast_to(epsilon, problem.layout.size)[whole] * rng.uniform(*SHARES, agree.size)
     by *= rng.choice((-1.0, 1.0), agree.size)
     gradapprox = first.gradapprox[agree]
-    slack = 2.0 * float(first.uncertainty[agree] @ np.abs(by))
+    allowance = 2.0 * float(first.uncertainty[agree] @ np.abs(by))
     floor = 2.0 * max(base.jitter, LEAST_NOISE * abs(base.cost))
     apart = [0.0, 0.0]
     for look, share in enumerate((1.0, 1.0 / SHORTER)):
         apart[look] = off_along(problem, whole, share * by, gradapprox)
-        if not apart[look] > share * slack + floor:  # nor where it cannot be had
+        if not apart[look] > share * allowance + floor:  # nor where it cannot be had
             return True, 2 * (look + 1)
     # what the slope bends by falls with the cube of the step
     return not apart[1] > apart[0] / (4 * SHORTER), 4

@@ -14,7 +14,7 @@ from fastgc.core.rng import generator
 from fastgc.core.tree import Entries, FloatArray
 from fastgc.core.verdict import AGREE, DISAGREE, KINK, UNRESOLVED
 from fastgc.verdicts.kinks import Move, by_sample_along, slopes_around
-from fastgc.verdicts.record import FAR, Docket
+from fastgc.verdicts.record import FAR, Record
 from fastgc.verdicts.refinement import SHORTER
 
 RANDOM_SIGNS = 4  # directions of random signs
@@ -33,51 +33,51 @@ class Judge(Protocol):
         """With many points around θ where it is to be `sure`."""
 
 
-def kinks_together(docket: Docket, *, also_agreed: bool = False) -> None:
+def kinks_together(record: Record, *, also_agreed: bool = False) -> None:
     """Calls wrong, or leaves open, entries at kinks that do not go together.
 
     Args:
-        docket: where the verdicts are, and go.
+        record: where the verdicts are, and go.
         also_agreed: whether entries that agree are looked at as well: J does not move along them as
             the sum of their slopes, as at a tie that no single entry breaks.
     """
-    if docket.directions:
+    if record.directions:
         return
-    at_kinks = (docket.codes == KINK) | (docket.cornered & (docket.codes == UNRESOLVED))
+    at_kinks = (record.codes == KINK) | (record.at_kink & (record.codes == UNRESOLVED))
     if also_agreed:
-        at_kinks |= docket.codes == AGREE
+        at_kinks |= record.codes == AGREE
     kinks = np.flatnonzero(at_kinks)
     if kinks.size == 0:
         return
-    judge = _of_samples(docket) if docket.problem.inside is not None else _of_slopes(docket)
-    tensors = docket.layout.tensor_of(kinks)
+    judge = _of_samples(record) if record.problem.state is not None else _of_slopes(record)
+    tensors = record.layout.tensor_of(kinks)
     groups = [kinks[tensors == t] for t in np.unique(tensors)]
     if len(groups) > 1:
         groups.append(kinks)
     for group in groups:
-        group = group[docket.codes[group] != DISAGREE]
+        group = group[record.codes[group] != DISAGREE]
         if group.size:
-            _judge_group(docket, group, judge)
+            _judge_group(record, group, judge)
 
 
-def _judge_group(docket: Docket, group: Entries, judge: Judge) -> None:
-    for signs, telling in _signs(docket, group):
+def _judge_group(record: Record, group: Entries, judge: Judge) -> None:
+    for signs, telling in _signs(record, group):
         code = judge(group, signs, sure=True)
         if code == DISAGREE:
-            docket.codes[_at_fault(group, signs, judge)] = DISAGREE
+            record.codes[_at_fault(group, signs, judge)] = DISAGREE
             return
         if code == UNRESOLVED and telling:
-            docket.codes[group[docket.codes[group] == KINK]] = UNRESOLVED
+            record.codes[group[record.codes[group] == KINK]] = UNRESOLVED
             return
 
 
-def _signs(docket: Docket, group: Entries) -> Iterator[tuple[FloatArray, bool]]:
+def _signs(record: Record, group: Entries) -> Iterator[tuple[FloatArray, bool]]:
     """Directions of ±1, and whether a right gradient goes with the slopes along them.
 
     Along the signs of g, and of gradapprox, whatever is tied moves together. Where several kinks
     cross at random, a right gradient may lie beyond the slopes of J.
     """
-    g, middle = docket.claim.grad[group], docket.gradapprox[group]
+    g, middle = record.analytic.grad[group], record.gradapprox[group]
     middle = np.where(np.sign(middle) == 0, 1.0, np.sign(middle))
     yield np.where(g == 0, middle, np.sign(g)), True
     yield middle, True
@@ -110,35 +110,35 @@ def _at_fault(group: Entries, signs: FloatArray, judge: Judge) -> Entries:
     return group[keep]
 
 
-def _of_slopes(docket: Docket) -> Judge:
+def _of_slopes(record: Record) -> Judge:
     """By the slopes of J along a move: at θ, and where g lies beyond these, around θ."""
-    problem, base = docket.problem, docket.base
+    problem, base = record.problem, record.base
     floor = 2.0 * base.rounding
 
     def judge(entries: Entries, signs: FloatArray, *, sure: bool) -> int:
-        by = signs * docket.steps[entries]
-        along, slack = _along(docket, entries, by)
-        whole = docket.part.whole(entries)
+        by = signs * record.steps[entries]
+        along, allowance = _along(record, entries, by)
+        whole = record.subset.whole(entries)
         sides = [sign * (problem.cost_near(whole, sign * by) - base.cost) for sign in SIGNS]
-        docket.evaluations += 2
+        record.evaluations += 2
         low, high = min(sides), max(sides)
         if not np.isfinite(low) or not np.isfinite(high):
             return UNRESOLVED
-        slack += floor
-        if low - slack <= along <= high + slack:
+        allowance += floor
+        if low - allowance <= along <= high + allowance:
             return KINK
         if not sure:
-            return _beyond(along, low, high, slack)
+            return _beyond(along, low, high, allowance)
         steps = np.zeros(problem.theta.size)
         steps[:] = float(np.min(np.abs(by)))
         steps[whole] = np.abs(by)
         code = KINK
         for points in (POINTS, MANY_POINTS):
             around = slopes_around(problem, lambda _: (whole, by / SHORTER), 1, steps, points)
-            docket.evaluations += around.evaluations
+            record.evaluations += around.evaluations
             low = min(low, float(around.low[0]) * SHORTER / 2)
             high = max(high, float(around.high[0]) * SHORTER / 2)
-            code = _beyond(along, low, high, slack + SHORTER * floor)
+            code = _beyond(along, low, high, allowance + SHORTER * floor)
             if code != DISAGREE:
                 break
         return code
@@ -146,63 +146,63 @@ def _of_slopes(docket: Docket) -> Judge:
     return judge
 
 
-def accept_a_limit(docket: Docket) -> bool:
+def accept_a_limit(record: Record) -> bool:
     """Accepts all entries at kinks where g is the gradient of J at a point close by; whether it is.
 
     So is that of a backward pass which takes one side of each kink: there J has the slopes that it
     takes, all at once.
     """
-    kinks = np.flatnonzero(docket.cornered & (docket.codes != DISAGREE))
-    accepted = kinks.size > 0 and docket.problem.inside is None and _is_limit(docket, kinks)
+    kinks = np.flatnonzero(record.at_kink & (record.codes != DISAGREE))
+    accepted = kinks.size > 0 and record.problem.state is None and _is_limit(record, kinks)
     if accepted:
-        docket.codes[kinks] = KINK
+        record.codes[kinks] = KINK
     return accepted
 
 
-def _is_limit(docket: Docket, kinks: Entries) -> bool:
-    side = _side_of_g(docket)
+def _is_limit(record: Record, kinks: Entries) -> bool:
+    side = _side_of_g(record)
     if not side.any():
         return False
-    problem = docket.problem
-    every = docket.part.whole(np.arange(side.size))
+    problem = record.problem
+    every = record.subset.whole(np.arange(side.size))
     points = [_moved(problem.theta, every, share * side) for share in (1.0, 0.5)]
-    noise = 4.0 * SHORTER * docket.base.rounding
+    noise = 4.0 * SHORTER * record.base.rounding
     for k in kinks.tolist():
-        whole, by = docket.part.whole(np.array([k])), docket.steps[[k]] / SHORTER
+        whole, by = record.subset.whole(np.array([k])), record.steps[[k]] / SHORTER
         slopes = []
         for point in points:
             ends = [problem.evaluate_or_nan(_moved(point, whole, sign * by)) for sign in SIGNS]
             slopes.append((ends[0] - ends[1]) / (2.0 * float(by[0])))
-        docket.evaluations += 2 * len(points)
+        record.evaluations += 2 * len(points)
         slope = 2.0 * slopes[1] - slopes[0]  # less what J bends by on the way
-        slack = float(docket.allowed(np.array([k]), docket.gradapprox[[k]])[0])
-        slack = max(slack, 1e-3 * float(docket.high[k] - docket.low[k]))
-        slack += noise / float(docket.steps[k])
-        if not abs(slope - docket.claim.grad[k]) <= slack:
+        allowance = float(record.allowed(np.array([k]), record.gradapprox[[k]])[0])
+        allowance = max(allowance, 1e-3 * float(record.high[k] - record.low[k]))
+        allowance += noise / float(record.steps[k])
+        if not abs(slope - record.analytic.grad[k]) <= allowance:
             return False
     return True
 
 
-def _side_of_g(docket: Docket) -> FloatArray:
+def _side_of_g(record: Record) -> FloatArray:
     """How far to move each entry at a kink, (n,), so that J has g for its slope there.
 
     That is to the side whose slope g is; entries whose g is neither stay where they are.
     """
-    problem, base = docket.problem, docket.base
-    moves = np.zeros(docket.codes.size)
-    kinks = np.flatnonzero(docket.cornered)
+    problem, base = record.problem, record.base
+    moves = np.zeros(record.codes.size)
+    kinks = np.flatnonzero(record.at_kink)
     if kinks.size > MOST_SIDES:
         return moves
     for k in kinks.tolist():
-        whole, step = docket.part.whole(np.array([k])), float(docket.steps[k])
-        slack = float(docket.allowed(np.array([k]), docket.gradapprox[[k]])[0])
-        slack = max(slack, 1e-3 * float(docket.high[k] - docket.low[k])) * step
-        slack += 4.0 * base.rounding
-        along = float(docket.claim.grad[k]) * step
-        docket.evaluations += 2
+        whole, step = record.subset.whole(np.array([k])), float(record.steps[k])
+        allowance = float(record.allowed(np.array([k]), record.gradapprox[[k]])[0])
+        allowance = max(allowance, 1e-3 * float(record.high[k] - record.low[k])) * step
+        allowance += 4.0 * base.rounding
+        along = float(record.analytic.grad[k]) * step
+        record.evaluations += 2
         for sign in SIGNS:
             J = problem.cost_near(whole, sign * step)
-            if abs(sign * (J - base.cost) - along) <= slack:
+            if abs(sign * (J - base.cost) - along) <= allowance:
                 moves[k] += sign * AWAY * step
     return moves
 
@@ -213,10 +213,10 @@ def _moved(theta: FloatArray, entries: Entries, by: FloatArray) -> FloatArray:
     return point
 
 
-def _of_samples(docket: Docket) -> Judge:
+def _of_samples(record: Record) -> Judge:
     """By the slopes of a Network's samples, each of which may take its own."""
-    inside = docket.problem.inside
-    assert inside is not None
+    state = record.problem.state
+    assert state is not None
 
     def judge(
         entries: Entries,
@@ -224,25 +224,25 @@ def _of_samples(docket: Docket) -> Judge:
         *,
         sure: bool,  # noqa: ARG001  samples are looked at one by one: it always is
     ) -> int:
-        by = signs * np.maximum(docket.steps[entries], LEAST_STEP)
-        along, slack = _along(docket, entries, by)
-        move: Move = (docket.part.whole(entries), by)
-        found = by_sample_along(inside, move, docket.base, SHORTER)
-        docket.evaluations += found.evaluations
-        slack += 2 * float(found.uncertainty[0])
-        return _beyond(along, float(found.low[0]), float(found.high[0]), slack)
+        by = signs * np.maximum(record.steps[entries], LEAST_STEP)
+        along, allowance = _along(record, entries, by)
+        move: Move = (record.subset.whole(entries), by)
+        found = by_sample_along(state, move, record.base, SHORTER)
+        record.evaluations += found.evaluations
+        allowance += 2 * float(found.uncertainty[0])
+        return _beyond(along, float(found.low[0]), float(found.high[0]), allowance)
 
     return judge
 
 
-def _beyond(along: float, low: float, high: float, slack: float) -> int:
+def _beyond(along: float, low: float, high: float, allowance: float) -> int:
     beyond = max(low - along, along - high)
-    if not beyond > slack:
+    if not beyond > allowance:
         return KINK
-    return DISAGREE if beyond > FAR * (high - low) + slack else UNRESOLVED
+    return DISAGREE if beyond > FAR * (high - low) + allowance else UNRESOLVED
 
 
-def _along(docket: Docket, entries: Entries, by: FloatArray) -> tuple[float, float]:
+def _along(record: Record, entries: Entries, by: FloatArray) -> tuple[float, float]:
     """g along a move, and how far it may be off."""
-    allowed = docket.allowed(entries, docket.gradapprox[entries]) + docket.uncertainty[entries]
-    return float(docket.claim.grad[entries] @ by), float(allowed @ np.abs(by))
+    allowed = record.allowed(entries, record.gradapprox[entries]) + record.uncertainty[entries]
+    return float(record.analytic.grad[entries] @ by), float(allowed @ np.abs(by))

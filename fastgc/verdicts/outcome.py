@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastgc.core.gradients import Claim
-from fastgc.core.subset import Part
+from fastgc.core.gradients import AnalyticGradient
+from fastgc.core.subset import Subset
 from fastgc.core.tree import Layout, Step
 from fastgc.core.verdict import ENTRY_VERDICTS, UNRESOLVED, verdict_of
 from fastgc.costs.base import Problem
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 def tensor_reports(
     layout: Layout,
-    claim: Claim,
+    analytic: AnalyticGradient,
     findings: Findings,
     diagnoses: Mapping[str, Diagnosis],
 ) -> dict[str, TensorReport]:
     """The verdict on every tensor."""
-    found = findings.tally
+    found = findings.summary
     reports = {}
     rounding = np.searchsorted(findings.at_rounding, layout.offsets)
     looks = np.searchsorted(findings.disputed, layout.offsets)
@@ -52,8 +52,8 @@ def tensor_reports(
             counts=dict(zip(ENTRY_VERDICTS, found.counts[t], strict=True)),
             at_rounding=int(rounding[t + 1] - rounding[t]) + found.vanishing[t][0],
             resolution=found.resolutions[t],
-            tolerance=float(claim.tolerances[t]),
-            dtype=claim.dtypes[t],
+            tolerance=float(analytic.tolerances[t]),
+            dtype=analytic.dtypes[t],
             diagnosis=diagnoses.get(name),
             arrays=arrays,
             epsilon=findings.longest(part),
@@ -68,7 +68,7 @@ LENGTH = 200  # characters of an exception's message that are quoted
 
 def why_open(
     problem: Problem,
-    part: Part,
+    subset: Subset,
     findings: Findings,
     step: Step,
     name_of: Callable[[int], str] | None = None,
@@ -84,23 +84,23 @@ def why_open(
     """
     reasons: dict[str, Diagnosis] = {}
     evaluations = 0
-    if UNRESOLVED not in findings.tally.worst:
+    if UNRESOLVED not in findings.summary.worst:
         return reasons, evaluations
     missing = np.flatnonzero((findings.codes == UNRESOLVED) & ~np.isfinite(findings.gradapprox))
     steps = np.broadcast_to(step, problem.layout.size)
     for kind, entries in (("unsettled", findings.restless), ("cost", missing)):
         if entries is None:
             continue
-        for t in np.unique(part.layout.tensor_of(entries)).tolist():
-            k = int(entries[np.searchsorted(entries, part.layout.offsets[t])])
-            name, whole = (name_of or part.layout.entry)(k), int(part.whole(np.array([k]))[0])
+        for t in np.unique(subset.layout.tensor_of(entries)).tolist():
+            k = int(entries[np.searchsorted(entries, subset.layout.offsets[t])])
+            name, whole = (name_of or subset.layout.entry)(k), int(subset.whole(np.array([k]))[0])
             if kind == "cost":
                 said, spent = _met(problem, whole, float(steps[whole]), name)
                 evaluations += spent
             else:
                 low, high = findings.gradapprox[k], findings.uncertainty[k]
                 said = f"the slope by {name} still moves by {high:.2g} at {low:.4g}"
-            reasons[part.layout.names[t]] = Diagnosis(kind, said)
+            reasons[subset.layout.names[t]] = Diagnosis(kind, said)
     return reasons, evaluations
 
 

@@ -7,14 +7,14 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgc.core.gradients import Claim
-from fastgc.core.subset import Part
+from fastgc.core.gradients import AnalyticGradient
+from fastgc.core.subset import Subset
 from fastgc.core.tree import Entries, FloatArray, Layout, Step, exact_steps
 from fastgc.core.verdict import AGREE, UNRESOLVED, ZERO, entry_scale, entry_verdicts
 from fastgc.costs.base import Problem
 from fastgc.costs.noise import Base
 from fastgc.methods.base import Approximation
-from fastgc.verdicts.summary import Tally, tensor_means
+from fastgc.verdicts.summary import Summary, tensor_means
 
 EXPLAINED = 8.0  # times what an entry was off by, that its uncertainty may be where that has gone
 FAR = 8.0  # times as far as the slopes along a direction are apart
@@ -39,7 +39,7 @@ class Findings:
         longer: the step that `gradapprox` is from, where it is longer than the first, else 0; None
             where none is.
         restless: the entries whose gradapprox still moves as the step shrinks, indices (n,).
-        tally: what the report says of each tensor.
+        summary: what the report says of each tensor.
         evaluations: of the cost, in all.
     """
 
@@ -50,7 +50,7 @@ class Findings:
     at_rounding: Entries
     disputed: Entries
     slopes: tuple[FloatArray, FloatArray]
-    tally: Tally
+    summary: Summary
     evaluations: int
     longer: FloatArray | None = None
     restless: Entries | None = None
@@ -79,14 +79,14 @@ class Looked(NamedTuple):
 
 
 @dataclass(eq=False, repr=False)
-class Docket:
+class Record:
     """What is known so far, (n,) each; and what looking and judging take.
 
     Attributes:
         problem, base, method, epsilon: the cost at θ, a method that looks at it, and the step of
             its first look.
-        part: the entries that are checked; all numbers of entries here are among these.
-        claim: the gradients that are checked.
+        subset: the entries that are checked; all numbers of entries here are among these.
+        analytic: the gradients that are checked.
         exact: whether the method's differences are free of cancellation.
         directions: whether the entries are steps along random directions. Where one of these
             crosses corners, a wrong gradient may lie between the slopes as well as a right one: it
@@ -98,7 +98,7 @@ class Docket:
         codes: the verdicts.
         low, high: the least and the greatest slope found of an entry that was looked at again.
         looked: which were.
-        cornered: which have a kink at θ.
+        at_kink: which have a kink at θ.
         restless: which have a gradapprox that still moves as the step shrinks.
         limits: the longest step that an entry bears, (n,), where the cost ends close by.
         needed: the largest uncertainty at which an entry may agree, (n,): half of what it was off
@@ -111,8 +111,8 @@ class Docket:
     base: Base
     method: Look
     epsilon: Step
-    part: Part
-    claim: Claim
+    subset: Subset
+    analytic: AnalyticGradient
     exact: bool
     directions: bool
     gradapprox: FloatArray
@@ -127,7 +127,7 @@ class Docket:
 
     def __post_init__(self) -> None:
         self.looked = np.zeros(self.codes.size, dtype=np.bool_)
-        self.cornered = np.zeros(self.codes.size, dtype=np.bool_)
+        self.at_kink = np.zeros(self.codes.size, dtype=np.bool_)
         self.needed = np.full(self.codes.size, np.inf)
         self.limits = np.full(self.codes.size, np.inf)
         self.restless = np.zeros(self.codes.size, dtype=np.bool_)
@@ -135,17 +135,17 @@ class Docket:
     @property
     def layout(self) -> Layout:
         """Of the entries that are checked."""
-        return self.part.layout
+        return self.subset.layout
 
     @property
     def theta(self) -> FloatArray:
         """The parameters that are checked, (n,)."""
-        return self.part.of(self.problem.theta)
+        return self.subset.of(self.problem.theta)
 
     @property
     def scale(self) -> FloatArray:
         """Their scales, (n,)."""
-        return self.part.of(self.problem.scale)
+        return self.subset.of(self.problem.scale)
 
     def look(self, entries: Entries, steps: FloatArray) -> Looked:
         """Looks at some entries with other steps, (n,); one for all where the method is exact."""
@@ -153,13 +153,13 @@ class Docket:
         if self.exact:
             step = float(steps[0])
         else:
-            whole = self.part.whole(entries)
+            whole = self.subset.whole(entries)
             step = np.zeros(self.problem.layout.size)
             step[whole] = exact_steps(self.problem.theta[whole], steps)
         found = self.method(None if entries.size == self.layout.size else entries, step)
         self.evaluations += found.evaluations
         low, high = found.slopes()
-        return Looked(found.gradapprox, self.doubt(entries, found.uncertainty), low, high)
+        return Looked(found.gradapprox, self.as_analytic(entries, found.uncertainty), low, high)
 
     def take(self, entries: Entries, looked: Looked, steps: FloatArray) -> None:
         """Puts what a look found in the place of what was known."""
@@ -182,34 +182,34 @@ class Docket:
             # where J moves as far on both sides, it may do so over this step alone
             moves = (self.reach[entries] > 0) & (self.reach[entries] < np.inf)
             still = ~moves & (not self.base.coarse)
-        tensors, doubt = self.layout.tensor_of(entries), self.uncertainty[entries]
+        tensors, uncertainty = self.layout.tensor_of(entries), self.uncertainty[entries]
         codes = entry_verdicts(
-            self.claim.grad[entries], self.gradapprox[entries], doubt + extra,
-            self.means[tensors], self.claim.tolerances[tensors],
-            floor=self.claim.floors[tensors], reach=self.reach[entries],
+            self.analytic.grad[entries], self.gradapprox[entries], uncertainty + extra,
+            self.means[tensors], self.analytic.tolerances[tensors],
+            floor=self.analytic.floors[tensors], reach=self.reach[entries],
             exact_zeros=still,
         )  # fmt: skip
         needed = self.needed[entries]
-        tells = (doubt <= needed) | (doubt + 2 * needed <= ZERO * self.reach[entries])
+        tells = (uncertainty <= needed) | (uncertainty + 2 * needed <= ZERO * self.reach[entries])
         with np.errstate(invalid="ignore"):  # or what it was off by has gone, as truncation does
-            error = np.abs(self.claim.grad[entries] - self.gradapprox[entries])
-            tells |= (error <= needed / 2) & (doubt <= EXPLAINED * needed)
+            error = np.abs(self.analytic.grad[entries] - self.gradapprox[entries])
+            tells |= (error <= needed / 2) & (uncertainty <= EXPLAINED * needed)
         codes[(codes == AGREE) & ~tells] = UNRESOLVED
         return codes
 
     def allowed(self, entries: Entries, approx: FloatArray) -> FloatArray:
         """T of some entries, against these values of gradapprox."""
         tensors = self.layout.tensor_of(entries)
-        own = entry_scale(self.claim.grad[entries], approx, 0.0)
+        own = entry_scale(self.analytic.grad[entries], approx, 0.0)
         return (
-            self.claim.tolerances[tensors] * own
-            + self.claim.floors[tensors] * (self.means[tensors])
+            self.analytic.tolerances[tensors] * own
+            + self.analytic.floors[tensors] * (self.means[tensors])
         )
 
     def size(self, entries: Entries, approx: FloatArray) -> FloatArray:
         """What the uncertainty of some entries is relative to."""
         means = self.means[self.layout.tensor_of(entries)]
-        return entry_scale(self.claim.grad[entries], approx, means)
+        return entry_scale(self.analytic.grad[entries], approx, means)
 
     def rescale(self) -> bool:
         """Takes the tensors' sizes from settled differences alone; whether that changed any."""
@@ -224,17 +224,19 @@ class Docket:
         return changed
 
     def far_outside(
-        self, entries: Entries, low: FloatArray, high: FloatArray, slack: FloatArray
+        self, entries: Entries, low: FloatArray, high: FloatArray, allowance: FloatArray
     ) -> NDArray[np.bool_]:
         """Whether g lies so far outside these slopes that no choice at a corner explains it."""
         if not self.directions:
             return np.zeros(entries.size, dtype=np.bool_)
-        g = self.claim.grad[entries]
-        return np.maximum(low - g, g - high) > FAR * (high - low) + slack
+        g = self.analytic.grad[entries]
+        return np.maximum(low - g, g - high) > FAR * (high - low) + allowance
 
-    def doubt(self, entries: Entries, uncertainty: FloatArray) -> FloatArray:
+    def as_analytic(self, entries: Entries, uncertainty: FloatArray) -> FloatArray:
         """The uncertainty of a method as one of the claim, which may be of narrow floats."""
-        return self.claim.doubt(uncertainty, self.layout.tensor_of(entries), exact=self.exact)
+        return self.analytic.uncertainty(
+            uncertainty, self.layout.tensor_of(entries), exact=self.exact
+        )
 
     def with_code(self, *codes: int) -> Entries:
         """The entries whose verdict is one of these."""
@@ -242,7 +244,7 @@ class Docket:
 
 
 def within(
-    low: FloatArray, g: FloatArray, high: FloatArray, slack: FloatArray | float
+    low: FloatArray, g: FloatArray, high: FloatArray, allowance: FloatArray | float
 ) -> NDArray[np.bool_]:
-    """Whether g lies between low and high, widened by `slack`."""
-    return (low - slack <= g) & (g <= high + slack)
+    """Whether g lies between low and high, widened by `allowance`."""
+    return (low - allowance <= g) & (g <= high + allowance)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fastgc.core.tree import Entries, FloatArray
 from fastgc.core.verdict import AGREE, DISAGREE, KINK, RESOLUTION, UNRESOLVED
 from fastgc.costs.noise import balanced_steps, uncertainty_of_differences
-from fastgc.verdicts.record import Docket, Looked, within
+from fastgc.verdicts.record import Looked, Record, within
 
 SHORTER = 8.0  # times, at each look; the rounding noise grows as much
 CLOSER = 64.0  # times as short a step, at each look for a kink that lies close by and not at θ
@@ -34,59 +34,59 @@ SURE = 4.0  # times the change by the last extrapolation
 PROOF = 8.0  # times as far off as it is uncertain, before an entry is called wrong by it
 
 
-def shorten(docket: Docket, disputed: Entries) -> None:
+def shorten(record: Record, disputed: Entries) -> None:
     """Shorter steps, until gradapprox moves no more; the verdicts go into the docket."""
-    codes, low, high = docket.codes, docket.low[disputed], docket.high[disputed]
+    codes, low, high = record.codes, record.low[disputed], record.high[disputed]
     bracketed = np.ones(disputed.size, dtype=np.bool_)  # g, by the slopes of every look
     least, most = low, high  # slopes of all looks
     for number in range(1, MOST_LOOKS + 1):
         if disputed.size == 0:
             return
-        steps = docket.steps[disputed] / SHORTER
-        again = docket.look(disputed, steps)
-        g, old, new = docket.claim.grad[disputed], docket.gradapprox[disputed], again.gradapprox
-        doubt = again.uncertainty
+        steps = record.steps[disputed] / SHORTER
+        again = record.look(disputed, steps)
+        g, old, new = record.analytic.grad[disputed], record.gradapprox[disputed], again.gradapprox
+        uncertainty = again.uncertainty
         with np.errstate(invalid="ignore", over="ignore"):  # what is not finite stays as it was
-            allowed = docket.allowed(disputed, new)
-            noise = doubt + docket.uncertainty[disputed]
+            allowed = record.allowed(disputed, new)
+            noise = uncertainty + record.uncertainty[disputed]
             moved = (np.abs(new - old) > noise) | ~np.isfinite(old) | ~np.isfinite(new)
-            kink, corner = _corners(docket, disputed, (low, high), again, allowed)
-            if docket.directions and number < LOOKS:
+            kink, at_kink = _find_kinks(record, disputed, (low, high), again, allowed)
+            if record.directions and number < LOOKS:
                 # a shorter step along the same direction may stay on this side of the corner
-                wide = corner & (again.high - again.low > RESOLUTION * docket.size(disputed, new))
-                moved, kink, corner = moved | wide, kink & ~wide, corner & ~wide
-            if not (docket.exact or docket.directions):
-                passing = ~stays_apart(docket, disputed, again, steps, kink)
-                kink, corner, moved = kink & ~passing, corner & ~passing, moved | passing
-            bracketed &= within(again.low, g, again.high, allowed + doubt)
+                wide = at_kink & (again.high - again.low > RESOLUTION * record.size(disputed, new))
+                moved, kink, at_kink = moved | wide, kink & ~wide, at_kink & ~wide
+            if not (record.exact or record.directions):
+                passing = ~stays_apart(record, disputed, again, steps, kink)
+                kink, at_kink, moved = kink & ~passing, at_kink & ~passing, moved | passing
+            bracketed &= within(again.low, g, again.high, allowed + uncertainty)
             # the noise of the shorter step hides whatever made the longer one disagree; so does a
             # step within which J, of few digits in this entry, stays as it is
             stairs = (again.low == 0) & (again.high == 0) & (low != 0) & (high != 0)
-            hidden, moved = (np.abs(g - new) <= allowed + doubt) | stairs, moved & ~stairs
-            if docket.exact:  # only a slope that is no one-sided one, as a half at 0, goes beyond
+            hidden, moved = (np.abs(g - new) <= allowed + uncertainty) | stairs, moved & ~stairs
+            if record.exact:  # only a slope that is no one-sided one, as a half at 0, goes beyond
                 gap = again.high - again.low
-                corner &= within(again.low - gap, g, again.high + gap, allowed)
+                at_kink &= within(again.low - gap, g, again.high + gap, allowed)
             unsettled = ~(
                 np.abs(new - old) <= np.minimum(np.abs(g - new) / SHORTER, np.abs(new) / 4)
             )
         codes[disputed[kink]] = KINK
         hidden &= ~kink & ~moved
-        codes[disputed[hidden | (corner & ~kink & ~moved)]] = UNRESOLVED
-        docket.needed[disputed[hidden]] = 0.5 * np.abs(g - old)[hidden]
+        codes[disputed[hidden | (at_kink & ~kink & ~moved)]] = UNRESOLVED
+        record.needed[disputed[hidden]] = 0.5 * np.abs(g - old)[hidden]
         finer = hidden & ~stairs
-        docket.take(disputed[finer], again.part(finer), steps[finer])
-        docket.cornered[disputed[corner | kink]] = True
+        record.take(disputed[finer], again.part(finer), steps[finer])
+        record.at_kink[disputed[at_kink | kink]] = True
         moved &= ~kink
-        docket.take(disputed[moved], again.part(moved), steps[moved])
-        codes[disputed[moved]] = docket.judge(disputed[moved])
+        record.take(disputed[moved], again.part(moved), steps[moved])
+        codes[disputed[moved]] = record.judge(disputed[moved])
         still = moved & (codes[disputed] == DISAGREE)
         if number >= LOOKS:
-            still &= unsettled & (doubt < np.abs(g - new) / SHORTER) & (not docket.exact)
+            still &= unsettled & (uncertainty < np.abs(g - new) / SHORTER) & (not record.exact)
         least, most = np.fmin(least, again.low), np.fmax(most, again.high)
         if number >= LOOKS:
             rest = moved & unsettled & (~still | (number == MOST_LOOKS))
             _unsettled(
-                docket, disputed[rest], bracketed[rest], (least[rest], most[rest]),
+                record, disputed[rest], bracketed[rest], (least[rest], most[rest]),
                 np.abs(new - old)[rest],
             )  # fmt: skip
         disputed, bracketed = disputed[still], bracketed[still]
@@ -94,7 +94,7 @@ def shorten(docket: Docket, disputed: Entries) -> None:
 
 
 def stays_apart(
-    docket: Docket,
+    record: Record,
     entries: Entries,
     looked: Looked,
     steps: FloatArray,
@@ -110,10 +110,10 @@ def stays_apart(
     low, high, step = looked.low[some], looked.high[some], steps[some]
     while some.size:
         step = step / CLOSER
-        again = docket.look(entries[some], step)
-        slack = (high - low) / 4 + 4 * again.uncertainty
-        same = (np.abs(again.low - low) <= slack) & (np.abs(again.high - high) <= slack)
-        size = RESOLUTION * docket.size(entries[some], again.gradapprox)
+        again = record.look(entries[some], step)
+        allowance = (high - low) / 4 + 4 * again.uncertainty
+        same = (np.abs(again.low - low) <= allowance) & (np.abs(again.high - high) <= allowance)
+        size = RESOLUTION * record.size(entries[some], again.gradapprox)
         stay[some[~same & (again.uncertainty <= size)]] = False  # or nothing is gained by it
         # until noise hides them
         told = same & (CLOSER * again.uncertainty < (high - low) / 8)
@@ -121,8 +121,8 @@ def stays_apart(
     return stay
 
 
-def _corners(
-    docket: Docket,
+def _find_kinks(
+    record: Record,
     disputed: Entries,
     before: tuple[FloatArray, FloatArray],
     again: Looked,
@@ -130,18 +130,18 @@ def _corners(
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Which entries lie at a kink between whose slopes g lies, and which at any corner."""
     low, high = before
-    doubt, g = again.uncertainty, docket.claim.grad[disputed]
+    uncertainty, g = again.uncertainty, record.analytic.grad[disputed]
     # a one-sided difference is twice as noisy as a central one; and at a corner the slopes
     # close in, where those of a smooth cost whose scale is shorter still spread
-    gap, slack = again.high - again.low, allowed + 4 * doubt + (high - low) / 4
-    corner = (gap > 4 * doubt) & (gap > (high - low) / 4)
-    corner &= (again.low >= low - slack) & (again.high <= high + slack)
-    corner &= ~docket.far_outside(disputed, again.low, again.high, allowed + 4 * doubt)
-    return corner & within(again.low, g, again.high, allowed + 2 * doubt), corner
+    gap, allowance = again.high - again.low, allowed + 4 * uncertainty + (high - low) / 4
+    at_kink = (gap > 4 * uncertainty) & (gap > (high - low) / 4)
+    at_kink &= (again.low >= low - allowance) & (again.high <= high + allowance)
+    at_kink &= ~record.far_outside(disputed, again.low, again.high, allowed + 4 * uncertainty)
+    return at_kink & within(again.low, g, again.high, allowed + 2 * uncertainty), at_kink
 
 
 def _unsettled(
-    docket: Docket,
+    record: Record,
     entries: Entries,
     bracketed: NDArray[np.bool_],
     slopes: tuple[FloatArray, FloatArray],
@@ -152,122 +152,130 @@ def _unsettled(
     Unless every slope met has the other sign than g; or, without noise, the slopes on both sides
     have closed in on g, as where only the curvature jumps.
     """
-    judged = (docket.codes[entries] == DISAGREE) & np.isfinite(docket.gradapprox[entries])
+    judged = (record.codes[entries] == DISAGREE) & np.isfinite(record.gradapprox[entries])
     entries, bracketed = entries[judged], bracketed[judged]
     least, most, moves = slopes[0][judged], slopes[1][judged], moves[judged]
-    g, doubt = docket.claim.grad[entries], docket.uncertainty[entries]
-    slack = docket.allowed(entries, docket.gradapprox[entries]) + doubt
-    opposite = ((least > 2 * doubt) & (g < -slack)) | ((most < -2 * doubt) & (g > slack))
-    docket.codes[entries[~opposite]] = UNRESOLVED
-    docket.restless[entries[~opposite]] = True
-    docket.uncertainty[entries] = np.fmax(doubt, moves)
-    if docket.exact:
-        docket.codes[entries[bracketed]] = KINK
+    g, uncertainty = record.analytic.grad[entries], record.uncertainty[entries]
+    allowance = record.allowed(entries, record.gradapprox[entries]) + uncertainty
+    opposite = ((least > 2 * uncertainty) & (g < -allowance)) | (
+        (most < -2 * uncertainty) & (g > allowance)
+    )
+    record.codes[entries[~opposite]] = UNRESOLVED
+    record.restless[entries[~opposite]] = True
+    record.uncertainty[entries] = np.fmax(uncertainty, moves)
+    if record.exact:
+        record.codes[entries[bracketed]] = KINK
 
 
-def small_jumps(docket: Docket, disputed: Entries) -> None:
+def small_jumps(record: Record, disputed: Entries) -> None:
     """Finds jumps of the slope at θ itself that the noise of shorter steps hides.
 
     The gap between the one-sided slopes grows with the step where J only bends; at a corner it
     stays.
     """
-    low, high, doubt = docket.low[disputed], docket.high[disputed], docket.uncertainty[disputed]
-    jumps = (docket.codes[disputed] == DISAGREE) & (high - low > 4 * doubt)  # twice as noisy
-    entries, low, high, doubt = disputed[jumps], low[jumps], high[jumps], doubt[jumps]
+    low, high, uncertainty = (
+        record.low[disputed],
+        record.high[disputed],
+        record.uncertainty[disputed],
+    )
+    jumps = (record.codes[disputed] == DISAGREE) & (high - low > 4 * uncertainty)  # twice as noisy
+    entries, low, high, uncertainty = disputed[jumps], low[jumps], high[jumps], uncertainty[jumps]
     if entries.size == 0:
         return
-    longer = docket.look(entries, docket.steps[entries] * SHORTER)
+    longer = record.look(entries, record.steps[entries] * SHORTER)
     stays = longer.high - longer.low < 0.5 * SHORTER * (high - low)
-    allowed = docket.allowed(entries, 0.5 * (low + high))
-    stays &= ~docket.far_outside(entries, low, high, allowed + 4 * doubt)
-    inside = within(low, docket.claim.grad[entries], high, allowed + 2 * doubt)
-    docket.codes[entries[stays]] = UNRESOLVED
-    docket.cornered[entries[stays]] = True
-    docket.codes[entries[stays & inside]] = KINK
+    allowed = record.allowed(entries, 0.5 * (low + high))
+    stays &= ~record.far_outside(entries, low, high, allowed + 4 * uncertainty)
+    inside = within(low, record.analytic.grad[entries], high, allowed + 2 * uncertainty)
+    record.codes[entries[stays]] = UNRESOLVED
+    record.at_kink[entries[stays]] = True
+    record.codes[entries[stays & inside]] = KINK
 
 
-def come_closer(docket: Docket, missing: Entries) -> None:
+def come_closer(record: Record, missing: Entries) -> None:
     """Entries whose cost cannot be had a step away: shorter steps, then the side that exists.
 
     What is found is judged; where nothing is, the entry stays unresolved.
     """
-    theta, at = np.abs(docket.theta[missing]), docket.steps[missing]
+    theta, at = np.abs(record.theta[missing]), record.steps[missing]
     steps, left = at, np.arange(missing.size)
     for number in range(1, NEARER + 1):
         relative = NEAR**number * theta
         steps = np.where(theta > 0, np.minimum(steps, relative), at / SHORTER**number)
-        looked = docket.look(missing[left], steps[left])
+        looked = record.look(missing[left], steps[left])
         had = np.isfinite(looked.gradapprox)
-        docket.take(missing[left[had]], looked.part(had), steps[left[had]])
-        _step_back(docket, missing[left[had]])
-        docket.limits[missing[left[had]]] = docket.steps[missing[left[had]]]
+        record.take(missing[left[had]], looked.part(had), steps[left[had]])
+        _step_back(record, missing[left[had]])
+        record.limits[missing[left[had]]] = record.steps[missing[left[had]]]
         left = left[~had]
         if left.size == 0:
             break
-    docket.codes[missing] = docket.judge(missing)
-    docket.looked[missing] = True
-    left = np.flatnonzero(docket.codes[missing] == UNRESOLVED)
+    record.codes[missing] = record.judge(missing)
+    record.looked[missing] = True
+    left = np.flatnonzero(record.codes[missing] == UNRESOLVED)
     both = np.ones(missing.size, dtype=np.bool_)
-    both[left] = ~_one_sided(docket, missing[left], at[left])
-    shorten(docket, missing[both & (docket.codes[missing] == DISAGREE)])
+    both[left] = ~_one_sided(record, missing[left], at[left])
+    shorten(record, missing[both & (record.codes[missing] == DISAGREE)])
 
 
-def _step_back(docket: Docket, entries: Entries) -> None:
+def _step_back(record: Record, entries: Entries) -> None:
     """Longer steps again, as long as the cost can be had: their noise is less."""
     for _ in range(round(-math.log2(NEAR)) // 3):
         if entries.size == 0:
             return
-        steps = SHORTER * docket.steps[entries]
-        looked = docket.look(entries, steps)
+        steps = SHORTER * record.steps[entries]
+        looked = record.look(entries, steps)
         had = np.isfinite(looked.gradapprox)
         entries = entries[had]
-        docket.take(entries, looked.part(had), steps[had])
+        record.take(entries, looked.part(had), steps[had])
 
 
-def _one_sided(docket: Docket, entries: Entries, steps: FloatArray) -> NDArray[np.bool_]:
+def _one_sided(record: Record, entries: Entries, steps: FloatArray) -> NDArray[np.bool_]:
     """The slope on the side that exists, extrapolated from shrinking steps; which have one.
 
     Its uncertainty is by how much it still moved, and twice the noise of a central difference.
     """
     if entries.size == 0:
         return np.zeros(0, dtype=np.bool_)
-    base, scale = docket.base, docket.scale[entries]
+    base, scale = record.base, record.scale[entries]
     slopes = []
     for number in range(SIDES):
-        looked = docket.look(entries, steps / SHORTER**number)
+        looked = record.look(entries, steps / SHORTER**number)
         both = np.isfinite(looked.gradapprox)
         slopes.append(np.where(both, np.nan, looked.low))
     with np.errstate(invalid="ignore", over="ignore"):
         changes = [np.abs(after - before) for before, after in pairwise(slopes)]
-        doubts = [
+        uncertainties = [
             change + 2 * uncertainty_of_differences(
                 base.cost, base.noise, 2 * steps / SHORTER**number, (slope, slope), scale
             )
             for number, (change, slope) in enumerate(zip(changes, slopes[1:], strict=True), start=1)
         ]  # fmt: skip
-        shorter = doubts[1] < doubts[0]
+        shorter = uncertainties[1] < uncertainties[0]
         last, before = np.where(shorter, slopes[2], slopes[1]), np.where(shorter, *slopes[1::-1])
-        doubt = np.where(shorter, doubts[1], doubts[0])
-        closes = changes[1] <= changes[0] / 2 + (doubts[1] - changes[1])  # but for noise
+        uncertainty = np.where(shorter, uncertainties[1], uncertainties[0])
+        closes = changes[1] <= changes[0] / 2 + (uncertainties[1] - changes[1])  # but for noise
         found = np.where(closes, last + (last - before) / (SHORTER - 1), np.nan)
         # what shorter steps on both sides found may be more certain
-        worse = np.isfinite(docket.gradapprox[entries]) & (docket.uncertainty[entries] <= doubt)
+        worse = np.isfinite(record.gradapprox[entries]) & (
+            record.uncertainty[entries] <= uncertainty
+        )
         had: NDArray[np.bool_] = np.isfinite(found) & ~worse
     at = steps / SHORTER ** np.where(shorter, 2, 1)
-    looked = Looked(found, docket.doubt(entries, doubt), last, last)
-    docket.take(entries[had], looked.part(had), at[had])
-    docket.codes[entries[had]] = docket.judge(entries[had])
+    looked = Looked(found, record.as_analytic(entries, uncertainty), last, last)
+    record.take(entries[had], looked.part(had), at[had])
+    record.codes[entries[had]] = record.judge(entries[had])
     return had
 
 
-def balance(docket: Docket, entries: Entries) -> None:
+def balance(record: Record, entries: Entries) -> None:
     """The step of ``epsilon="auto"`` for entries that noise hides, and shorter ones after it."""
-    whole = docket.part.whole(entries)
-    steps, spent = balanced_steps(docket.problem, docket.base, whole)
-    docket.evaluations += spent
-    before = _Kept(docket, entries)
-    chosen = np.minimum(steps[whole], docket.limits[entries])
-    looked, shorter = docket.look(entries, chosen), docket.look(entries, chosen / SHORTER)
+    whole = record.subset.whole(entries)
+    steps, spent = balanced_steps(record.problem, record.base, whole)
+    record.evaluations += spent
+    before = _Kept(record, entries)
+    chosen = np.minimum(steps[whole], record.limits[entries])
+    looked, shorter = record.look(entries, chosen), record.look(entries, chosen / SHORTER)
     with np.errstate(invalid="ignore"):  # a step that leads over all that the cost does
         same = np.abs(looked.gradapprox - shorter.gradapprox) <= (
             looked.uncertainty + shorter.uncertainty + np.abs(shorter.gradapprox) / 4
@@ -277,16 +285,16 @@ def balance(docket: Docket, entries: Entries) -> None:
             0.5 * (looked.high - looked.low), 8 * shorter.uncertainty
         )
     entries = entries[same]
-    docket.take(entries, looked.part(same), chosen[same])
-    docket.codes[entries] = docket.judge(entries)
-    docket.looked[entries] = True
-    disputed = entries[docket.codes[entries] == DISAGREE]
-    shorten(docket, disputed)
-    small_jumps(docket, disputed)
+    record.take(entries, looked.part(same), chosen[same])
+    record.codes[entries] = record.judge(entries)
+    record.looked[entries] = True
+    disputed = entries[record.codes[entries] == DISAGREE]
+    shorten(record, disputed)
+    small_jumps(record, disputed)
     before.put_back()
 
 
-def extrapolate(docket: Docket, entries: Entries) -> None:
+def extrapolate(record: Record, entries: Entries) -> None:
     """Central differences with steps from an eighth of the scale down, extrapolated to none.
 
     There are two tables, one for errors in even powers of the step, as where the cost is smooth,
@@ -298,17 +306,17 @@ def extrapolate(docket: Docket, entries: Entries) -> None:
     """
     n = entries.size
     # an entry that happens to be small may bear as long steps as the others
-    scale = np.fmax(docket.scale[entries], min(1.0, float(np.median(docket.problem.scale))))
+    scale = np.fmax(record.scale[entries], min(1.0, float(np.median(record.problem.scale))))
     best = Looked(np.full(n, np.nan), np.full(n, np.inf), np.zeros(n), np.zeros(n))
     at = np.zeros(n)
     rows: list[list[FloatArray]] = [[], []]
     gap = np.full(n, np.nan)
-    first = np.broadcast_to(docket.epsilon, docket.problem.layout.size)
-    ratio = LONGEST * scale / (LEAST * first[docket.part.whole(entries)])
+    first = np.broadcast_to(record.epsilon, record.problem.layout.size)
+    ratio = LONGEST * scale / (LEAST * first[record.subset.whole(entries)])
     levels = math.ceil(math.log(max(float(ratio.max()), 1.0), SHRINK))
     for level in range(min(max(levels, LEVELS.start), LEVELS.stop - 1)):
-        steps = np.minimum(LONGEST * scale, docket.limits[entries]) / SHRINK**level
-        looked = docket.look(entries, steps)
+        steps = np.minimum(LONGEST * scale, record.limits[entries]) / SHRINK**level
+        looked = record.look(entries, steps)
         with np.errstate(all="ignore"):
             # all of it is noise, or the slopes close in
             closes = looked.high - looked.low <= np.fmax(0.5 * gap, 8 * looked.uncertainty)
@@ -320,14 +328,14 @@ def extrapolate(docket: Docket, entries: Entries) -> None:
                         to[better] = new[better]
                     at[better] = steps[better]
         gap = looked.high - looked.low
-    before = _Kept(docket, entries)
-    had = np.isfinite(best.gradapprox) & (best.uncertainty < docket.uncertainty[entries])
-    docket.take(entries[had], best.part(had), at[had])
-    docket.codes[entries[had]] = docket.judge(entries[had])
+    before = _Kept(record, entries)
+    had = np.isfinite(best.gradapprox) & (best.uncertainty < record.uncertainty[entries])
+    record.take(entries[had], best.part(had), at[had])
+    record.codes[entries[had]] = record.judge(entries[had])
     # an estimate of its own error is no proof of another's
-    accused = entries[had][docket.codes[entries[had]] == DISAGREE]
-    docket.uncertainty[accused] *= PROOF
-    docket.codes[accused] = docket.judge(accused)
+    accused = entries[had][record.codes[entries[had]] == DISAGREE]
+    record.uncertainty[accused] *= PROOF
+    record.codes[accused] = record.judge(accused)
     before.put_back()
 
 
@@ -348,37 +356,37 @@ def _refined(
 class _Kept:
     """What was known of entries before other steps were tried, which has to allow for it."""
 
-    def __init__(self, docket: Docket, entries: Entries) -> None:
-        self.docket, self.entries = docket, entries
+    def __init__(self, record: Record, entries: Entries) -> None:
+        self.record, self.entries = record, entries
         names = "gradapprox", "uncertainty", "reach", "steps", "low", "high"
-        self.values = {name: getattr(docket, name)[entries].copy() for name in names}
+        self.values = {name: getattr(record, name)[entries].copy() for name in names}
 
     def put_back(self) -> None:
         """Undoes what contradicts it, which a cost does that is not smooth over the longer step."""
-        docket, entries = self.docket, self.entries
-        old, doubt = self.values["gradapprox"], self.values["uncertainty"]
-        new, also = docket.gradapprox[entries], docket.uncertainty[entries]
+        record, entries = self.record, self.entries
+        old, uncertainty = self.values["gradapprox"], self.values["uncertainty"]
+        new, also = record.gradapprox[entries], record.uncertainty[entries]
         with np.errstate(invalid="ignore"):
-            against = np.abs(new - old) > doubt + also
-        lost = ~np.isfinite(new) | (against & ~docket.cornered[entries])
-        lost |= (docket.codes[entries] == UNRESOLVED) & ~(also < doubt)
+            against = np.abs(new - old) > uncertainty + also
+        lost = ~np.isfinite(new) | (against & ~record.at_kink[entries])
+        lost |= (record.codes[entries] == UNRESOLVED) & ~(also < uncertainty)
         for name, values in self.values.items():
-            getattr(docket, name)[entries[lost]] = values[lost]
-        docket.codes[entries[lost]] = UNRESOLVED
+            getattr(record, name)[entries[lost]] = values[lost]
+        record.codes[entries[lost]] = UNRESOLVED
 
 
-def widen_reach(docket: Docket, entries: Entries) -> None:
+def widen_reach(record: Record, entries: Entries) -> None:
     """The slopes that the cost has further away, for entries that may be known to vanish.
 
     Where J bends they grow with the step; what grows faster, as a wall or a jump, does not count.
     """
-    scale, steps = docket.scale[entries], docket.steps[entries]
-    far = np.maximum(np.minimum(LONGEST * scale, docket.limits[entries]), steps)
-    looked = docket.look(entries, far)
+    scale, steps = record.scale[entries], record.steps[entries]
+    far = np.maximum(np.minimum(LONGEST * scale, record.limits[entries]), steps)
+    looked = record.look(entries, far)
     with np.errstate(all="ignore"):
         # the noise of the slopes close by is no curvature
-        bend = np.abs(docket.high[entries] - docket.low[entries]) - 4 * docket.uncertainty[entries]
+        bend = np.abs(record.high[entries] - record.low[entries]) - 4 * record.uncertainty[entries]
         most = np.maximum(bend, 0.0) * far / steps
     grown = np.minimum(looked.reach, most)
-    docket.reach[entries] = np.fmax(docket.reach[entries], np.nan_to_num(grown, posinf=0.0))
-    docket.codes[entries[docket.judge(entries) == AGREE]] = AGREE  # nothing speaks against any
+    record.reach[entries] = np.fmax(record.reach[entries], np.nan_to_num(grown, posinf=0.0))
+    record.codes[entries[record.judge(entries) == AGREE]] = AGREE  # nothing speaks against any

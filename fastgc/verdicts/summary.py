@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgc.core.gradients import Claim
+from fastgc.core.gradients import AnalyticGradient
 from fastgc.core.tree import FloatArray, Layout
 from fastgc.core.verdict import (
     AGREE,
@@ -25,7 +25,7 @@ SAFE = (1e-240, 1e240)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Tally:
+class Summary:
     """Numbers for each of the T tensors, and one for all.
 
     Attributes:
@@ -68,9 +68,9 @@ def sums_of_products(a: FloatArray, b: FloatArray, lengths: NDArray[np.intp]) ->
     return np.add.reduceat(a * b, np.cumsum(lengths) - lengths)
 
 
-def tally(
+def summarise(
     layout: Layout,
-    claim: Claim,
+    analytic: AnalyticGradient,
     gradapprox: FloatArray,
     uncertainty: FloatArray,
     means: FloatArray,
@@ -79,12 +79,12 @@ def tally(
     reach: float = 0.0,
     judge: bool = False,
     exact_zeros: bool = True,
-) -> Tally:
+) -> Summary:
     """Counts the findings on every tensor.
 
     Args:
         layout: of the flat vectors that follow.
-        claim: the gradients that are checked.
+        analytic: the gradients that are checked.
         gradapprox: (P,).
         uncertainty: of gradapprox, (P,).
         means: the root mean square of gradapprox over each tensor, (T,).
@@ -93,7 +93,7 @@ def tally(
         judge: makes the verdicts, which `codes` does not hold yet.
         exact_zeros: for that, as in `entry_verdicts`.
     """
-    grad = claim.grad
+    grad = analytic.grad
     T = len(layout.names)
     worst = [0] * T
     place = list(layout.offsets[:-1])
@@ -103,25 +103,25 @@ def tally(
     squares = np.zeros((3, T))
     with np.errstate(all="ignore"):  # overflow is looked after below; inf - inf is nonfinite
         for part, tensors, lengths in layout.pieces():
-            g, found, doubt = grad[part], gradapprox[part], uncertainty[part]
+            g, found, U = grad[part], gradapprox[part], uncertainty[part]
             errors = np.abs(g - found)
             squares[0, tensors] += sums_of_products(errors, errors, lengths)
             squares[1, tensors] += sums_of_products(g, g, lengths)
             squares[2, tensors] += sums_of_products(found, found, lengths)
             typical = layout.per_entry(means, tensors, lengths)
             scale = entry_scale(g, found, typical)
-            relative = doubt / scale
+            relative = U / scale
             if judge:
-                allowed = claim.tolerance(layout, tensors, lengths) * entry_scale(g, found, 0.0)
-                allowed += claim.floor(layout, tensors, lengths) * typical
+                allowed = analytic.tolerance(layout, tensors, lengths) * entry_scale(g, found, 0.0)
+                allowed += analytic.floor(layout, tensors, lengths) * typical
                 codes[part] = verdicts_on_errors(
-                    g, found, errors, allowed, scale, doubt,
+                    g, found, errors, allowed, scale, U,
                     reach=reach, exact_zeros=exact_zeros,
                 )  # fmt: skip
             verdicts = codes[part]
             starts = np.cumsum(lengths) - lengths
             if not relative.max(initial=0.0) <= RESOLUTION:
-                _note_zeros(vanishing, tensors, starts, (g, found, doubt), relative, verdicts)
+                _note_zeros(vanishing, tensors, starts, (g, found, U), relative, verdicts)
             if not verdicts.any():
                 counts[tensors, 0] += lengths
             else:
@@ -150,7 +150,7 @@ def tally(
         _difference(sums, grad[part], gradapprox[part])
         for sums, (_, part) in zip(squares.T.tolist(), layout.tensors(), strict=True)
     ]
-    return Tally(
+    return Summary(
         worst,
         place,
         counts.tolist(),
@@ -170,13 +170,13 @@ def _note_zeros(
     verdicts: NDArray[np.uint8],
 ) -> None:
     """Adds to `vanishing` the entries of a piece that agree as zero; they resolve nothing."""
-    g, found, doubt = of_entries
+    g, found, uncertainty = of_entries
     small = ~(relative <= RESOLUTION)
     zeros = (verdicts == AGREE) & small
     relative[zeros | ((verdicts == KINK) & small)] = 0.0
     zeros &= (g != 0) | (found != 0)  # what is exactly zero on both sides needs no word
     numbers = np.add.reduceat(zeros, starts, dtype=np.intp).tolist()
-    widest = np.maximum.reduceat(np.where(zeros, doubt, 0.0), starts).tolist()
+    widest = np.maximum.reduceat(np.where(zeros, uncertainty, 0.0), starts).tolist()
     for t, number, most in zip(range(len(vanishing))[tensors], numbers, widest, strict=True):
         before, least = vanishing[t]
         vanishing[t] = before + number, max(least, most)
