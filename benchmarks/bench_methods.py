@@ -15,10 +15,10 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 import fastgc
 from fastgc import lab
-from fastgc.costs.base import base_cost, pose
-from fastgc.costs.noise import Base
+from fastgc.core.tree import flatten_parameters
+from fastgc.costs.base import Base, as_cost, base_cost
 from fastgc.methods.registry import METHODS
-from fastgc.network.flops import flops
+from fastgc.network.cost import NetworkCost
 from fastgc.network.state import ForwardState
 from fastgc.parallel.chunks import Resources
 from fastgc.parallel.threads import available_cores, one_blas_thread
@@ -62,17 +62,15 @@ def contenders(name: str) -> dict[str, Contender]:
     """What is timed on a network: functions that return gradapprox, and of which entries."""
     net, parameters = network_case(name)
     P = sum(value.size for value in parameters.values())
-    widths = widths_of(net, parameters)
     some = np.sort(np.random.default_rng(0).choice(P, min(P, SAMPLE), replace=False))
-    problem = pose(net, parameters)
-    assert problem.state is not None
+    problem = NetworkCost(net, *flatten_parameters(parameters))
     layers = problem.state.layers
     gradients = backward(net, parameters)
     named = {f"d{name}": value for name, value in gradients.items()}
     resources = Resources(256 * 2**20, available_cores(), lambda _: None)
 
     def sample(method: str) -> Any:
-        if method == "node" or flops(method, widths, net.m) <= WHOLE:
+        if method == "node" or (METHODS[method].flops(problem) or 0.0) <= WHOLE:
             return None
         if method == "incremental":  # it works on the weights of a unit together
             rows = [np.arange(w.W.start + i * w.k, w.W.start + (i + 1) * w.k) for w in layers
@@ -91,7 +89,7 @@ def contenders(name: str) -> dict[str, Contender]:
 
     def by_method(method: str) -> Array:
         state = ForwardState(net, layers, problem.theta)
-        object.__setattr__(problem, "inside", state)  # the forward pass is part of the work
+        problem.state = state  # the forward pass is part of the work
         with one_blas_thread() if state.uses_threads else nullcontext():
             found = METHODS[method].approximate(
                 problem, sample(method), Base(cost, 0.0), METHODS[method].epsilon, resources
@@ -125,7 +123,7 @@ def contenders(name: str) -> dict[str, Contender]:
         ALONG: (along_directions, None),
         PASS: (by_pass, None),
     }
-    if sample("loop") is None and widths[-1] == 1:
+    if sample("loop") is None and widths_of(net, parameters)[-1] == 1:
         found["lab.gradient_check_n"] = (by_gradient_check_n, None)
     return found
 
@@ -151,7 +149,6 @@ def bench_gradient(benchmark: BenchmarkFixture, case: str, contender: str) -> No
     right = flat(backward(net, parameters))
     wanted = right if entries is None else right[entries]
     np.testing.assert_allclose(run(), wanted, rtol=1e-4, atol=1e-6)
-    widths = widths_of(net, parameters)
     benchmark.group = case
     benchmark.extra_info.update(
         case=case,
@@ -159,9 +156,7 @@ def bench_gradient(benchmark: BenchmarkFixture, case: str, contender: str) -> No
         parameters=right.size,
         share=1.0 if entries is None else len(entries) / right.size,
         operations={
-            name: method.flops(widths, net.m)
-            for name, method in METHODS.items()
-            if method.flops is not None
+            name: method.flops(as_cost(net, parameters)) for name, method in METHODS.items()
         },
     )
     if contender == ALONG:

@@ -25,18 +25,18 @@ from benchmarks import plain_detection
 from benchmarks.other_checkers import CHECKERS
 from fastgc.core.gradients import analytic_gradient
 from fastgc.core.subset import Subset
+from fastgc.core.tree import exact_steps
 from fastgc.core.verdict import FLOOR, KINK, entry_scale, verdict_of
-from fastgc.costs.base import Problem, base_cost, pose
-from fastgc.costs.noise import Base, noise_of_cost
+from fastgc.costs.base import Base, Cost, as_cost, base_cost
+from fastgc.costs.noise import noise_of_cost
 from fastgc.diagnosis.diagnose import diagnose
 from fastgc.methods.base import Approximation
 from fastgc.methods.registry import METHODS
+from fastgc.network.cost import state_of
 from fastgc.network.layers import ACTIVATIONS, LOSSES
-from fastgc.network.state import rounding_of_gradients
 from fastgc.parallel.chunks import Resources
-from fastgc.pipeline import step_of
 from fastgc.report.data import Diagnosis
-from fastgc.verdicts.record import Findings
+from fastgc.verdicts.record import Check, Findings
 from fastgc.verdicts.second_look import second_look
 from tests.bugs import MISTAKES, Mistake, Pass
 from tests.cases import Array, NetworkCase, Tensors, backward, other_backward
@@ -92,18 +92,19 @@ def drawn(seed: int) -> tuple[fastgc.Network, Tensors]:
 class Examination:
     """A network under one method: verdicts on as many gradients as wanted."""
 
-    def __init__(self, problem: Problem, method: str) -> None:
+    def __init__(self, problem: Cost, method: str) -> None:
         self.problem, self.exact = problem, METHODS[method].exact
         self.part = Subset(problem.layout)
         self.resources = Resources(MEMORY, 1, lambda _: None)
         cost, _ = base_cost(problem)
         self.base = Base(cost, 0.0) if self.exact else noise_of_cost(problem, cost, MEMORY)[0]
         self.method = METHODS[method]
-        self.step, _ = step_of(problem, self.base, self.method.epsilon, self.method)
+        epsilon = self.method.epsilon
+        self.step = epsilon if self.exact else exact_steps(problem.theta, epsilon)
         self.kept: dict[tuple[int, float], Array] = {}
-        assert problem.state is not None
         with np.errstate(all="ignore"):
-            rounding = rounding_of_gradients(problem.state)
+            rounding = problem.rounding()
+        assert rounding is not None
         self.uncertainty = self.look(None, self.step).uncertainty + rounding
 
     def look(self, entries: Any, step: Any) -> Approximation:
@@ -125,11 +126,12 @@ class Examination:
     def examine(self, gradients: Tensors) -> tuple[Findings, dict[str, Diagnosis]]:
         with np.errstate(all="ignore"):
             analytic = analytic_gradient(self.problem.layout, gradients, TOLERANCE)
-            findings = second_look(
-                self.problem, self.base, self.look, self.step, analytic,
-                self.look(None, self.step), exact=self.exact, subset=self.part,
+            check = Check(
+                cost=self.problem, base=self.base, subset=self.part, analytic=analytic,
+                method=self.look, epsilon=self.step, exact=self.exact,
             )  # fmt: skip
-            return findings, diagnose(self.problem, analytic, findings, self.part)[0]
+            findings = second_look(check, self.look(None, self.step))
+            return findings, diagnose(check, findings)[0]
 
 
 @dataclass(frozen=True)
@@ -196,7 +198,7 @@ def coincide(a: Tensors, b: Tensors) -> bool:
 def study_network(seed: int, *, bugs: bool) -> list[Outcome]:
     """Every case of one network, for every method."""
     net, parameters = drawn(seed)
-    problem = pose(net, parameters)
+    problem = as_cost(net, parameters)
     right = backward(net, parameters)
     if not all(np.isfinite(g).all() for g in right.values()):
         return []
@@ -229,12 +231,13 @@ def study_network(seed: int, *, bugs: bool) -> list[Outcome]:
 FACTORS = {"factor", "sign", "sum", "twice averaged"}
 
 
-def plainly(findings: Findings, problem: Problem, right: Tensors, sources: list[str]) -> set[str]:
+def plainly(findings: Findings, problem: Cost, right: Tensors, sources: list[str]) -> set[str]:
     """What describes the wrong gradients as well, however they were made: a factor, or zero."""
     found: set[str] = set()
     parts = dict(problem.layout.tensors())
-    assert problem.state is not None
-    decay = problem.state.net.weight_decay / problem.state.net.m
+    state = state_of(problem)
+    assert state is not None
+    decay = state.net.weight_decay / state.net.m
     for name in sources:
         g, truth = findings.grad[parts[name]], right[name].ravel()
         fixed = decay * problem.theta[parts[name]] if name[0] == "W" else 0.0 * g
@@ -319,7 +322,7 @@ def study_of_others(seeds: Sequence[int]) -> list[Outcome]:
         chosen = np.random.default_rng(seed).permutation(sorted(wrongs))[: CASES_OF_OTHERS[1] - 2]
         cases = [(RIGHT, right), (RIGHT, other_backward(net, parameters))]
         cases += [(str(name), wrongs[name][1]) for name in chosen]
-        under = Examination(pose(net, parameters), "incremental")
+        under = Examination(as_cost(net, parameters), "incremental")
         for label, (_, checker) in checkers.items():
             checker(net, parameters, right)  # what is compiled for this network is compiled
             for name, gradients in cases:

@@ -32,7 +32,7 @@ from benchmarks.direction_checkers import (
     require_same_places,
 )
 from benchmarks.tables import share, time_of
-from fastgc.costs.base import pose
+from fastgc.costs.base import as_cost
 from fastgc.parallel.threads import one_blas_thread
 from tests.bugs import MISTAKES
 from tests.cases import (
@@ -163,7 +163,7 @@ def study_network(job: tuple[int, tuple[str, ...]]) -> list[Outcome]:
     cases = [(PLANTED, wrongs[name][1]) for name in names]
     if any(g.any() for g in right.values()):
         cases += [(name, plant(right, rng)) for name, plant in GRADED.items()]
-    under = Examination(pose(net, parameters), "incremental")
+    under = Examination(as_cost(net, parameters), "incremental")
     with np.errstate(all="ignore"):
         cases = [
             (name, wrong) for name, wrong in cases

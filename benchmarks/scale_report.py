@@ -1,11 +1,11 @@
 """Writes docs/scale.md: ``python -m benchmarks.scale_report``.
 
-What `benchmarks.scaling` measures, and `benchmarks.on_paper` makes of it.
+What `benchmarks.scaling` measures.
 """
 
 from pathlib import Path
 
-from benchmarks import on_paper, scaling
+from benchmarks import scaling
 from benchmarks.scaling import COMMAND, LARGE, NETWORK, ROUNDS, TASKS, Scaling
 from benchmarks.tables import bytes_of, time_of
 from fastgc.parallel import chunks as blocks
@@ -83,7 +83,6 @@ def write_up(found: Scaling) -> str:
         "## Measured: two workers",
         "",
         *tables(found),
-        *on_paper.section(found),
     ]
     return "\n".join(lines).rstrip() + "\n"
 

@@ -22,7 +22,9 @@ from typing import Any
 import numpy as np
 
 import fastgc
-from fastgc.costs.base import pose
+from fastgc.core.tree import flatten_parameters
+from fastgc.costs.base import as_cost
+from fastgc.network.cost import NetworkCost
 from fastgc.network.propagate import kernel_arguments
 from fastgc.network.state import ForwardState
 from fastgc.parallel import chunks as blocks
@@ -291,11 +293,10 @@ def checkpoint_costs(entries: int = 10**6) -> tuple[float, float]:
 def bytes_to_worker() -> dict[str, int]:
     """What a worker is sent once."""
     net, parameters = NETWORK.build()
-    problem = pose(net, parameters)
-    assert problem.state is not None
+    problem = NetworkCost(net, *flatten_parameters(parameters))
     state = ForwardState(net, problem.state.layers, problem.theta)
     sizes = {
-        f"`loop`, {theta.size:,} parameters": len(pickle.dumps(pose(Busy(1), theta), protocol=5))
+        f"`loop`, {theta.size:,} parameters": len(pickle.dumps(as_cost(Busy(1), theta), protocol=5))
         for theta in (np.ones(round(WHOLE / (2 * length))) for length in LENGTHS)
     }
     sizes[f"`node`, {NETWORK.name}"] = len(pickle.dumps(kernel_arguments(state), protocol=5))

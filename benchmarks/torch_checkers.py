@@ -66,7 +66,7 @@ class Off(torch.autograd.Function):
 
 
 @dataclass(frozen=True)
-class Problem:
+class Cost:
     """A function to be checked.
 
     Attributes:
@@ -97,7 +97,7 @@ def draw(*shape: int, seed: int) -> Tensor:
     return torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_()
 
 
-def problems() -> list[Problem]:
+def problems() -> list[Cost]:
     layers = tuple(
         draw(*shape, seed=i) for i, shape in enumerate([(8, 10), (10, 20), (20,), (20, 5), (5,)])
     )
@@ -106,12 +106,12 @@ def problems() -> list[Problem]:
         torch.eye(10, dtype=torch.float64) * 4 + draw(10, 10, seed=8).detach()
     ).requires_grad_()
     return [
-        Problem("network, 10-20-5, 8 samples", _network, layers),
-        Problem("its loss, a number", lambda *p: _network(*p).square().mean(), layers),
-        Problem("convolution, 2 × 3 × 8 × 8", torch.nn.functional.conv2d, images),
-        Problem("custom Function, 200 entries", lambda x: Swish.apply(x), (draw(200, seed=9),)),
-        Problem("inverse of a 10 × 10 matrix", torch.linalg.inv, (matrix,)),
-        Problem("sine of 5 numbers", torch.sin, (draw(5, seed=10),)),
+        Cost("network, 10-20-5, 8 samples", _network, layers),
+        Cost("its loss, a number", lambda *p: _network(*p).square().mean(), layers),
+        Cost("convolution, 2 × 3 × 8 × 8", torch.nn.functional.conv2d, images),
+        Cost("custom Function, 200 entries", lambda x: Swish.apply(x), (draw(200, seed=9),)),
+        Cost("inverse of a 10 × 10 matrix", torch.linalg.inv, (matrix,)),
+        Cost("sine of 5 numbers", torch.sin, (draw(5, seed=10),)),
     ]  # fmt: skip
 
 

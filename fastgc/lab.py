@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastgc.core.tree import FloatArray, flatten
+from fastgc.core.tree import FloatArray, Layout, flatten
 from fastgc.core.verdict import relative_difference
-from fastgc.costs.base import Problem
+from fastgc.costs.base import Batch, Cost
 from fastgc.lab_self_tests import (
     GREEN,
     RESET,
@@ -265,26 +265,10 @@ def gradient_check_n(
             "Each dW and db has the shape of its W and b"
         )
 
-    def cost_of_stack(rows: FloatArray) -> Any:
-        # forward_propagation_n without a cache, in place: its temporaries took four times as long
-        A: Any = np.asarray(X)
-        views = layout.views(rows)
-        for l, (W, b) in enumerate(zip(views[0::2], views[1::2], strict=True)):
-            A = W @ (np.maximum(0, A, out=A) if l else A)
-            A += b
-        return _cross_entropy(sigmoid(A), Y)
-
-    problem = Problem(
-        layout,
-        theta,
-        evaluate=lambda vector: float(cost_of_stack(vector)),
-        evaluate_stack=cost_of_stack,
-        state=None,
-        row_bytes=4 * 8 * max(shape[0] for shape in layout.shapes) * np.shape(X)[1],
-    )
+    cost = _LabCost(layout, theta, np.asarray(X), Y)
     # Where A_L is exactly 0 or 1 the lab's cost is inf or NaN; the verdict says so, numpy need not.
     with one_blas_thread(), np.errstate(divide="ignore", invalid="ignore"):
-        J_plus, J_minus = perturbed_costs(problem, np.arange(theta.size), epsilon, _RESOURCES)
+        J_plus, J_minus = perturbed_costs(cost, np.arange(theta.size), epsilon, _RESOURCES)
         gradapprox = (J_plus - J_minus) / (2 * epsilon)
     return _tell(relative_difference(grad, gradapprox), print_msg)
 
@@ -303,6 +287,33 @@ def gradient_check_n_test_case() -> tuple[FloatArray, NDArray[np.int64], dict[st
     X = generator.randn(4, 3)
     parameters = {key: generator.randn(*shape) for key, shape in TEST_CASE_SHAPES.items()}
     return X, np.array([1, 1, 0]), parameters
+
+
+class _LabCost(Cost):
+    """The lab's cost of a network, of many sets of parameters in one pass."""
+
+    batch = Batch()
+
+    def __init__(self, layout: Layout, theta: FloatArray, X: NDArray[Any], Y: ArrayLike) -> None:
+        self.layout, self.theta, self._X, self._Y = layout, theta, X, Y
+        self.row_bytes = 4 * 8 * max(shape[0] for shape in layout.shapes) * X.shape[1]
+
+    def value(self, vector: FloatArray) -> float:
+        """The cost at a vector (P,)."""
+        return float(self.values(vector))
+
+    def values(self, rows: FloatArray) -> FloatArray:
+        """The costs (K,) of rows (K, P).
+
+        `forward_propagation_n` without a cache, in place: its temporaries took four times as long.
+        """
+        A: Any = self._X
+        views = self.layout.views(rows)
+        for l, (W, b) in enumerate(zip(views[0::2], views[1::2], strict=True)):
+            A = W @ (np.maximum(0, A, out=A) if l else A)
+            A += b
+        costs: FloatArray = _cross_entropy(sigmoid(A), self._Y)
+        return costs
 
 
 _RESOURCES = Resources(memory=256 * 2**20, threads=1, advance=lambda _: None)

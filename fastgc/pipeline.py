@@ -1,155 +1,228 @@
-"""Before a check begins: the problem, the method, and what it may use."""
+"""From a cost, its gradients and options to a Report: the one route that every check takes."""
 
 import contextlib
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from fastgc._version import __version__
-from fastgc.core.gradients import AnalyticGradient
-from fastgc.core.subset import Subset
-from fastgc.core.tree import Container, Entries, FloatArray, Step, exact_steps
-from fastgc.costs.base import Problem, pose
-from fastgc.costs.noise import Base, balanced_steps
+from fastgc.core.gradients import AnalyticGradient, analytic_gradient
+from fastgc.core.subset import Subset, subset_of
+from fastgc.core.tree import Step, exact_steps
+from fastgc.core.verdict import worst_verdict
+from fastgc.costs.base import Base, Cost, base_cost
+from fastgc.costs.batched import try_rows
+from fastgc.costs.noise import balanced_steps, noise_of_cost
+from fastgc.costs.unused import fixed, unused_parameters
 from fastgc.diagnosis.diagnose import diagnose
 from fastgc.diagnosis.origin import origin, proven_right
-from fastgc.methods.base import Approximation, Method
-from fastgc.methods.registry import METHODS, RANDOM, engine_for, method_for
-from fastgc.options import require_flag, require_number
+from fastgc.directions.check import ALONG
+from fastgc.methods.base import Job, Method
+from fastgc.methods.registry import METHODS, method_for
+from fastgc.network.compare import require_same_cost
+from fastgc.options import Choices
 from fastgc.parallel.chunks import Chunking, Resources, chunking
 from fastgc.parallel.progress import Progress
 from fastgc.parallel.threads import available_cores, one_blas_thread
-from fastgc.report.data import Outcome
+from fastgc.report.data import Outcome, also_saying
+from fastgc.report.report import Report
 from fastgc.verdicts.outcome import tensor_reports, why_open
+from fastgc.verdicts.record import Check, at_work
 from fastgc.verdicts.second_look import completed, second_look
 
-if TYPE_CHECKING:
-    import os
-    from concurrent.futures import Executor
 
+def check(cost: Cost, gradients: object, choices: Choices, against: Cost | None = None) -> Report:
+    """Compares gradients with a cost, by the method chosen.
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Prepared:
-    """A cost, and how it will be looked at.
-
-    Attributes:
-        problem: the cost at θ.
-        method: its name.
-        engine: what takes the differences: the method itself, or for ``random`` the one that does
-            so along directions.
-        epsilon: the step, or "auto".
-        chunking: of the work into blocks; None where that is not needed.
-        loading: seconds that making the method ready took, once in a process.
+    Args:
+        cost: at θ.
+        gradients: in the container of its parameters, or a function of these that returns it.
+        choices: the options.
+        against: the caller's own cost, which a Network's is compared with first.
     """
+    began = time.perf_counter()
+    subset = subset_of(cost.layout, choices.only, choices.sample, choices.seed)
+    if choices.method != "loop":
+        try_rows(cost)
+    method = choose(cost, choices, subset)
+    if callable(gradients):
+        gradients = cost.call(gradients)
+    analytic = analytic_gradient(cost.layout, gradients, choices.tolerance, subset)
+    cost, analytic, unused = _without_unused(cost, analytic, subset)
+    began += _load(method, choices)  # once in a process, and none of the check's doing
+    work = _Work(cost, method, choices, method.evaluations(cost, subset.layout, choices))
+    with work as resources:
+        base, spent = _base(cost, measured=not method.exact, memory=choices.memory)
+        job = Job(cost, method, choices, _epsilon(method, choices), subset, analytic, base)
+        _identify(resources.chunking, job)
+        apart = None
+        if against is not None:
+            apart, evaluations = require_same_cost(cost, against, choices.memory)
+            spent += evaluations
+        outcome = (method.compare or _compare_entries)(job, resources)
+    report = Report(
+        verdict=worst_verdict(tensor.verdict for tensor in outcome.tensors.values()),
+        difference=outcome.difference,
+        tolerance=choices.tolerance,
+        epsilon=outcome.epsilon,
+        method=method.name,
+        unit=method.unit,
+        cost=base.cost,
+        noise=base.noise,
+        evaluations=spent + outcome.evaluations + work.spent,
+        seconds=time.perf_counter() - began,
+        tensors=outcome.tensors,
+        origin=outcome.origin,
+        against=apart,
+        scope="; ".join(filter(None, (subset.scope, outcome.scope))) or None,
+        estimate=outcome.estimate,
+    )
+    return also_saying(report, unused) if unused else report
 
-    problem: Problem
-    method: str
-    engine: Method
-    epsilon: float | str
-    chunking: Chunking | None
-    loading: float
+
+def numerical_gradient(cost: Cost, choices: Choices) -> Any:
+    """gradapprox in the container of the parameters; NaN where the cost can be had on no side."""
+    subset = Subset(cost.layout)
+    method = choose(cost, choices, subset)
+    if method.along:
+        known = ", ".join(name for name, other in METHODS.items() if not other.along)
+        raise ValueError(
+            f'method "{method.name}" estimates the error of a gradient that it is given, and has '
+            f"none of its own to return; known here are: auto, {known}"
+        )
+    _load(method, choices)
+    none = _no_gradient(cost)
+    with _Work(cost, method, choices, method.evaluations(cost, cost.layout, choices)) as resources:
+        # its noise matters to no verdict here, but to a step of its own choice, and to a checkpoint
+        # as one more sign that this is the cost it was
+        kept = choices.checkpoint is not None and not method.exact
+        base, _ = _base(cost, measured=kept or choices.epsilon == "auto", memory=choices.memory)
+        job = Job(cost, method, choices, _epsilon(method, choices), subset, none, base)
+        _identify(resources.chunking, job)
+        checked, _ = _checked(job, resources)
+        first = checked.method(None, checked.epsilon)
+        gradapprox = first.gradapprox
+        if not np.isfinite(gradapprox).all() and not method.exact:
+            gradapprox = completed(checked, first)
+    return cost.layout.build(cost.layout.views(gradapprox))
 
 
-def prepare(
-    cost: Callable[..., Any],
-    parameters: Container,
-    *,
-    method: str,
-    epsilon: float | str | None,
-    vectorized: bool,
-    reseed: Callable[[], object] | None,
-    memory: int,
-    announce: bool,
-    executor: "Executor | None",
-    checkpoint: "str | os.PathLike[str] | None",
-) -> Prepared:
-    """Looks at what a caller passed, and decides what is to be done; nothing is evaluated yet."""
-    epsilon = require_choices(method, epsilon, vectorized, reseed)
-    if executor is not None:
+def choose(cost: Cost, choices: Choices, subset: Subset) -> Method:
+    """The method that is asked for, or that ``auto`` takes.
+
+    Raises:
+        TypeError, ValueError: for one that is unknown, that cannot check this cost, or that has no
+            use for an option.
+    """
+    spread = choices.executor is not None
+    if spread:
         from fastgc.parallel.executor import require_executor  # loads concurrent.futures
 
-        require_executor(executor, reseeded=reseed is not None)
-    spread = executor is not None
-    problem = pose(cost, parameters, vectorized=vectorized, reseed=reseed)
-    if method == "auto":
-        method = method_for(problem, memory, spread=spread)
-    engine = METHODS[engine_for(problem, memory, spread=spread) if method == RANDOM else method]
-    if spread and not engine.spreads:
+        require_executor(choices.executor, reseeded=cost.traits.reseeded)
+    name = require_method(choices.method)
+    if name == "auto":
+        name = method_for(cost, choices.memory, spread=spread)
+        many = cost.affordable is not None and subset.layout.size > cost.affordable
+        name = ALONG.name if many and choices.sample is None else name
+    method = METHODS[name]
+    if spread and not method.spreads:
         raise ValueError(
-            f'method "{method}" evaluates many sets of parameters in one call, which no executor '
+            f'method "{name}" evaluates many sets of parameters in one call, which no executor '
             "can share; executor= serves loop, random, incremental and node"
         )
-    refusal = engine.refusal(problem)
+    refusal = method.refusal(cost)
     if refusal is not None:
-        raise ValueError(f'method "{method}" cannot check this cost: {refusal}')
-    if epsilon is None or (isinstance(epsilon, str) and engine.exact):
-        epsilon = engine.epsilon
-    loading = time.perf_counter()
-    engine.load(announce)
-    loading = time.perf_counter() - loading
-    # kernels are sent arrays that fastgc makes; all else evaluates the problem
-    divided = chunking(executor, checkpoint, None if engine.exact else problem)
-    return Prepared(problem, method, engine, epsilon, divided, loading)
-
-
-def identity_of(
-    method: str, problem: Problem, base: Base, *others: object
-) -> dict[str, tuple[object, ...]]:
-    """What one check has to have in common with another to go on with its results."""
-    layout, state = problem.layout, problem.state
-    identity: dict[str, tuple[object, ...]] = {
-        "the version of fastgc": (__version__,),
-        "the method": (method, *others),
-        "the parameters' names and shapes": (layout.kind, *layout.names, *layout.shapes),
-        "the parameters' values": (problem.theta,),
-        "the cost": (base.cost, base.noise, *base.seen),
-    }
-    if state is not None:
-        net = state.net
-        made = (repr(net.activation), net.loss, net.weight_decay, net.divisor)
-        identity["the Network"] = (net.X, net.labels, *made)
-    return identity
-
-
-def require_method(method: object) -> None:
-    """Raises TypeError or ValueError for what is no method's name."""
-    known = ("auto", *METHODS, RANDOM)
-    if not isinstance(method, str):
-        raise TypeError(f"method is {method!r}; wanted one of the names: {', '.join(known)}")
-    if method not in known:
-        raise ValueError(f'method is "{method}"; known are: {", ".join(known)}')
-
-
-def require_choices(
-    method: object, epsilon: object, vectorized: object, reseed: object
-) -> float | str | None:
-    """The epsilon= asked for; TypeError or ValueError for what cannot be one of these options."""
-    require_method(method)
-    require_flag(vectorized, "vectorized")
-    if reseed is not None and not callable(reseed):
-        raise TypeError(
-            f"reseed is {reseed!r}; wanted a function without arguments that seeds what the cost "
-            "draws from, as lambda: rng.seed(0)"
+        raise ValueError(f'method "{name}" cannot check this {cost.noun}: {refusal}')
+    if not method.along and (choices.directions is not None or not choices.per_tensor):
+        raise ValueError(
+            "directions= and per_tensor= are about random directions, and the method here is "
+            f'"{name}"; pass method="random" as well'
         )
-    if epsilon is None:
-        return None
-    if isinstance(epsilon, str):
-        if epsilon != "auto":
-            raise ValueError(
-                f'epsilon is "{epsilon}"; wanted a positive step such as 1e-7, or "auto"'
-            )
-        return epsilon
-    step = require_number(epsilon, "epsilon")
-    if step == 0:
-        raise ValueError("epsilon is 0; wanted a positive step such as 1e-7")
-    return step
+    if method.along and subset.layout.places is not None:
+        raise ValueError(
+            f'sample= draws single entries, and method "{name}" looks along directions through all '
+            "of a tensor; leave one of them out"
+        )
+    return method
 
 
-class AtWork:
-    """What a method may use; shows a bar meanwhile, and holds BLAS to one thread for a Network.
+def require_method(name: object) -> str:
+    """A method's name, or ``auto``; TypeError or ValueError for anything else."""
+    known = ("auto", *METHODS)
+    if not isinstance(name, str):
+        raise TypeError(f"method is {name!r}; wanted one of the names: {', '.join(known)}")
+    if name not in known:
+        raise ValueError(f'method is "{name}"; known are: {", ".join(known)}')
+    return name
+
+
+def _without_unused(
+    cost: Cost, analytic: AnalyticGradient, subset: Subset
+) -> tuple[Cost, AnalyticGradient, str | None]:
+    """The cost with tensors that it does not depend on fixed; and a word on them.
+
+    That is for costs whose framework has derived all gradients: beside these a gradient is known to
+    be rounding of zero.
+    """
+    names = unused_parameters(cost, analytic, subset)
+    if not names:
+        return cost, analytic, None
+    grad = analytic.grad.copy()
+    for name, part in subset.layout.tensors():
+        grad[part] = 0.0 if name in names else grad[part]
+    said = f"the loss does not depend on {', '.join(names)}: "
+    said += "what gradient there is, is rounding of zero"
+    return fixed(cost, names), replace(analytic, grad=grad), said
+
+
+def _load(method: Method, choices: Choices) -> float:
+    began = time.perf_counter()
+    method.load(choices.progress)
+    return time.perf_counter() - began
+
+
+def _epsilon(method: Method, choices: Choices) -> float | str:
+    chosen = choices.epsilon
+    return method.epsilon if chosen is None or (method.exact and chosen == "auto") else chosen
+
+
+def _base(cost: Cost, *, measured: bool, memory: int) -> tuple[Base, int]:
+    """J(θ) and its noise, where that is `measured`; and the evaluations spent."""
+    J, spent = base_cost(cost)
+    if not measured:
+        return Base(J, noise=0.0), spent
+    base, evaluations = noise_of_cost(cost, J, memory)
+    return base, spent + evaluations
+
+
+def _identify(chunks: Chunking | None, job: Job) -> None:
+    """Refuses a checkpoint of another check than this one."""
+    if chunks is None:
+        return
+    cost, base, choices = job.cost, job.base, job.choices
+    looks: tuple[object, ...] = ()
+    if job.method.along:
+        looks = (
+            choices.lines, choices.seed, choices.per_tensor, job.subset.entries, job.epsilon
+        )  # fmt: skip
+    chunks.identify(
+        {
+            "the version of fastgc": (__version__,),
+            "the method": (job.method.name, *looks),
+            "the parameters' names and shapes": (
+                cost.layout.kind, *cost.layout.names, *cost.layout.shapes,
+            ),
+            "the parameters' values": (cost.theta,),
+            "the cost": (base.cost, base.noise, *base.seen),
+            **cost.identity(),
+        }
+    )  # fmt: skip
+
+
+class _Work:
+    """What a method may use; shows a bar meanwhile, and holds BLAS to one thread where it matters.
 
     At its end the cost is evaluated at θ once more: it may keep what it was called with, as one
     that sets the weights of a model does.
@@ -160,111 +233,80 @@ class AtWork:
         spent: evaluations at its end.
     """
 
-    def __init__(
-        self, prepared: Prepared, total: int, memory: int, threads: int | None, show: bool
-    ) -> None:
-        self.rest, self.spent = prepared.problem.rest, 0
-        state = prepared.problem.state
-        self.bar = Progress(total, enabled=show)
-        self.blas: Any = contextlib.nullcontext()
-        if state is not None and state.uses_threads:
-            self.blas = one_blas_thread()
-        # an underflow is harmless, and what overflows is reported as not finite; a cost that fastgc
-        # cannot see into runs under the caller's settings
-        self.signals = np.errstate(all="ignore")
-        self.resources = Resources(
-            memory=memory,
-            threads=available_cores() if threads is None else threads,
-            advance=self.bar.advance,
-            skip=self.bar.skip,
-            chunking=prepared.chunking,
+    def __init__(self, cost: Cost, method: Method, choices: Choices, total: int) -> None:
+        self._cost, self.spent = cost, 0
+        self._bar = Progress(total, enabled=choices.progress)
+        self._blas: Any = contextlib.nullcontext()
+        if cost.traits.blas_threads:
+            self._blas = one_blas_thread()
+        # an underflow is harmless, and what overflows is reported as not finite; a function of the
+        # caller's runs under the caller's settings
+        self._signals = np.errstate(all="ignore")
+        self._resources = Resources(
+            memory=choices.memory,
+            threads=available_cores() if choices.threads is None else choices.threads,
+            advance=self._bar.advance,
+            skip=self._bar.skip,
+            # kernels are sent arrays that fastgc makes; all else evaluates the cost
+            chunking=chunking(choices.executor, choices.checkpoint, None if method.exact else cost),
         )
 
     def __enter__(self) -> Resources:
-        self.blas.__enter__()
-        self.signals.__enter__()
-        self.bar.__enter__()
-        return self.resources
+        self._blas.__enter__()
+        self._signals.__enter__()
+        self._bar.__enter__()
+        return self._resources
 
     def __exit__(self, *error: Any) -> None:
         try:
-            self.bar.__exit__(*error)
-            if self.resources.chunking is not None:
-                self.resources.chunking.close(error[1])
+            self._bar.__exit__(*error)
+            if self._resources.chunking is not None:
+                self._resources.chunking.close(error[1])
         finally:
-            self.signals.__exit__(*error)
-            self.blas.__exit__(*error)
-            self.spent = self.rest(error[0] is not None)
+            self._signals.__exit__(*error)
+            self._blas.__exit__(*error)
+            self.spent = self._cost.rest(error[0] is not None)
 
 
-def check_entries(
-    problem: Problem,
-    subset: Subset,
-    analytic: AnalyticGradient,
-    base: Base,
-    epsilon: float | str,
-    method: Method,
-    resources: Resources,
-) -> Outcome:
-    """Compares gradients with the differences of a method, entry by entry.
+def _no_gradient(cost: Cost) -> AnalyticGradient:
+    zeros = np.zeros(cost.layout.size)
+    return analytic_gradient(cost.layout, cost.layout.build(cost.layout.views(zeros)), 0.0)
 
-    Args:
-        problem: the cost at θ.
-        part: the entries that are checked.
-        analytic: their gradients.
-        base: J(θ) and its noise.
-        epsilon: the step, or "auto".
-        method: that takes the differences.
-        resources: what it may use.
-    """
-    step, spent = step_of(problem, base, epsilon, method)
 
-    def look(entries: Entries | None, step: Step) -> Approximation:
-        places = subset.entries if entries is None else subset.whole(entries)
-        return method.approximate(problem, places, base, step, resources)
-
-    first = look(None, step)
-    findings = second_look(
-        problem, base, look, step, analytic, first, exact=method.exact, subset=subset,
-        balanced=isinstance(epsilon, str),
+def _checked(job: Job, resources: Resources) -> tuple[Check, int]:
+    """What is checked, with the step; and the evaluations spent on choosing that."""
+    cost, method, spent = job.cost, job.method, 0
+    step: Step
+    if isinstance(job.epsilon, str):
+        step, spent = balanced_steps(cost, job.base)
+    else:
+        step = job.epsilon
+    check = Check(
+        cost=cost, base=job.base, subset=job.subset, analytic=job.analytic,
+        method=at_work(method, cost, job.subset, job.base, resources),
+        # free of rounding beside θ where that matters
+        epsilon=step if method.exact else exact_steps(cost.theta, step),
+        exact=method.exact, balanced=isinstance(job.epsilon, str),
     )  # fmt: skip
-    diagnoses, asked = diagnose(problem, analytic, findings, subset)
-    reasons, looked_up = why_open(problem, subset, findings, step)
-    tensors = tensor_reports(subset.layout, analytic, findings, reasons | diagnoses)
+    return check, spent
+
+
+def _compare_entries(job: Job, resources: Resources) -> Outcome:
+    """Compares gradients with the differences of a method, entry by entry."""
+    checked, spent = _checked(job, resources)
+    layout = job.subset.layout
+    findings = second_look(checked, checked.method(None, checked.epsilon))
+    diagnoses, asked = diagnose(checked, findings)
+    reasons, looked_up = why_open(checked, findings)
+    tensors = tensor_reports(layout, job.analytic, findings, reasons | diagnoses)
     wrong = [name for name, tensor in tensors.items() if tensor.verdict == "wrong"]
     return Outcome(
         tensors=tensors,
         difference=findings.summary.difference,
-        epsilon=float(np.max(step)) if isinstance(epsilon, str) else epsilon,
+        epsilon=job.epsilon if isinstance(job.epsilon, float) else float(np.max(checked.epsilon)),
         evaluations=spent + findings.evaluations + asked + looked_up,
         # of a sample no tensor is known to be right
         origin=None
-        if subset.layout.places or not wrong
-        else origin(subset.layout.names, wrong, diagnoses, proven_right(subset.layout, findings)),
+        if layout.places or not wrong
+        else origin(layout.names, wrong, diagnoses, proven_right(layout, findings)),
     )
-
-
-def gradient_of(
-    problem: Problem, base: Base, epsilon: float | str, method: Method, resources: Resources
-) -> FloatArray:
-    """gradapprox of all parameters, (P,); where the cost ends close by, of the side that exists.
-
-    NaN where the cost can be had on neither side.
-    """
-    step, _ = step_of(problem, base, epsilon, method)
-
-    def look(entries: Entries | None, step: Step) -> Approximation:
-        return method.approximate(problem, entries, base, step, resources)
-
-    found = look(None, step)
-    if not np.isfinite(found.gradapprox).all() and not method.exact:
-        return completed(problem, base, look, step, found)
-    return found.gradapprox
-
-
-def step_of(problem: Problem, base: Base, epsilon: float | str, method: Method) -> tuple[Step, int]:
-    """ε, free of rounding beside θ where that matters; and the evaluations spent on choosing it."""
-    if isinstance(epsilon, str):
-        steps, spent = balanced_steps(problem, base)
-        return steps if method.exact else exact_steps(problem.theta, steps), spent
-    return epsilon if method.exact else exact_steps(problem.theta, epsilon), 0

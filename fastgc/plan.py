@@ -10,18 +10,15 @@ from typing import Any
 import numpy as np
 
 from fastgc.core.tree import Container, FloatArray
-from fastgc.costs.base import Problem, pose
-from fastgc.costs.noise import Base
+from fastgc.costs.base import Base, Cost, as_cost
+from fastgc.directions.check import ALONG as ALONG  # which registers itself
 from fastgc.methods.base import Method, best
-from fastgc.methods.registry import METHODS, RANDOM, method_for
-from fastgc.network.flops import forward_flops
+from fastgc.methods.registry import METHODS, method_for
 from fastgc.network.network import Network
-from fastgc.network.propagate import kernels
-from fastgc.options import DIRECTIONS, require_resources
+from fastgc.options import MEMORY, Choices, read
 from fastgc.parallel.chunks import Resources
 from fastgc.parallel.threads import available_cores, one_blas_thread
 
-RANDOM_VECTORS = 5  # of P numbers, that a check by ``random`` holds
 TIMED = 8  # entries that are timed of a method that does not say how
 
 
@@ -91,7 +88,7 @@ def plan(
     parameters: Container,
     *,
     vectorized: bool = False,
-    memory: int = 256 * 2**20,
+    memory: int = MEMORY,
     threads: int | None = None,
 ) -> Plan:
     """What checking the gradients of `cost` would cost with each method that can.
@@ -115,64 +112,43 @@ def plan(
     >>> forecast.chosen, forecast.forecasts["node"].perturbations, list(forecast.forecasts)
     ('incremental', 6, ['loop', 'stacked', 'incremental', 'node', 'random'])
     """
-    memory, threads = require_resources(memory, threads, progress=True)
-    problem = pose(cost, parameters, vectorized=vectorized)
-    workers = available_cores() if threads is None else threads
-    resources = Resources(memory=memory, threads=workers, advance=lambda _: None)
-    if problem.state is not None:
-        kernels()
+    choices = read({"memory": memory, "threads": threads}, "plan")
+    return planned(as_cost(cost, parameters, vectorized=vectorized), choices)
+
+
+def planned(cost: Cost, choices: Choices) -> Plan:
+    """`plan` of what is a `Cost` already."""
+    threads = available_cores() if choices.threads is None else choices.threads
+    resources = Resources(memory=choices.memory, threads=threads, advance=lambda _: None)
     forecasts = {}
     with one_blas_thread(), np.errstate(all="ignore"):
         for name, method in METHODS.items():
-            if method.refusal(problem) is not None or method.least_memory(problem) > memory:
-                continue
-            forecasts[name] = _forecast(method, problem, resources)
-        evaluation = forecasts["loop"].seconds / forecasts["loop"].perturbations
-        forecasts[RANDOM] = _along_directions(problem, memory, evaluation)
-    return Plan(problem.layout.size, method_for(problem, memory), forecasts)
+            if method.refusal(cost) is None and method.least_memory(cost) <= choices.memory:
+                method.load(True)
+                forecasts[name] = _forecast(method, cost, resources)
+    return Plan(cost.layout.size, method_for(cost, choices.memory), forecasts)
 
 
-def _forecast(method: Method, problem: Problem, resources: Resources) -> Forecast:
-    state = problem.state
-    besides = method.least_memory(problem)
+def _forecast(method: Method, cost: Cost, resources: Resources) -> Forecast:
+    besides = method.least_memory(cost)
     if method.memory is not None:
-        besides = method.memory(problem, resources)
+        besides = method.memory(cost, resources)
     seconds = partial(_seconds, method) if method.seconds is None else method.seconds
     return Forecast(
-        perturbations=method.evaluations(problem),
-        operations=None
-        if state is None or method.flops is None
-        else method.flops(state.widths, state.net.m),
-        memory=8 * method.vectors * problem.layout.size + besides,
-        seconds=seconds(problem, resources),
+        perturbations=method.evaluations(cost, cost.layout, Choices()),
+        operations=method.flops(cost),
+        memory=8 * method.vectors * cost.layout.size + besides,
+        seconds=seconds(cost, resources),
     )
 
 
-def _seconds(method: Method, problem: Problem, resources: Resources) -> float:
+def _seconds(method: Method, cost: Cost, resources: Resources) -> float:
     """Of a method that does not say: some entries, spread over the parameters, and scaled."""
-    method.load(True)
-    P = problem.layout.size
-    some = np.unique(np.linspace(0, P - 1, min(P, TIMED)).astype(np.intp))
-    base = Base(problem.evaluate(problem.theta), 0.0)
-    run = partial(method.approximate, problem, some, base, method.epsilon, resources)
-    return P / some.size * best(run, 2)
-
-
-def _along_directions(problem: Problem, memory: int, evaluation: float) -> Forecast:
-    """Of `random`: its evaluations, of so many seconds, and drawing each direction."""
-    P, tensors = problem.layout.size, len(problem.layout.names)
-    perturbations = 2 * DIRECTIONS * tensors
-    state = problem.state
-    draw = np.random.default_rng(0).standard_normal
-    drawing = DIRECTIONS * best(lambda: draw(min(P, 2**16)), 3) * max(1.0, P / 2**16)
-    return Forecast(
-        perturbations=perturbations,
-        operations=None
-        if state is None
-        else perturbations * forward_flops(state.widths, state.net.m),
-        memory=RANDOM_VECTORS * 8 * P + min(8 * DIRECTIONS * P, memory // 2) + problem.row_bytes,
-        seconds=perturbations * evaluation + drawing,
-    )
+    P = cost.layout.size
+    sample = np.unique(np.linspace(0, P - 1, min(P, TIMED)).astype(np.intp))
+    base = Base(cost.value(cost.theta), 0.0)
+    run = partial(method.approximate, cost, sample, base, method.epsilon, resources)
+    return P / sample.size * best(run, 2)
 
 
 def drawn_network(

@@ -1,18 +1,17 @@
 """fastgc.watch: the gradients of a training, checked now and then."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from typing import Any, Unpack
 
-from fastgc.check import DEFAULT_MEMORY, check
+from fastgc.check import check
 from fastgc.core.gradients import flatten_gradients
 from fastgc.core.subset import subset_of
-from fastgc.costs.base import Problem, pose
+from fastgc.costs.base import Cost, as_cost
 from fastgc.methods.registry import METHODS, RANDOM, method_for
-from fastgc.network.flops import forward_flops
 from fastgc.network.propagate import kernels_are_kept, kernels_are_loaded
-from fastgc.options import require_number, require_resources
-from fastgc.pipeline import require_choices
+from fastgc.options import WatchOptions, read_watch, require_flag, require_reseed
+from fastgc.pipeline import require_method
 from fastgc.watcher import FIRST, STEPS, Moment, OnWrong, Watcher
 
 # What a check is expected to take before one has been timed, rather too much than too little.
@@ -27,19 +26,11 @@ def watch(
     budget: float = 0.01,
     credit: float = 0.0,
     on_wrong: OnWrong = "raise",
-    method: str = "auto",
-    epsilon: float | Literal["auto"] | None = None,
-    tolerance: float = 2e-7,
     vectorized: bool = False,
     reseed: Callable[[], object] | None = None,
     against: Callable[..., Any] | None = None,
-    only: Sequence[str] | None = None,
-    directions: int | None = None,
-    per_tensor: bool | None = None,
-    seed: int = 0,
-    memory: int = DEFAULT_MEMORY,
-    threads: int | None = None,
     clock: Callable[[], float] = time.perf_counter,
+    **options: Unpack[WatchOptions],
 ) -> Watcher:
     """Watches the gradients of a training: checks them now and then, and stops at a wrong one.
 
@@ -68,20 +59,13 @@ def watch(
         on_wrong: what to do at the first wrong gradient, after which nothing more is checked:
             ``"raise"`` a `GradientMismatch` whose message begins with the step; ``"log"`` it as an
             error of the logger ``fastgc``; or a function that is called with it.
-        method: ``auto`` for the best that fits; another is taken as it is, as seldom as it has to.
-        epsilon: as for `check`.
-        tolerance: as for `check`.
         vectorized: as for `check`.
         reseed: as for `check`. It is called where a check is made: let the cost draw from a
             generator that nothing else of the training draws from.
         against: as for `check`.
-        only: as for `check`.
-        directions: for method ``random``; None for as many as fit, up to 8.
-        per_tensor: for method ``random``; None for whether that fits.
-        seed: of the directions of the first check; every other draws others.
-        memory: as for `check`.
-        threads: as for `check`.
         clock: what the time is read from, seconds.
+        **options: method, epsilon, tolerance, only, directions, per_tensor, seed, memory, threads:
+            see `WatchOptions`.
 
     Returns:
         A `Watcher`: call it, and ask it for `report`, `checks`, `seconds` and `share`.
@@ -112,21 +96,22 @@ def watch(
         raise TypeError(
             f"against is a {type(against).__name__}; wanted a function of the parameters"
         )
-    require_choices(method, epsilon, vectorized, reseed)
-    memory, threads = require_resources(memory, threads, progress=False)
-    options = {
-        "epsilon": epsilon, "tolerance": require_number(tolerance, "tolerance"),
-        "vectorized": vectorized, "reseed": reseed, "against": against, "only": only,
-        "memory": memory, "threads": threads,
+    require_flag(vectorized, "vectorized")
+    require_reseed(reseed)
+    choices, ways = read_watch(options, "watch")
+    require_method(choices.method)
+    passed = {
+        "epsilon": choices.epsilon, "tolerance": choices.tolerance, "only": choices.only,
+        "memory": choices.memory, "threads": choices.threads, "progress": False,
+        "vectorized": vectorized, "reseed": reseed, "against": against,
     }  # fmt: skip
 
     def moment(*of_step: Any) -> Moment:
-        return _moment(cost, of_step, method, options)
+        return _moment(cost, of_step, choices.method, passed)
 
     return Watcher(
-        moment, every=every, budget=budget, credit=credit, on_wrong=on_wrong, method=method,
-        directions=directions, per_tensor=per_tensor, seed=seed, clock=clock,
-    )  # fmt: skip
+        moment, every=every, budget=budget, credit=credit, on_wrong=on_wrong, clock=clock, **ways
+    )
 
 
 def _moment(
@@ -140,42 +125,39 @@ def _moment(
         )
     parameters, gradients, *batch = of_step
     cost = _cost_of(cost, batch)
-    problem = pose(cost, parameters, vectorized=options["vectorized"], reseed=options["reseed"])
-    subset = subset_of(problem.layout, options["only"], None, 0)
+    at_theta = as_cost(cost, parameters, vectorized=options["vectorized"], reseed=options["reseed"])
+    subset = subset_of(at_theta.layout, options["only"], None, 0)
     if not callable(gradients):
-        flatten_gradients(problem.layout, gradients, subset.tensors)
+        flatten_gradients(at_theta.layout, gradients, subset.tensors)
     if method == "auto":
-        chosen = method_for(problem, options["memory"])
+        chosen = method_for(at_theta, options["memory"])
     else:
         chosen = "loop" if method == RANDOM else method
-    refusal = METHODS[chosen].refusal(problem)
+    refusal = METHODS[chosen].refusal(at_theta)
     if refusal is not None:
         raise ValueError(f'method "{method}" cannot check this cost: {refusal}')
     tensors = len(subset.layout.names)
     spared: float = FIRST + (STEPS * tensors if options["epsilon"] == "auto" else 0)
-    entries, loading = price_of_entries(problem, chosen) or (spared + 2 * subset.layout.size, 0.0)
+    entries, loading = price_of_entries(at_theta, chosen) or (spared + 2 * subset.layout.size, 0.0)
     return Moment(
         tensors=tensors,
-        evaluate=lambda: problem.evaluate(problem.theta),
-        check=lambda **way: check(cost, parameters, gradients, **way, **options, progress=False),
+        evaluate=lambda: at_theta.value(at_theta.theta),
+        check=lambda **way: check(cost, parameters, gradients, **way, **options),
         entries=entries,
         loading=loading,
         spared=spared,
     )
 
 
-def price_of_entries(problem: Problem, method: str) -> tuple[float, float] | None:
+def price_of_entries(at_theta: Cost, method: str) -> tuple[float, float] | None:
     """What the kernels take for every entry of a Network: evaluations, and seconds to load them.
 
     None for a method that evaluates the cost itself.
     """
-    state = problem.state
-    count = METHODS[method].flops
-    if state is None or not METHODS[method].exact or count is None:
+    chosen, flops = METHODS[method], METHODS[method].flops(at_theta)
+    if not chosen.exact or flops is None or at_theta.flops is None:
         return None
-    widths, m = state.widths, state.net.m
-    work = count(widths, m) / forward_flops(widths, m)
-    return KERNELS * work, loading_time()
+    return KERNELS * flops / at_theta.flops, loading_time()
 
 
 def _cost_of(cost: Callable[..., Any], batch: list[Any]) -> Callable[..., Any]:

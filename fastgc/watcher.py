@@ -9,14 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
 from fastgc.check import GradientMismatch
 from fastgc.methods.registry import RANDOM
-from fastgc.options import (
-    DIRECTIONS,
-    require_count,
-    require_directions,
-    require_flag,
-    require_number,
-    require_seed,
-)
+from fastgc.options import DIRECTIONS, require_count, require_number
 from fastgc.report.report import Report
 
 if TYPE_CHECKING:
@@ -143,10 +136,6 @@ class Watcher:
                 f'on_wrong is {on_wrong!r}; wanted "raise", "log" or a function of a '
                 "GradientMismatch"
             )
-        if per_tensor is not None:
-            require_flag(per_tensor, "per_tensor")
-        if directions is not None:
-            directions = require_directions(directions)
         if method != RANDOM and (directions is not None or per_tensor is not None):
             raise ValueError(
                 "directions= and per_tensor= are about random directions, and method is "
@@ -155,7 +144,7 @@ class Watcher:
         self._ways = tuple(ways(method, directions, per_tensor))
         if self._ways[-1].directions is not None:
             importlib.import_module("scipy.special")  # what these need, before the run begins
-        self._seed = require_seed(seed)
+        self._seed = seed
         self._moment, self._on_wrong, self._clock = moment, on_wrong, clock
         self.step, self.checks, self.seconds = 0, 0, 0.0
         self.report: Report | None = None

@@ -13,9 +13,14 @@ from numpy.typing import NDArray
 
 import fastgc
 from fastgc import lab
+from fastgc.methods.registry import METHODS
 
 Array = NDArray[np.float64]
 Tensors = dict[str, Array]
+
+
+#: The methods that look at entries, by name.
+ENTRYWISE = [name for name, method in METHODS.items() if not method.along]
 
 
 @dataclass(frozen=True)

@@ -348,7 +348,7 @@ def test_an_exception_of_reseed_passes() -> None:
 
 def test_options_are_keywords() -> None:
     with pytest.raises(TypeError, match="takes 3 positional arguments but 4 were given"):
-        fastgc.check(np.sum, W, W, "loop")  # type: ignore[call-arg]  # the mistake under test
+        fastgc.check(np.sum, W, W, "loop")  # type: ignore[call-arg, arg-type]  # the mistake under test
 
 
 def test_a_cost_that_is_no_function() -> None:
@@ -625,8 +625,8 @@ def test_assert_gradients() -> None:
         match=r"^cannot tell: parameters \(1 of 1 entry\) is lost in the rounding noise",
     ):
         fastgc.assert_gradients(lambda t: 1.0 + 1e-12 * t, 1.0, 1e-12)
-    with pytest.raises(TypeError, match="unexpected keyword argument 'eps'"):
-        fastgc.assert_gradients(quadratic, PARAMETERS, GRADIENTS, eps=1)
+    with pytest.raises(TypeError, match="no option eps="):
+        fastgc.assert_gradients(quadratic, PARAMETERS, GRADIENTS, eps=1)  # type: ignore[call-arg]
 
 
 ANYTHING = st.recursive(

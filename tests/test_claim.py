@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastgc
-from fastgc.methods.registry import METHODS
-from tests.cases import NETWORKS, NetworkCase, Tensors, backward
+from tests.cases import ENTRYWISE, NETWORKS, NetworkCase, Tensors, backward
 from tests.strategies import networks
 
 
@@ -33,7 +32,7 @@ def single_pass(net: fastgc.Network, parameters: Tensors) -> Any:
     return {name: found[name] for name in parameters}
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ENTRYWISE)
 @given(
     widths=st.lists(st.integers(1, 12), min_size=2, max_size=4),
     m=st.integers(1, 30),

@@ -1,6 +1,5 @@
 """Costs that are Numba dispatchers of one flat vector: run compiled, on threads, without the GIL."""
 
-import dataclasses
 import math
 import os
 import re
@@ -17,10 +16,12 @@ import pytest
 from threadpoolctl import threadpool_info
 
 import fastgc
-from fastgc.costs import numba as compiled
-from fastgc.costs.base import base_cost, pose
-from fastgc.costs.noise import Base, noise_of_cost
-from fastgc.costs.numba import CompiledCost, evaluate_rows
+from fastgc.core.tree import flatten_parameters
+from fastgc.costs import numba_driver
+from fastgc.costs.base import Base, Batch, as_cost, base_cost
+from fastgc.costs.noise import noise_of_cost
+from fastgc.costs.numba import NumbaCost
+from fastgc.costs.numba_driver import code_of, evaluate_rows
 from fastgc.methods.registry import METHODS
 from fastgc.parallel.chunks import Resources
 
@@ -71,8 +72,8 @@ def test_select_method_and_plan() -> None:
 def test_it_agrees_with_the_loop() -> None:
     for seed in range(5):
         theta = np.random.default_rng(seed).standard_normal(50)
-        problem = pose(compiled_total, theta)
-        base = Base(problem.evaluate(theta), 1e-14)
+        problem = as_cost(compiled_total, theta)
+        base = Base(problem.value(theta), 1e-14)
         resources = Resources(2**28, 2, lambda _: None)
         loop, stacked = (
             METHODS[method].approximate(problem, None, base, 1e-7, resources)
@@ -94,20 +95,20 @@ def test_threads_memory_and_blocks_change_no_bit(
             found = gradient(cost, threads=threads, memory=memory, method="stacked")
             assert np.array_equal(found, wanted)
     for rows in (1, 30, 10**6):
-        monkeypatch.setattr(CompiledCost, "rows_at_once", rows)
+        monkeypatch.setattr(NumbaCost, "batch", Batch(most=rows))
         assert np.array_equal(gradient(cost, threads=2), wanted)
 
 
 def test_it_runs_on_threads_and_without_the_gil(monkeypatch: pytest.MonkeyPatch) -> None:
     names = set()
-    whole = CompiledCost.costs
+    whole = NumbaCost.run
 
-    def noted(self: CompiledCost, *arguments: Any) -> Any:
+    def noted(self: NumbaCost, *arguments: Any) -> Any:
         names.add(threading.current_thread().name.split("_")[0])
         return whole(self, *arguments)
 
-    monkeypatch.setattr(CompiledCost, "costs", noted)
-    monkeypatch.setattr(CompiledCost, "rows_at_once", 10)
+    monkeypatch.setattr(NumbaCost, "run", noted)
+    monkeypatch.setattr(NumbaCost, "batch", Batch(most=10))
     gradient(compiled_total, threads=2)
     assert names == {"fastgc"}
     names.clear()
@@ -126,7 +127,7 @@ def test_blas_is_held_to_one_thread_meanwhile(monkeypatch: pytest.MonkeyPatch) -
         seen.append(blas_threads())
         evaluate_rows(*arguments)
 
-    monkeypatch.setattr(compiled, "_driver", lambda: driver)
+    monkeypatch.setattr(numba_driver, "driver", lambda: driver)
     A = np.arange(12.0).reshape(3, 4)
 
     @numba.njit
@@ -142,7 +143,7 @@ def test_blas_is_held_to_one_thread_meanwhile(monkeypatch: pytest.MonkeyPatch) -
 def test_what_needs_the_same_thread_gets_one(monkeypatch: pytest.MonkeyPatch) -> None:
     def concurrent(cost: Any) -> bool:
         cost(THETA)
-        return CompiledCost(cost).concurrent
+        return as_cost(cost, THETA).traits.thread_safe
 
     monkeypatch.setattr(numba, "threading_layer", lambda: "omp")
     assert concurrent(compiled_total)
@@ -150,7 +151,7 @@ def test_what_needs_the_same_thread_gets_one(monkeypatch: pytest.MonkeyPatch) ->
     parallel: Any = SimpleNamespace(
         overloads=compiled_total.overloads, targetoptions={"parallel": True}
     )
-    assert not CompiledCost(parallel).concurrent
+    assert not NumbaCost(parallel, *flatten_parameters(THETA)).traits.thread_safe
     monkeypatch.setattr(numba, "threading_layer", lambda: "workqueue")
     assert not concurrent(compiled_total)
 
@@ -159,7 +160,7 @@ def test_what_needs_the_same_thread_gets_one(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(numba, "threading_layer", not_initialised)
     assert concurrent(compiled_total)
-    assert not pose(total, THETA).concurrent
+    assert not as_cost(total, THETA).traits.thread_safe
 
 
 NESTED = """
@@ -190,12 +191,12 @@ def test_a_second_check_compiles_nothing() -> None:
     fastgc.check(compiled_total, THETA, RIGHT)
     integer = numba.njit(lambda w: int(w[0] * 2**40))
     fastgc.numerical_gradient(integer, THETA)
-    wrapped = CompiledCost(integer)._code
+    wrapped = code_of(integer)
     versions = len(compiled_total.signatures), len(integer.signatures), len(_signatures())
     other = numba.njit(total)
     for cost in (compiled_total, other, integer):
         fastgc.numerical_gradient(cost, THETA)
-    assert CompiledCost(integer)._code is wrapped
+    assert code_of(integer) is wrapped
     assert (
         len(compiled_total.signatures), len(integer.signatures), len(_signatures())
     ) == versions == (1, 1, 1)  # fmt: skip
@@ -227,7 +228,7 @@ def test_unusual_dispatchers(cost: Any, runs_alone: bool) -> None:
     theta = np.array([0.5, 2.0])
     report = fastgc.check(cost, theta, np.array([math.exp(0.5), 1.0]))
     assert (report.method, report.verdict) == ("stacked", "correct")
-    assert CompiledCost(cost).runs_alone == runs_alone
+    assert (code_of(cost) is not None) == runs_alone
 
 
 def test_single_precision_and_integers_are_costs() -> None:
@@ -242,8 +243,8 @@ def test_an_option_for_python_is_kept() -> None:
     assert fastgc.check(compiled_total, THETA, RIGHT, reseed=lambda: seeds.append(1)).ok
     assert len(seeds) > 2 * THETA.size  # before every evaluation
     stacked = numba.njit(lambda w: (w * w).sum(axis=1))
-    problem = pose(stacked, THETA, vectorized=True)
-    assert problem.compiled is None
+    problem = as_cost(stacked, THETA, vectorized=True)
+    assert not isinstance(problem, NumbaCost)
     assert fastgc.check(stacked, THETA, 2 * THETA, vectorized=True).ok
 
 
@@ -281,13 +282,12 @@ def test_costs_that_misbehave(cost: Any, error: type[Exception], message: str) -
 
 
 def test_randomness_that_two_calls_do_not_show_is_told() -> None:
-    problem = pose(compiled_total, THETA)
+    problem = as_cost(compiled_total, THETA)
     cost, _ = base_cost(problem)
-    stack = problem.evaluate_stack
-    assert stack is not None
-    moving = dataclasses.replace(problem, evaluate_stack=lambda rows: stack(rows) + 1.0)
+    values = problem.values
+    problem.values = lambda rows: values(rows) + 1.0  # type: ignore[method-assign]
     with pytest.raises(ValueError, match=r"between two identical calls .*: it is random"):
-        noise_of_cost(moving, cost, 2**28)
+        noise_of_cost(problem, cost, 2**28)
 
 
 def test_a_cost_that_writes_elsewhere_spoils_no_block(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -301,7 +301,7 @@ def test_a_cost_that_writes_elsewhere_spoils_no_block(monkeypatch: pytest.Monkey
 
     right = np.zeros(THETA.size)
     right[5], right[6] = THETA[6], THETA[5]
-    monkeypatch.setattr(CompiledCost, "rows_at_once", 10)  # rows of a block serve for the next
+    monkeypatch.setattr(NumbaCost, "batch", Batch(most=10))  # rows of a block serve for the next
     np.testing.assert_allclose(gradient(numba.njit(cost), threads=1), right, rtol=1e-6)
 
 
@@ -336,14 +336,14 @@ def cost(w):
 theta = np.linspace(0.1, 1.0, 2000)
 cost(theta)
 import sys, threading
-from fastgc.costs.numba import CompiledCost
-whole = CompiledCost.costs
+from fastgc.costs.numba import NumbaCost
+whole = NumbaCost.run
 def costs(*arguments):
     assert threading.current_thread() is not threading.main_thread()
     sys.stdout.write("running\\n")  # in one piece, whichever thread writes
     sys.stdout.flush()
     return whole(*arguments)
-CompiledCost.costs = costs
+NumbaCost.run = costs
 fastgc.numerical_gradient(cost, theta, threads=2)
 """
 

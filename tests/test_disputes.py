@@ -10,8 +10,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 import fastgc
-from fastgc.methods.registry import METHODS
-from tests.cases import NetworkCase, Tensors, backward
+from tests.cases import ENTRYWISE, NetworkCase, Tensors, backward
 from tests.strategies import networks
 
 SHARP = [
@@ -124,7 +123,7 @@ def _zero_biases(parameters: Tensors) -> Tensors:
     return {k: np.zeros_like(v) if k.startswith("b") else v for k, v in parameters.items()}
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ENTRYWISE)
 @given(
     widths=st.lists(st.integers(1, 8), min_size=2, max_size=5),
     m=st.integers(1, 6),
@@ -156,7 +155,7 @@ def test_small_weights_near_corners_are_not_accused(case: NetworkCase) -> None:
     assert fastgc.check(net, parameters, backward(net, parameters)).verdict != "wrong"
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ENTRYWISE)
 @given(
     widths=st.lists(st.integers(1, 6), min_size=2, max_size=4),
     m=st.integers(1, 6),
@@ -292,7 +291,7 @@ def test_single_precision_of_large_parameters(epsilon: Any) -> None:
     assert not fastgc.check(cost, theta, 1.29 * right, epsilon=epsilon).ok
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ENTRYWISE)
 def test_a_jump_of_the_curvature_is_no_mistake(method: str) -> None:
     net = fastgc.Network([[1.0, 2.0]], [0.0, 0.0], loss="squared")
     parameters = {"W1": [[0.0]], "b1": [[0.0]], "W2": [[1.0]], "b2": [[0.0]]}

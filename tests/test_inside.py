@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from mpmath import mp, mpf
 
 import fastgc
-from fastgc.costs.base import pose
+from fastgc.costs.base import as_cost
 from fastgc.diagnosis.network import _last
+from fastgc.network.cost import state_of
 from fastgc.network.layers import ACTIVATIONS, CHANGES, LOSSES, Loss, slopes
 from fastgc.network.state import rounding_of_gradients
 from tests import exact
@@ -67,7 +68,7 @@ def test_slopes_at_a_corner_are_those_of_most_backward_passes() -> None:
 @settings(max_examples=80)
 def test_sensitivities_are_those_of_backpropagation(case: NetworkCase) -> None:
     net, parameters = case.build()
-    state = pose(net, parameters).state
+    state = state_of(as_cost(net, parameters))
     assert state is not None
     right = Pass(net, parameters)
     for D, wanted in zip(state.sensitivities, right.dZ[1:], strict=True):
@@ -84,9 +85,9 @@ def test_two_right_passes_differ_by_no_more_than_rounding(scale: float, seed: in
         tuple(str(rng.choice(sorted(ACTIVATIONS))) for _ in range(depth - 1)), scale=scale, seed=seed,
     )  # fmt: skip
     net, parameters = case.build()
-    problem = pose(net, parameters)
-    assert problem.state is not None
-    bound = rounding_of_gradients(problem.state)
+    problem = as_cost(net, parameters)
+    bound = problem.rounding()
+    assert bound is not None
     one, other = backward(net, parameters), other_backward(net, parameters)
     for name, part in problem.layout.tensors():
         apart = np.abs(one[name] - other[name]).ravel()
@@ -96,9 +97,9 @@ def test_two_right_passes_differ_by_no_more_than_rounding(scale: float, seed: in
 
 def test_the_bound_of_rounding_is_no_licence() -> None:
     net, parameters = NetworkCase("plain", (2, 3, 3, 1), 4, "relu", loss="squared").build()
-    problem = pose(net, parameters)
-    assert problem.state is not None
-    bound = rounding_of_gradients(problem.state)
+    problem = as_cost(net, parameters)
+    bound = problem.rounding()
+    assert bound is not None
     right = backward(net, parameters)
     size = max(np.abs(g).max() for g in right.values())
     assert bound.max() < 1e-13 * size
@@ -108,7 +109,7 @@ def test_the_bound_of_rounding_is_no_licence() -> None:
 def test_what_a_loss_says_of_its_backward_pass(loss: str) -> None:
     """dZ_L = A − Y: the targets are Y, the size of the terms is |A| + |Y|."""
     net, parameters = NetworkCase("plain", (3, 4, 3), 5, "tanh", loss=loss).build()
-    state = pose(net, parameters).state
+    state = state_of(as_cost(net, parameters))
     assert state is not None
     Z, dZ = state.values[1][-1].T, state.sensitivities[-1].T
     targets = LOSSES[loss].targets(net.labels, 3)
@@ -126,7 +127,7 @@ def test_what_a_loss_says_of_its_backward_pass(loss: str) -> None:
 
 def test_a_loss_without_rules_is_refused_everywhere() -> None:
     net, parameters = NetworkCase("plain", (3, 4, 3), 5, "tanh", loss="softmax").build()
-    state = pose(net, parameters).state
+    state = state_of(as_cost(net, parameters))
     assert state is not None
     assert state.sensitivities  # made while the loss is a known one
     net.loss = "hinge"

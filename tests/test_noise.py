@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastgc.costs.base import Problem, pose
+from fastgc.costs.base import Cost, as_cost
 from fastgc.costs.noise import AGAIN, POINTS, noise_of_cost, table_noise, uncertainty_of_differences
 from tests.cases import NETWORKS, lab_case
 
 
-def measure(problem: Problem) -> tuple[float, int]:
-    noise, spent = noise_of_cost(problem, problem.evaluate(problem.theta), 2**28)
+def measure(problem: Cost) -> tuple[float, int]:
+    noise, spent = noise_of_cost(problem, problem.value(problem.theta), 2**28)
     return noise.noise, spent
 
 
@@ -38,7 +38,7 @@ def test_noise_of_a_cost(sigma: float) -> None:
         seed = int(np.frombuffer(w.tobytes(), dtype=np.uint64).sum() % 2**32)
         return float(np.sin(w).sum() + sigma * np.random.default_rng(seed).standard_normal())
 
-    found, evaluations = measure(pose(cost, np.linspace(0.1, 1, 10)))
+    found, evaluations = measure(as_cost(cost, np.linspace(0.1, 1, 10)))
     assert sigma / 5 < found < 5 * sigma
     # more noise than rounding is measured along other lines, and the cost tried for randomness
     assert evaluations <= 10 * POINTS + AGAIN
@@ -48,24 +48,24 @@ def test_a_cost_in_single_precision_takes_longer_steps() -> None:
     def cost(w: Any) -> float:
         return float(np.sum(np.sin(w.astype(np.float32))))
 
-    found, evaluations = measure(pose(cost, np.linspace(0.1, 1, 10)))
+    found, evaluations = measure(as_cost(cost, np.linspace(0.1, 1, 10)))
     assert 1e-9 < found < 1e-6
     assert evaluations > POINTS
 
 
 def test_a_constant_cost_has_no_noise() -> None:
-    assert measure(pose(lambda w: 3.0, np.ones(4)))[0] == 0.0
+    assert measure(as_cost(lambda w: 3.0, np.ones(4)))[0] == 0.0
 
 
 def test_a_cost_that_ends_nearby_is_survived() -> None:
-    problem = pose(lambda w: 1.0 if w[0] == 0.5 else math.nan, np.array([0.5]))
+    problem = as_cost(lambda w: 1.0 if w[0] == 0.5 else math.nan, np.array([0.5]))
     assert measure(problem)[0] == 0.0
 
 
 @pytest.mark.parametrize("case", NETWORKS, ids=lambda case: case.name)
 def test_noise_of_networks_is_that_of_rounding(case: Any) -> None:
     net, parameters = case.build()
-    problem = pose(net, parameters)
+    problem = as_cost(net, parameters)
     assert measure(problem)[0] < 1e-14 * max(1.0, net(parameters))
 
 
@@ -73,7 +73,7 @@ def test_the_labs_cost_is_noisier_than_the_networks() -> None:
     from fastgc import lab
 
     X, Y, parameters, _, _ = lab_case()
-    found, _ = measure(pose(lambda p: lab.forward_propagation_n(X, Y, p)[0], parameters))
+    found, _ = measure(as_cost(lambda p: lab.forward_propagation_n(X, Y, p)[0], parameters))
     assert 1e-15 < found < 1e-12  # log(1 − A3) where A3 is near 1
 
 
@@ -85,13 +85,13 @@ def test_a_line_through_theta_is_exact() -> None:
         return float(w.sum())
 
     theta = np.array([1.0, 1e3, -1e-5, 0.0])
-    measure(pose(cost, theta))
+    measure(as_cost(cost, theta))
     steps = np.diff(np.array(seen[-POINTS:]), axis=0)
     assert (np.ptp(steps[:, :2], axis=0) == 0).all()
 
 
 def test_parameters_near_the_largest_float() -> None:
-    problem = pose(lambda w: float(np.clip(w, -1, 1).sum()), np.array([0.0, 1.7e308]))
+    problem = as_cost(lambda w: float(np.clip(w, -1, 1).sum()), np.array([0.0, 1.7e308]))
     assert measure(problem)[0] < 1e-15
 
 
@@ -114,13 +114,13 @@ def test_single_precision_is_recognised(dtype: Any) -> None:
     def cost(w: Any) -> float:
         return float(np.sum(np.sin(w.astype(dtype)), dtype=dtype))
 
-    problem = pose(cost, np.linspace(0.1, 1, 10))
-    noise, _ = noise_of_cost(problem, problem.evaluate(problem.theta), 2**28)
+    problem = as_cost(cost, np.linspace(0.1, 1, 10))
+    noise, _ = noise_of_cost(problem, problem.value(problem.theta), 2**28)
     assert noise.coarse == (dtype is not np.float64)
 
 
 def test_a_constant_is_not_taken_for_single_precision() -> None:
-    assert not noise_of_cost(pose(lambda w: 0.5, np.ones(3)), 0.5, 2**28)[0].coarse
+    assert not noise_of_cost(as_cost(lambda w: 0.5, np.ones(3)), 0.5, 2**28)[0].coarse
 
 
 def test_a_cost_that_ends_further_away_is_survived() -> None:
@@ -129,4 +129,4 @@ def test_a_cost_that_ends_further_away_is_survived() -> None:
             raise ZeroDivisionError
         return 3.0
 
-    assert measure(pose(cost, 0.5))[0] == 0.0
+    assert measure(as_cost(cost, 0.5))[0] == 0.0

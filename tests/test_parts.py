@@ -10,12 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastgc
-from fastgc.methods.registry import METHODS
-from tests.cases import NETWORKS, backward, lab_case
+from tests.cases import ENTRYWISE, NETWORKS, backward, lab_case
 from tests.strategies import networks
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ENTRYWISE)
 def test_only_some_tensors(method: str) -> None:
     X, Y, parameters, right, faulty = lab_case()
     net = fastgc.Network(X, Y)
@@ -37,7 +36,7 @@ def test_only_some_tensors(method: str) -> None:
     assert fastgc.check(net, parameters, faulty, method=method, only=["b[23]"]).ok
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ENTRYWISE)
 @given(case=networks(), data=st.data())
 @settings(max_examples=15)
 def test_a_sample_agrees_with_the_whole(method: str, case: Any, data: st.DataObject) -> None:

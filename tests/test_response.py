@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from mpmath import mp, mpf
 
 import fastgc
-from fastgc.costs.base import Problem, pose
-from fastgc.costs.noise import Base
+from fastgc.costs.base import Base, Cost, as_cost
 from fastgc.methods.base import Approximation
 from fastgc.methods.registry import METHODS
 from fastgc.network import kernels
@@ -116,7 +115,7 @@ def test_changes_of_the_softmax_loss(n: int, scale: float, step: float, seed: in
     assert abs(found[0] - wanted) <= max(1e-13 * abs(wanted), 2e-15 * widest)
 
 
-def approximate(method: str, problem: Problem, epsilon: float = 2.0**-40) -> Approximation:
+def approximate(method: str, problem: Cost, epsilon: float = 2.0**-40) -> Approximation:
     with np.errstate(all="ignore"):
         return METHODS[method].approximate(problem, None, Base(0.0, 0.0), epsilon, RESOURCES)
 
@@ -127,7 +126,7 @@ def approximate(method: str, problem: Problem, epsilon: float = 2.0**-40) -> App
 def test_agreement_with_mpmath(method: str, case: NetworkCase, data: st.DataObject) -> None:
     net, parameters = case.build()
     assume(corner_distance(net, parameters) > 1e-9)
-    problem = pose(net, parameters)
+    problem = as_cost(net, parameters)
     found = approximate(method, problem)
     k = data.draw(st.integers(0, problem.theta.size - 1))
     t = int(problem.layout.tensor_of(np.array([k]))[0])
@@ -143,12 +142,12 @@ def test_agreement_with_mpmath(method: str, case: NetworkCase, data: st.DataObje
 def test_long_steps_are_those_of_the_loop(case: NetworkCase, epsilon: float) -> None:
     # steps that wake and silence units all over the network, beyond the range of the series
     net, parameters = case.build()
-    problem = pose(net, parameters)
+    problem = as_cost(net, parameters)
     reference = METHODS["loop"].approximate(
-        problem, None, Base(problem.evaluate(problem.theta), 1e-16), epsilon, RESOURCES
+        problem, None, Base(problem.value(problem.theta), 1e-16), epsilon, RESOURCES
     )
     found = approximate("incremental", problem, epsilon)
-    size = abs(problem.evaluate(problem.theta)) / epsilon + np.abs(reference.gradapprox).max()
+    size = abs(problem.value(problem.theta)) / epsilon + np.abs(reference.gradapprox).max()
     assert np.abs(found.gradapprox - reference.gradapprox).max() <= 1e-11 * (size + 1.0)
     # sample by sample the interval is no shorter, but for the bend of the weight decay
     low, high = (

@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastgc
-from fastgc.costs.base import base_cost, pose
+from fastgc.costs.base import as_cost, base_cost
 from fastgc.costs.noise import balanced_steps, noise_of_cost
 from tests.cases import NETWORKS, NetworkCase, backward
 
 
 def chosen(cost: Any, parameters: Any) -> np.ndarray[Any, Any]:
-    problem = pose(cost, parameters)
+    problem = as_cost(cost, parameters)
     value, _ = base_cost(problem)
     base, _ = noise_of_cost(problem, value, 2**28)
     steps, evaluations = balanced_steps(problem, base)

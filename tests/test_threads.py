@@ -12,10 +12,9 @@ import pytest
 from threadpoolctl import threadpool_info
 
 import fastgc
-from fastgc.methods.registry import METHODS
 from fastgc.parallel import threads
 from fastgc.parallel.threads import available_cores, one_blas_thread, share
-from tests.cases import TIMED_NETWORKS, NetworkCase, backward
+from tests.cases import ENTRYWISE, TIMED_NETWORKS, NetworkCase, backward
 
 
 @pytest.mark.parametrize("workers", [1, 2, 7])
@@ -90,7 +89,7 @@ def test_blas_is_held_to_one_thread_and_let_go() -> None:
     assert _blas_threads() == before
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ENTRYWISE)
 def test_eight_threads_at_once_get_the_same_bits(method: str) -> None:
     case = NetworkCase("shared", (6, 20, 10, 12, 1), 16)
     net, parameters = case.build()
@@ -116,7 +115,7 @@ def test_a_network_is_checked_on_several_threads() -> None:
             assert np.array_equal(found[name], value)
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if name != "loop"])
+@pytest.mark.parametrize("method", [name for name in ENTRYWISE if name != "loop"])
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_forked_child_gets_the_same_bits(method: str) -> None:

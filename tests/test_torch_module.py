@@ -19,6 +19,7 @@ from torch import nn
 import fastgc
 import fastgc.torch.module
 from fastgc.torch import assert_module, check_module
+from fastgc.torch.evaluation import ModuleCost
 from tests.torch_cases import (
     BUGS,
     CASES,
@@ -256,7 +257,7 @@ def test_a_network_that_is_none_after_all(monkeypatch: pytest.MonkeyPatch) -> No
 def test_many_entries_are_looked_at_along_directions(
     monkeypatch: pytest.MonkeyPatch, frozen: bool
 ) -> None:
-    monkeypatch.setattr(fastgc.torch.module, "AFFORDABLE", 20)
+    monkeypatch.setattr(ModuleCost, "affordable", 20)
     net, loss = activation(nn.GELU())
     net[2].requires_grad_(not frozen)  # type: ignore[index]  # of a Sequential
     report = check_module(net, loss)

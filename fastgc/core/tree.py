@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 FloatArray: TypeAlias = NDArray[np.float64]
 Container: TypeAlias = Mapping[str, Any] | Sequence[Any] | ArrayLike
 
+#: u, the rounding unit of float64.
+UNIT_ROUNDOFF = 2.0**-53
+
 PIECE = 8192  # entries; a dozen arrays of so many stay in a second-level cache of 1 MiB
 
 

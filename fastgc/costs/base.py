@@ -1,138 +1,297 @@
-"""What a method sees of a check: the cost as a function of flat vectors, or of stacks of them."""
+"""`Cost`: what all that is checked can do, whoever wrote it; and `as_cost`, which makes one."""
 
 import contextlib
 import math
 import sys
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 
-from fastgc.core.tree import Container, FloatArray, Layout, flatten_parameters, scales
-from fastgc.costs.function import Rest, as_float, as_stack
-from fastgc.network.network import Network
-from fastgc.network.state import ForwardState
-
-if TYPE_CHECKING:
-    from fastgc.costs.numba import CompiledCost
-
-Cost = Callable[[Any], Any]
+from fastgc.core.tree import (
+    UNIT_ROUNDOFF,
+    Container,
+    Entries,
+    FloatArray,
+    Layout,
+    flatten_parameters,
+    scales,
+)
 
 #: Relative differences of identical calls up to which a cost is noisy, as sums by threads are.
 LAST_BITS = 1e-12
 
+# Rounding errors of J that are always allowed for: a J rounded once moves a central difference by
+# u·|J|/ε, and a sum of a few terms by some more, when the table shows nothing.
+LEAST_NOISE = 4 * UNIT_ROUNDOFF
 
-def _nothing(_: bool) -> int:
-    return 0
+
+class Traits(NamedTuple):
+    """What may be relied on when a cost is called.
+
+    Attributes:
+        deterministic: it depends on nothing but its parameters; nobody calls it twice to find out.
+        thread_safe: `values` may run on several threads at once, and gains by it.
+        blas_threads: BLAS would use threads for it, unless it is held to one.
+        reseeded: something seeds what it draws from before each call.
+    """
+
+    deterministic: bool = False
+    thread_safe: bool = False
+    blas_threads: bool = False
+    reseeded: bool = False
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Problem:
-    """A cost at a point, ready for a method.
+class Base:
+    """J(θ) and its rounding noise: what is known of a cost before a method starts.
+
+    Attributes:
+        cost: J(θ).
+        noise: σ_J, the standard deviation of its rounding errors.
+        coarse: whether J has so few digits, as in single precision or beside a large constant, that
+            a short step may not move it: then a difference of zero says nothing of its slope.
+        seen: J at the points where its noise was measured, in order of size.
+        grain: how far apart its values are at least, where it is rounded to few digits; else 0.
+    """
+
+    cost: float
+    noise: float
+    coarse: bool = False
+    seen: tuple[float, ...] = ()
+    grain: float = 0.0
+
+    @property
+    def rounding(self) -> float:
+        """How far its rounding may move a J: 10 σ_J, at least 4u·|J|."""
+        return max(10.0 * self.noise, LEAST_NOISE * abs(self.cost))
+
+    @property
+    def jitter(self) -> float:
+        """How far its rounding may move a J that is otherwise the same."""
+        return 4.0 * self.grain if self.coarse else 10.0 * self.noise
+
+
+class Batch(NamedTuple):
+    """How many rows one call of `values` should get, of a cost that takes many.
+
+    Attributes:
+        least: fewer do not pay for the price of a call, memory allowing.
+        most: a call runs to its end before Ctrl-C is looked at.
+        together: whether code of the caller's computes the rows of a call together, so that one
+            may depend on another.
+        gains: whether a call takes less time than as many calls with a row each, at any size.
+    """
+
+    least: int = 2
+    most: int = sys.maxsize
+    together: bool = False
+    gains: bool = True
+
+
+class Candidate(NamedTuple):
+    """A way to evaluate many rows in a call that nobody has tried yet.
+
+    Attributes:
+        batch: what a call would get.
+        name: of the way, for a message.
+        tolerance: relative; its values may differ by as much from those of single calls.
+        apart: whether each tensor has to be tried by itself as well.
+    """
+
+    batch: Batch
+    name: str
+    tolerance: float
+    apart: bool = False
+
+
+class Interval(NamedTuple):
+    """What is known of the slopes of n entries.
+
+    Attributes:
+        low: the least slope, (n,).
+        high: the greatest.
+        uncertainty: of both.
+        evaluations: of the cost, spent on this.
+    """
+
+    low: FloatArray
+    high: FloatArray
+    uncertainty: FloatArray
+    evaluations: int
+
+
+class Samples(Protocol):
+    """The samples of a cost that is their mean, looked at one by one where the cost has kinks."""
+
+    def near_kink(self) -> bool:
+        """Whether any is close enough to a kink that this may tell more than the cost does."""
+
+    def slopes(self, entries: Entries, steps: FloatArray, base: Base, shorter: float) -> Interval:
+        """Of each entry, the slopes that a backward pass may take.
+
+        A kink is where one-sided slopes stay apart over a step `shorter` times as short.
+        """
+
+    def slopes_along(
+        self, entries: Entries, by: FloatArray, base: Base, shorter: float
+    ) -> Interval:
+        """Of one move of many entries at once, whose slope is the change that it makes."""
+
+
+class Cost(ABC):
+    """A cost at a point θ, as a function of flat vectors.
+
+    Code that checks asks what a cost can, by these attributes, never what it is.
 
     Attributes:
         layout: names and shapes of the parameters.
-        theta: the parameters (P,).
-        evaluate: vector (P,) -> cost; leaves the vector as it is.
-        evaluate_stack: rows (K, P) -> costs (K,); None where the cost takes one set of parameters
-            at a time.
-        row_bytes: memory that evaluating one row of a stack takes besides the row itself.
-        reseeded: whether something is called before each evaluation to make it repeatable.
-        state: what fastgc sees inside a Network; None for any other cost.
-        compiled: a cost that is a Numba dispatcher of one flat vector; None for any other.
-        recipe: poses the same problem again, in another process: what pickling keeps of it.
-        rest: evaluates the cost at θ once more, since some keep what they were called with; takes
-            whether the check failed, and returns the evaluations spent.
-        sizes: the scale of each parameter (P,), where `theta` does not tell it.
+        theta: θ, (P,).
+        batch: the rows that a call of `values` should get; None where it takes one at a time.
+        candidate: a way to take many rows that is still to be tried; None for none.
+        unbatched: why it takes one row at a time, and what to do about it.
+        row_bytes: memory that evaluating one row takes besides the row itself.
+        flops: floating-point operations of one evaluation; None where nobody has counted them.
+        samples: its samples, for slopes at kinks; None where nobody can see them.
+        affordable: entries up to which ``method="auto"`` looks at each; None for any number.
+        noun: what a message calls it.
     """
 
     layout: Layout
     theta: FloatArray
-    evaluate: Callable[[FloatArray], float]
-    evaluate_stack: Callable[[FloatArray], FloatArray] | None
-    state: ForwardState | None
-    row_bytes: int
-    reseeded: bool = False
-    compiled: "CompiledCost | None" = None
-    recipe: "Callable[[], Problem] | None" = None
-    rest: Callable[[bool], int] = _nothing
-    sizes: FloatArray | None = None
+    batch: Batch | None = None
+    candidate: Candidate | None = None
+    unbatched: str = (
+        "it evaluates many sets of parameters in one call: pass vectorized=True if the cost takes "
+        'every array with a leading axis K and returns K costs, or method="loop"'
+    )
+    row_bytes: int = 0
+    flops: float | None = None
+    samples: Samples | None = None
+    affordable: int | None = None
+    noun: str = "cost"
 
-    def __reduce__(self) -> "tuple[Callable[[], Problem], tuple[()]]":
-        if self.recipe is None:
-            raise TypeError("this problem has no recipe")
-        return self.recipe, ()
+    @property
+    def traits(self) -> Traits:
+        """What may be relied on."""
+        return Traits()
 
-    def evaluate_or_nan(self, vector: FloatArray) -> float:
-        """The cost away from θ; NaN where it cannot be had, or is not finite."""
-        try:
-            value = self.evaluate(vector)
-        except Exception:
-            return math.nan
-        return value if math.isfinite(value) else math.nan
+    @abstractmethod
+    def value(self, vector: FloatArray) -> float:
+        """The cost at a vector (P,), which stays as it is."""
 
-    def cost_near(self, entries: Any, by: Any) -> float:
-        """The cost with these entries of θ moved by so much; NaN where it cannot be had."""
-        moved = self.theta.copy()
-        moved[entries] += by
-        return self.evaluate_or_nan(moved)
+    def values(self, rows: FloatArray) -> FloatArray:
+        """The costs (K,) of rows (K, P)."""
+        return np.array([self.value(row) for row in rows])
 
-    def stack_or_nan(self, rows: FloatArray) -> FloatArray:
-        """The costs of a stack (K, P), (K,); NaN where they cannot be had, or are not finite.
+    def start(self) -> float:
+        """J(θ)."""
+        return self.value(self.theta)
 
-        Raises:
-            Exception: that of the stack, where each of its rows can be had alone.
+    def rest(self, failed: bool) -> int:  # noqa: ARG002  some costs keep nothing
+        """Evaluates at θ once more, where the cost may keep what it was called with.
+
+        Args:
+            failed: whether the check did.
+
+        Returns:
+            The evaluations spent.
         """
-        assert self.evaluate_stack is not None
-        try:
-            found = self.evaluate_stack(rows)
-            return (
-                found if np.isfinite(found).all() else np.where(np.isfinite(found), found, np.nan)
-            )
-        except Exception:
-            costs, met = np.full(len(rows), np.nan), False
-            for i, row in enumerate(rows):
-                costs[i] = self.evaluate_or_nan(row)
-                met |= math.isnan(costs[i])
-            if not met:
-                raise
-            return costs
+        return 0
+
+    def call(self, function: Callable[..., Any]) -> Any:
+        """What a function of the caller's returns, of θ in the caller's kind of container."""
+        return function(self.layout.build(self.layout.views(self.theta.copy())))
+
+    def largest_gradient(self) -> float | None:
+        """The largest entry of its gradient, where its framework has derived it; else None."""
+        return None
+
+    def rounding(self) -> FloatArray | None:
+        """How far rounding may move each entry of a right gradient, (P,); None where unknown."""
+        return None
+
+    def identity(self) -> Mapping[str, tuple[object, ...]]:
+        """What tells it from other costs with the same values, by name; for a checkpoint."""
+        return {}
+
+    def at(self, theta: FloatArray) -> Self:
+        """The same cost at another point."""
+        other = object.__new__(type(self))  # what `__reduce__` says is for another process
+        other.__dict__.update(self.__dict__, theta=theta)
+        other.__dict__.pop("scale", None)
+        return other
 
     @cached_property
     def scale(self) -> FloatArray:
         """The scale of each parameter, (P,)."""
-        return scales(self.layout, self.theta) if self.sizes is None else self.sizes
+        return scales(self.layout, self.theta)
 
-    @property
-    def pure(self) -> bool:
-        """Whether the cost is known to depend on nothing but its parameters; not tried twice."""
-        return self.state is not None
+    def value_or_nan(self, vector: FloatArray) -> float:
+        """The cost away from θ; NaN where it cannot be had, or is not finite."""
+        try:
+            value = self.value(vector)
+        except Exception:
+            return math.nan
+        return value if math.isfinite(value) else math.nan
 
-    @property
-    def concurrent(self) -> bool:
-        """Whether `evaluate_stack` may run on several threads at once, and gains by it."""
-        return self.compiled.concurrent if self.compiled is not None else self.state is not None
+    def near(self, entries: Any, by: Any) -> float:
+        """The cost with these entries of θ moved by so much; NaN where it cannot be had."""
+        moved = self.theta.copy()
+        moved[entries] += by
+        return self.value_or_nan(moved)
 
-    @property
-    def rows_at_once(self) -> int:
-        """The most rows that `evaluate_stack` should be given; the bits do not depend on it.
+    def values_or_nan(self, rows: FloatArray) -> FloatArray:
+        """The costs of rows (K, P), (K,); NaN where they cannot be had, or are not finite.
 
-        It runs to its end before Ctrl-C is looked at, and a compiled cost may be slow.
+        Raises:
+            Exception: that of the call, where each of its rows can be had alone.
         """
-        return self.compiled.rows_at_once if self.compiled is not None else sys.maxsize
+        try:
+            costs = self.values(rows)
+            return (
+                costs if np.isfinite(costs).all() else np.where(np.isfinite(costs), costs, np.nan)
+            )
+        except Exception:
+            costs = np.array([self.value_or_nan(row) for row in rows])
+            if not np.isnan(costs).any():
+                raise
+            return costs
 
 
-def pose(
+class Asked(NamedTuple):
+    """What a caller passed as a cost, with its parameters; `settings` are NumPy's for errors."""
+
+    cost: Callable[..., Any]
+    layout: Layout
+    theta: FloatArray
+    vectorized: bool
+    reseed: Callable[[], object] | None
+    settings: dict[str, Any]
+
+
+Maker = Callable[[Asked], Cost | None]
+
+_makers: list[Maker] = []
+
+
+def register(maker: Maker) -> Maker:
+    """Adds a kind of cost; its maker returns None for what is another kind. The latest is first."""
+    _makers.insert(0, maker)
+    return maker
+
+
+def as_cost(
     cost: object,
     parameters: Container,
     *,
     vectorized: bool = False,
     reseed: Callable[[], object] | None = None,
-) -> Problem:
-    """The problem of checking `cost` at `parameters`; `reseed` is called before each evaluation.
+) -> Cost:
+    """`cost` at `parameters` as a `Cost`; `reseed` is called before each evaluation.
 
     Raises:
         TypeError, ValueError: for a cost that is not callable and for unusable parameters.
@@ -142,242 +301,78 @@ def pose(
             f"cost is a {type(cost).__name__}; wanted a function of the parameters, or a Network. "
             "The order of the arguments is cost, parameters, gradients"
         )
-    return _posed(cost, *flatten_parameters(parameters), vectorized, reseed, _error_settings())
-
-
-def _posed(
-    cost: Cost,
-    layout: Layout,
-    theta: FloatArray,
-    vectorized: bool,
-    reseed: Callable[[], object] | None,
-    settings: dict[str, Any],
-) -> Problem:
-    """The problem; `settings` are NumPy's for floating-point errors, for a cost of the caller's."""
-    recipe = partial(_posed, cost, layout, theta, vectorized, reseed, settings)
-    if isinstance(cost, Network) and not _overrides(type(cost)):
-        return _network_problem(cost, layout, theta, recipe)
-    if not vectorized and reseed is None and _is_compiled(cost, layout):
-        return replace(_compiled_problem(cost, layout, theta, settings), recipe=recipe)
-    called = cost if reseed is None else _reseeded(cost, reseed)
-    make = _vectorized_problem if vectorized else _function_problem
-    problem = make(called, layout, theta, settings)
-    return replace(problem, reseeded=reseed is not None, recipe=recipe)
-
-
-def _error_settings() -> dict[str, Any]:
     settings: dict[str, Any] = dict(np.geterr())
     if not {"call", "log"}.isdisjoint(settings.values()):
         settings["call"] = np.geterrcall()
-    return settings
+    asked = Asked(cost, *flatten_parameters(parameters), vectorized, reseed, settings)
+    return next(made for maker in _makers if (made := maker(asked)) is not None)
 
 
-def _reseeded(cost: Cost, reseed: Callable[[], object]) -> Cost:
-    def reseeded(parameters: Any) -> Any:
-        reseed()
-        return cost(parameters)
-
-    return reseeded
-
-
-def _is_compiled(cost: Cost, layout: Layout) -> bool:
-    """Whether it is a Numba dispatcher of one flat vector."""
-    numba = sys.modules.get("numba.core.registry")  # where it is not loaded, nothing is one
-    if numba is None or layout.kind != "array" or len(layout.shapes[0]) != 1:
-        return False
-    return isinstance(cost, numba.CPUDispatcher) and not cost.targetoptions.get("forceobj")
-
-
-def _overrides(kind: type[Network]) -> bool:
-    """Whether a subclass of Network computes another cost, which fastgc cannot see into."""
-    parts = ("__call__", "forward", "sample_losses", "propagate", "mean", "decay", "layers")
-    return any(getattr(kind, part) is not getattr(Network, part) for part in parts)
-
-
-def base_cost(problem: Problem) -> tuple[float, int]:
+def base_cost(cost: Cost) -> tuple[float, int]:
     """J(θ), and the number of evaluations spent on it.
 
-    A cost that is not a Network is evaluated twice: it must give the same number both times, or one
-    that differs in its last bits.
+    A cost that is not known to be deterministic is evaluated twice: it must give the same number
+    both times, or one that differs in its last bits.
 
     Raises:
         ValueError: for a cost that is not finite, or is random.
     """
-    value = problem.evaluate(problem.theta) if problem.state is None else problem.state.cost
-    if not math.isfinite(value):
+    J = cost.start()
+    if not math.isfinite(J):
         raise ValueError(
-            f"the cost is {value} at the parameters given; wanted a finite number. "
+            f"the cost is {J} at the parameters given; wanted a finite number. "
             "Check the data and the parameters, or use a form of the loss that does not overflow"
         )
-    if problem.pure:
-        return value, 1
-    return value, 1 + require_repeatable(problem, value)
+    return J, 1 + (0 if cost.traits.deterministic else require_repeatable(cost, J))
 
 
-def require_repeatable(problem: Problem, value: float) -> int:
+def require_repeatable(cost: Cost, J: float) -> int:
     """Evaluates J(θ) once more; 1, the evaluations spent.
 
     Raises:
-        ValueError: for a cost that gives another number than `value` now, in more than its last
-            bits.
+        ValueError: for a cost that gives another number than `J` now, in more than its last bits.
     """
-    again = problem.evaluate(problem.theta)
-    if not abs(again - value) <= LAST_BITS * abs(value):
-        raise random_cost(problem, value, again)
+    again = cost.value(cost.theta)
+    if not abs(again - J) <= LAST_BITS * abs(J):
+        raise random_cost(cost, J, again)
     return 1
 
 
-def random_cost(problem: Problem, value: float, again: float) -> ValueError:
-    """The error for a cost that gave `value` and then `again` at the same parameters."""
+def random_cost(cost: Cost, J: float, again: float) -> ValueError:
+    """The error for a cost that gave `J` and then `again` at the same parameters."""
     advice = "dropout? seed it, with reseed=lambda: rng.seed(0) or the like"
-    if problem.reseeded:
+    if cost.traits.reseeded:
         advice = "reseed= was called before both, and is not what it draws from"
     return ValueError(
-        f"the cost differs by {abs(again - value):.3g} between two identical calls "
-        f"({value!r}, then {again!r}): it is random, or keeps state; {advice}"
+        f"the cost differs by {abs(again - J):.3g} between two identical calls "
+        f"({J!r}, then {again!r}): it is random, or keeps state; {advice}"
     )
 
 
-def _network_problem(
-    net: Network, layout: Layout, theta: FloatArray, recipe: Callable[[], Problem]
-) -> Problem:
-    layers, layout = net.layers(layout)
-
-    widest = max(layer.n for layer in layers)
-    return Problem(
-        layout,
-        theta,
-        evaluate=lambda vector: float(net.forward(layers, vector)),
-        state=ForwardState(net, layers, theta),
-        evaluate_stack=lambda rows: net.forward(layers, rows),
-        row_bytes=7 * 8 * widest * net.m,  # Z, A and the temporaries of silu, the widest layer's
-        recipe=recipe,
-    )
-
-
-def _function_problem(
-    cost: Cost, layout: Layout, theta: FloatArray, settings: dict[str, Any]
-) -> Problem:
-    rest = Rest()
-
-    def evaluate(vector: FloatArray) -> float:
-        rest.away = vector is not theta
-        arrays = layout.views(vector.copy())
-        with _Noting(layout, theta, vector), np.errstate(**settings):
-            value = cost(layout.build(arrays))
-        if vector is theta:
-            _refuse_writes(layout, theta, arrays)
-        return as_float(value)
-
-    return Problem(
-        layout,
-        theta,
-        evaluate=evaluate,
-        evaluate_stack=None,
-        state=None,
-        row_bytes=0,
-        rest=partial(rest.evaluate, evaluate, theta),
-    )
-
-
-def _compiled_problem(
-    cost: Cost, layout: Layout, theta: FloatArray, settings: dict[str, Any]
-) -> Problem:
-    from fastgc.costs.numba import CompiledCost
-
-    compiled = CompiledCost(cost)
-    problem = _function_problem(cost, layout, theta, settings)
-
-    def evaluate(vector: FloatArray) -> float:
-        began = time.perf_counter()
-        value = problem.evaluate(vector)
-        compiled.took(time.perf_counter() - began, 1)
-        return value
-
-    def evaluate_stack(rows: FloatArray) -> FloatArray:
-        if not compiled.runs_alone:
-            return np.array([evaluate(row) for row in rows])
-        at = np.zeros(1, np.int64)
-        try:
-            return compiled.costs(rows, at)
-        except Exception:
-            with _Noting(layout, theta, rows[at[0]]):
-                raise
-
-    return replace(
-        problem, evaluate=evaluate, evaluate_stack=evaluate_stack, compiled=compiled, rest=_nothing
-    )
-
-
-def _vectorized_problem(
-    cost: Cost, layout: Layout, theta: FloatArray, settings: dict[str, Any]
-) -> Problem:
-    rest = Rest()
-
-    def evaluate(vector: FloatArray) -> float:
-        return float(evaluate_stack(vector[np.newaxis])[0])
-
-    def evaluate_stack(rows: FloatArray) -> FloatArray:
-        rest.away = rows.base is not theta
-        arrays = [view.copy() for view in layout.views(rows)]
-        with _Noting(layout, theta, rows[0], rows[-1]), np.errstate(**settings):
-            value = cost(layout.build(arrays))
-        if rows.base is theta:
-            _refuse_writes(layout, theta, arrays)
-        return as_stack(value, len(rows))
-
-    return Problem(
-        layout,
-        theta,
-        evaluate=evaluate,
-        evaluate_stack=evaluate_stack,
-        state=None,
-        row_bytes=8 * layout.size,  # the copies that the cost may keep
-        rest=partial(rest.evaluate, evaluate, theta),
-    )
-
-
-def _refuse_writes(layout: Layout, theta: FloatArray, arrays: list[FloatArray]) -> None:
-    for name, shape, array in zip(layout.names, layout.shapes, arrays, strict=True):
-        if array.size != math.prod(shape):
-            raise ValueError(
-                f"the cost resizes its parameters: {name} had {math.prod(shape)} entries before "
-                f"the call and {array.size} after it. Let it work on copies of its own"
-            )
-    after = np.concatenate([array.ravel() for array in arrays])
-    if not np.array_equal(after, theta):
-        k = int(np.argmax(after != theta))
-        raise ValueError(
-            f"the cost writes to its parameters: {layout.entry(k)} was {theta[k]} before the call "
-            f"and {after[k]} after it. It got a copy, so nothing of yours has changed; let it "
-            "work on copies of its own"
-        )
-
-
-class _Noting:
+class Noting:
     """Adds to an exception of the cost at which parameters it was raised.
 
     A class: a generator's context manager writes to the exception, which it may not allow.
     """
 
-    def __init__(self, layout: Layout, theta: FloatArray, *vectors: FloatArray) -> None:
-        self.layout, self.theta, self.vectors = layout, theta, vectors
+    def __init__(self, cost: Cost, *vectors: FloatArray) -> None:
+        self.cost, self.vectors = cost, vectors
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if isinstance(error, Exception) and not getattr(error, "__notes__", None):
-            described = (_describe(self.layout, self.theta, vector) for vector in self.vectors)
-            places = list(dict.fromkeys(described))
-            where = f"at {places[0]}"
-            if len(places) > 1:
-                where = f"in the stack from {' to '.join(places)}"
+            points = list(dict.fromkeys(_described(self.cost, vector) for vector in self.vectors))
+            where = f"at {points[0]}"
+            if len(points) > 1:
+                where = f"in the stack from {' to '.join(points)}"
             with contextlib.suppress(Exception):
                 error.add_note(f"fastgc: the cost raised this {where}")
 
 
-def _describe(layout: Layout, theta: FloatArray, vector: FloatArray) -> str:
+def _described(cost: Cost, vector: FloatArray) -> str:
+    layout, theta = cost.layout, cost.theta
     changed = np.flatnonzero(vector != theta)
     if changed.size == 0:
         return "the parameters as given"

@@ -7,19 +7,14 @@ rounding errors do not.
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from fastgc.core.rng import generator
-from fastgc.core.tree import Entries, FloatArray
-from fastgc.costs.base import LAST_BITS, Problem, random_cost, require_repeatable
-from fastgc.network.state import UNIT_ROUNDOFF
-
-if TYPE_CHECKING:
-    pass
+from fastgc.core.tree import UNIT_ROUNDOFF, Entries, FloatArray
+from fastgc.costs.base import LAST_BITS, LEAST_NOISE, Base, Cost, random_cost, require_repeatable
 
 POINTS = 9
 
@@ -52,42 +47,8 @@ GRAINY = 12**-0.5
 FORMATS = (8, 11, 24)  # bits of bfloat16, float16 and float32
 WHOLE = 16  # bits of whole and other round numbers, which are the same in double precision
 
-# Rounding errors of J that are always allowed for: a J rounded once moves a central difference by
-# u·|J|/ε, and a sum of a few terms by some more, when the table shows nothing.
-LEAST_NOISE = 4 * UNIT_ROUNDOFF
-
 # Rounding units of θ by which what is computed from θ may be off, at the same J.
 BENT = 8 * UNIT_ROUNDOFF
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Base:
-    """J(θ) and its rounding noise: what is known of a cost before a method starts.
-
-    Attributes:
-        cost: J(θ).
-        noise: σ_J, the standard deviation of its rounding errors.
-        coarse: whether J has so few digits, as in single precision or beside a large constant, that
-            a short step may not move it: then a difference of zero says nothing of its slope.
-        seen: J at the points where its noise was measured, in order of size.
-        grain: how far apart its values are at least, where it is rounded to few digits; else 0.
-    """
-
-    cost: float
-    noise: float
-    coarse: bool = False
-    seen: tuple[float, ...] = ()
-    grain: float = 0.0
-
-    @property
-    def rounding(self) -> float:
-        """How far its rounding may move a J: 10 σ_J, at least 4u·|J|."""
-        return max(10.0 * self.noise, LEAST_NOISE * abs(self.cost))
-
-    @property
-    def jitter(self) -> float:
-        """How far its rounding may move a J that is otherwise the same."""
-        return 4.0 * self.grain if self.coarse else 10.0 * self.noise
 
 
 class _Line(NamedTuple):
@@ -110,7 +71,7 @@ class _Line(NamedTuple):
     seen: frozenset[float]
 
 
-def noise_of_cost(problem: Problem, cost: float, memory: int) -> tuple[Base, int]:
+def noise_of_cost(cost: Cost, J: float, memory: int) -> tuple[Base, int]:
     """J and its noise near θ, the least that several lines through θ show; and the evaluations.
 
     One line that is quiet is enough. Else the others are tried: its opposite; two along which each
@@ -118,8 +79,8 @@ def noise_of_cost(problem: Problem, cost: float, memory: int) -> tuple[Base, int
     survives; and some through halves of the parameters, so that a singular one stays where it is.
 
     Args:
-        problem: whose cost it is.
-        cost: J(θ), evaluated by itself.
+        cost: whose cost it is.
+        J: J(θ), evaluated by itself.
         memory: bytes that it may allocate at once.
 
     Raises:
@@ -127,26 +88,28 @@ def noise_of_cost(problem: Problem, cost: float, memory: int) -> tuple[Base, int
     """
     lines: list[_Line] = []
     evaluations = 0
-    for direction in _directions(problem.theta):
-        line = _noise_along(problem, direction, cost, memory)
+    for direction in _directions(cost.theta):
+        line = _noise_along(cost, direction, J, memory)
         evaluations += line.evaluations
         lines.append(line)
         quiet = QUIET * UNIT_ROUNDOFF * max(map(abs, line.seen))
-        quiet_line = (line.moves or problem.pure) and not line.coarse and line.sigma <= quiet
-        lucky = _is_lucky(line) and not problem.pure and len(lines) < ZEROS
+        quiet_line = (
+            (line.moves or cost.traits.deterministic) and not line.coarse and line.sigma <= quiet
+        )
+        lucky = _is_lucky(line) and not cost.traits.deterministic and len(lines) < ZEROS
         if quiet_line and not lucky:
             break
         if len(lines) >= WHOLE_LINES and any(line.coarse for line in lines):
             break
-        if line.sigma > SUSPICIOUS * UNIT_ROUNDOFF * abs(cost) and len(lines) == 1:
-            evaluations += 0 if problem.pure else AGAIN
-            for _ in range(0 if problem.pure else AGAIN):
-                require_repeatable(problem, cost)
+        if line.sigma > SUSPICIOUS * UNIT_ROUNDOFF * abs(J) and len(lines) == 1:
+            evaluations += 0 if cost.traits.deterministic else AGAIN
+            for _ in range(0 if cost.traits.deterministic else AGAIN):
+                require_repeatable(cost, J)
     moving = [line for line in lines if line.moves] or lines
     # a line along which nothing moves tells nothing of how coarse J is
     noisy = [line.sigma for line in moving if line.sigma > 0]
     found = Base(
-        cost=cost,
+        cost=J,
         noise=min(noisy, default=0.0),
         coarse=all(line.coarse for line in moving),
         seen=tuple(sorted(frozenset().union(*(line.seen for line in lines)))),
@@ -182,28 +145,26 @@ def _directions(theta: FloatArray) -> Iterator[FloatArray]:
                 yield np.where(half, 0.0, scaled)
 
 
-def _noise_along(problem: Problem, direction: FloatArray, cost: float, memory: int) -> _Line:
-    theta = problem.theta
+def _noise_along(cost: Cost, direction: FloatArray, J: float, memory: int) -> _Line:
+    theta = cost.theta
     evaluations, sigma, moves = 0, 0.0, False
-    seen = {cost}
+    seen = {J}
     for step in STEPS:
         # Multiples of a rounding unit of θ: then θ + iδ is exact, and the table shows the rounding
         # of the cost alone, not that of its arguments.
         delta = 4.0 * ((theta + 0.25 * step * direction) - theta)
         evaluations += POINTS
-        costs = _along(problem, delta, memory)
+        costs = _along(cost, delta, memory)
         if not all(map(math.isfinite, costs)):
             break  # the cost may end here
         seen.update(costs)
         moves = sum(a == b for a, b in pairwise(costs)) <= POINTS // 2
         sigma = table_noise(costs)
-        if abs(costs[0] - cost) > max(
-            100 * max(sigma, UNIT_ROUNDOFF * abs(cost)), LAST_BITS * abs(cost)
-        ):
-            if problem.evaluate_stack is None or problem.compiled is not None:
-                raise random_cost(problem, cost, costs[0])
+        if abs(costs[0] - J) > max(100 * max(sigma, UNIT_ROUNDOFF * abs(J)), LAST_BITS * abs(J)):
+            if cost.batch is None or not cost.batch.together:
+                raise random_cost(cost, J, costs[0])
             raise ValueError(
-                f"the vectorized cost is {cost!r} for the parameters alone and {costs[0]!r} for "
+                f"the vectorized cost is {J!r} for the parameters alone and {costs[0]!r} for "
                 f"the same parameters in a stack of {POINTS}: its rows depend on each other. "
                 "Sum and normalise within each row, over the axes after the first"
             )
@@ -212,9 +173,10 @@ def _noise_along(problem: Problem, direction: FloatArray, cost: float, memory: i
     values = sorted(seen)
     least = min((b - a for a, b in pairwise(values)), default=0.0)
     few = all(_bits(value) <= FORMATS[-1] for value in values)
-    grain = 0.0 if problem.pure else _grain(values, least)
-    if moves and evaluations > POINTS and not problem.pure and not grain:  # after longer steps
-        if least <= 4 * UNIT_ROUNDOFF * abs(cost):  # beside a large constant
+    known = cost.traits.deterministic
+    grain = 0.0 if known else _grain(values, least)
+    if moves and evaluations > POINTS and not known and not grain:  # after longer steps
+        if least <= 4 * UNIT_ROUNDOFF * abs(J):  # beside a large constant
             grain = least
         elif not few:  # the parameters are rounded to fewer digits
             return _Line(max(sigma, GRAINY * least), True, 0.0, moves, evaluations, frozenset(seen))
@@ -248,16 +210,15 @@ def _bits(value: float) -> int:
     return 53 - ((mantissa & -mantissa).bit_length() - 1) if mantissa else 0
 
 
-def _along(problem: Problem, delta: FloatArray, memory: int) -> list[float]:
+def _along(cost: Cost, delta: FloatArray, memory: int) -> list[float]:
     """J(θ + iδ) for i = 0 … 8, NaN where it cannot be had; in one stack where that is quick."""
-    theta = problem.theta
-    stack = POINTS * (8 * theta.size + problem.row_bytes)
-    small = stack <= memory // 8 and problem.rows_at_once >= POINTS
-    if problem.evaluate_stack is not None and small:
+    theta = cost.theta
+    stack = POINTS * (8 * theta.size + cost.row_bytes)
+    if cost.batch is not None and cost.batch.most >= POINTS and stack <= memory // 8:
         rows = theta + np.arange(POINTS)[:, np.newaxis] * delta
-        costs: list[float] = problem.stack_or_nan(rows).tolist()
+        costs: list[float] = cost.values_or_nan(rows).tolist()
         return costs
-    return [problem.evaluate_or_nan(theta + i * delta) for i in range(POINTS)]
+    return [cost.value_or_nan(theta + i * delta) for i in range(POINTS)]
 
 
 def table_noise(values: Sequence[float]) -> float:
@@ -291,7 +252,7 @@ def table_noise(values: Sequence[float]) -> float:
 
 
 def uncertainty_of_differences(
-    cost: float,
+    J: float,
     noise: float,
     steps: FloatArray,
     sides: tuple[FloatArray, FloatArray] | None = None,
@@ -304,18 +265,18 @@ def uncertainty_of_differences(
     move its slope by as much as if θ were elsewhere. At a minimum that is all that there is.
 
     Args:
-        cost: J(θ).
+        J: J(θ).
         noise: σ_J.
         steps: 2ε as realised, (P,); where it is 0 the uncertainty is inf.
         sides: the slopes below and above θ, (P,) each; None where nothing is known of them.
         scale: of θ, (P,).
     """
-    error = np.full(steps.shape, 2.0 * max(10.0 * noise, LEAST_NOISE * abs(cost)))
+    error = np.full(steps.shape, 2.0 * max(10.0 * noise, LEAST_NOISE * abs(J)))
     if sides is not None:
         with np.errstate(all="ignore"):
             below, above = sides
             moves = np.fmax(np.abs(below), np.abs(above)) * steps / 2
-            error = np.fmax(error, 2.0 * LEAST_NOISE * (abs(cost) + moves))
+            error = np.fmax(error, 2.0 * LEAST_NOISE * (abs(J) + moves))
             bent = 2.0 * BENT * (scale + steps) * np.abs(above - below)
             error += np.where(np.isfinite(bent), bent, 0.0)
     uncertainty = np.full(steps.shape, np.inf)
@@ -324,7 +285,7 @@ def uncertainty_of_differences(
 
 
 def balanced_steps(
-    problem: Problem, base: Base, entries: Entries | None = None
+    cost: Cost, base: Base, entries: Entries | None = None
 ) -> tuple[FloatArray, int]:
     """A step for each entry, (P,), and the evaluations spent: 4 for each of 3 entries a tensor.
 
@@ -334,7 +295,7 @@ def balanced_steps(
     (`Problem.scale`).
 
     Args:
-        problem: the cost at θ.
+        cost: the cost at θ.
         base: J(θ) and its noise.
         entries: those that need a step, (n,), whose tensors alone are measured; None for all.
             The steps of the others are 0.
@@ -342,7 +303,7 @@ def balanced_steps(
     Source: Moré & Wild, *Estimating Derivatives of Noisy Simulations*, ACM TOMS 2012, for the
     balance; central instead of forward differences.
     """
-    scale, layout = problem.scale, problem.layout
+    scale, layout = cost.scale, cost.layout
     noise = max(base.noise, LEAST_NOISE * abs(base.cost), np.finfo(np.float64).tiny)
     rng = generator(3)
     steps = np.zeros(scale.size)
@@ -356,21 +317,21 @@ def balanced_steps(
             continue
         shares = []
         for k in rng.choice(places, min(TRIED, places.size), replace=False).tolist():
-            share, spent = _share(problem, k, float(scale[k]), base, noise)
+            share, spent = _share(cost, k, float(scale[k]), base, noise)
             shares.append(share)
             evaluations += spent
         steps[places] = min(shares) * scale[places]
     return steps, evaluations
 
 
-def _share(problem: Problem, k: int, scale: float, base: Base, noise: float) -> tuple[float, int]:
+def _share(cost: Cost, k: int, scale: float, base: Base, noise: float) -> tuple[float, int]:
     """The best step of entry k over its scale, and the evaluations spent."""
     # the third difference itself is best where its noise, σ/H³, meets its truncation
     share = min(LONGEST, (noise / max(abs(base.cost), noise)) ** 0.2)
     spent = 0
     for _ in range(RETREATS):
         H = share * scale
-        costs = [problem.cost_near(k, t * H) for t in (-2.0, -1.0, 1.0, 2.0)]
+        costs = [cost.near(k, t * H) for t in (-2.0, -1.0, 1.0, 2.0)]
         spent += 4
         if all(map(math.isfinite, costs)):
             a, b, c, d = costs

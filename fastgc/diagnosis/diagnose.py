@@ -13,36 +13,29 @@ from fastgc.core.gradients import AnalyticGradient
 from fastgc.core.rng import generator
 from fastgc.core.subset import Subset
 from fastgc.core.verdict import DISAGREE, KINK, UNRESOLVED
-from fastgc.costs.base import Problem
+from fastgc.costs.base import Cost
 from fastgc.diagnosis import kinds
 from fastgc.diagnosis.evidence import Evidence
-from fastgc.diagnosis.network import FITTED, explain, other_activation
+from fastgc.diagnosis.network import FITTED, explain, other_activation, surroundings
 from fastgc.diagnosis.samples import stale
+from fastgc.network.cost import state_of
 from fastgc.network.state import ForwardState, rounding_of_gradients
 from fastgc.report.data import Diagnosis
-from fastgc.verdicts.record import Findings
-
-__all__ = ["Diagnosis", "diagnose"]
+from fastgc.verdicts.record import Check, Findings
 
 
-def diagnose(
-    problem: Problem, analytic: AnalyticGradient, findings: Findings, subset: Subset
-) -> tuple[dict[str, Diagnosis], int]:
+def diagnose(check: Check, findings: Findings) -> tuple[dict[str, Diagnosis], int]:
     """What is wrong with each tensor that is, by name; and the evaluations of the cost spent."""
+    cost, analytic, subset = check.cost, check.analytic, check.subset
     if max(findings.summary.worst) < DISAGREE:
         return {}, 0
-    tensors = _evidence(problem, analytic, findings, subset)
+    tensors = _evidence(cost, analytic, findings, subset)
     faulty = [name for name, e in tensors.items() if e.at_fault]
-    state = problem.state
-    around = kinds.Surroundings(
-        m=None if state is None else state.net.m,
-        divisor=None if state is None else state.net.divisor,
-        weight_decay=0.0 if state is None else state.net.weight_decay,
-        tensors=tensors,
-    )
+    state = state_of(cost)
+    around = surroundings(state, tensors)
     constant, spent = False, 0
     if state is None and subset.entries is None and not findings.gradapprox.any():
-        constant, spent = stands_still(problem)
+        constant, spent = stands_still(cost)
     if constant:
         found = dict.fromkeys(faulty, CONSTANT)
     elif state is None or subset.entries is not None:  # what a structure tells takes all tensors
@@ -75,9 +68,9 @@ def _of_network(
 
 
 def _evidence(
-    problem: Problem, analytic: AnalyticGradient, findings: Findings, subset: Subset
+    cost: Cost, analytic: AnalyticGradient, findings: Findings, subset: Subset
 ) -> dict[str, Evidence]:
-    layout, theta, state = subset.layout, problem.theta, problem.state
+    layout, theta, state = subset.layout, cost.theta, state_of(cost)
     every = slice(None) if subset.entries is None else subset.entries
     uncertainty, gradapprox = findings.uncertainty, findings.gradapprox
     fixed = np.zeros(theta.size)
@@ -139,19 +132,18 @@ CONSTANT = Diagnosis(
 MOVES = (1e-6, 1e-3, 1.0)
 
 
-def stands_still(problem: Problem) -> tuple[bool, int]:
+def stands_still(cost: Cost) -> tuple[bool, int]:
     """Whether J is the same number wherever it is asked for, and the evaluations spent.
 
     A slope of zero does not say so: x² has one at 0, and moves. The last evaluation is at θ.
     """
     rng = generator(9)
-    theta = problem.theta
+    theta = cost.theta
     size = np.ones(theta.size)
-    for _, here in problem.layout.tensors():
+    for _, here in cost.layout.tensors():
         size[here] = math.sqrt(float(np.mean(np.square(theta[here])))) or 1.0
     moved = [
-        problem.evaluate_or_nan(theta + move * size * rng.standard_normal(theta.size))
-        for move in MOVES
+        cost.value_or_nan(theta + move * size * rng.standard_normal(theta.size)) for move in MOVES
     ]
-    value = problem.evaluate_or_nan(theta)
+    value = cost.value_or_nan(theta)
     return all(cost == value for cost in moved), len(MOVES) + 1

@@ -57,6 +57,17 @@ class Variant(NamedTuple):
     dZ: FloatArray  # noqa: N815  a name of the mathematics
 
 
+def surroundings(state: ForwardState | None, tensors: Mapping[str, Evidence]) -> Surroundings:
+    """What else is known, of a Network or of any other cost."""
+    net = None if state is None else state.net
+    return Surroundings(
+        m=None if net is None else net.m,
+        divisor=None if net is None else net.divisor,
+        weight_decay=0.0 if net is None else net.weight_decay,
+        tensors=tensors,
+    )
+
+
 def explain(
     state: ForwardState, tensors: Mapping[str, Evidence], around: Surroundings
 ) -> dict[str, Diagnosis]:

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +11,7 @@ from fastgc.core.gradients import AnalyticGradient
 from fastgc.core.rng import generator
 from fastgc.core.statistics import Estimate, estimate_of, minimum_detectable_error
 from fastgc.core.subset import Subset
-from fastgc.core.tree import Entries, FloatArray, Step
+from fastgc.core.tree import Entries, FloatArray, Layout, Step
 from fastgc.core.verdict import (
     AGREE,
     DISAGREE,
@@ -23,18 +22,21 @@ from fastgc.core.verdict import (
     entry_scale,
     verdict_of,
 )
-from fastgc.costs.base import Problem
-from fastgc.costs.noise import Base, balanced_steps
+from fastgc.costs.base import Base, Cost
+from fastgc.costs.noise import balanced_steps
 from fastgc.diagnosis.origin import origin, proven_right
-from fastgc.directions.draw import Directions, posed_along
+from fastgc.directions.draw import Directions, DirectionsCost
 from fastgc.directions.explain import Case, explained
 from fastgc.directions.locate import Probe
-from fastgc.methods.base import Approximation, Method
-from fastgc.network.state import rounding_of_gradients
+from fastgc.methods.base import Approximation, Job, Method, best
+from fastgc.methods.loop import LOOP
+from fastgc.methods.registry import RANDOM, register
+from fastgc.methods.stacked import STACKED
+from fastgc.options import Choices
 from fastgc.parallel.chunks import Resources
 from fastgc.report.data import Entry, Outcome, TensorReport
 from fastgc.verdicts.outcome import why_open
-from fastgc.verdicts.record import Findings
+from fastgc.verdicts.record import Check, Findings
 from fastgc.verdicts.second_look import second_look
 
 TOGETHER = "all parameters"  # what directions through all tensors are about
@@ -42,114 +44,132 @@ TRIES = 8  # directions through all parameters, searched for a corner at θ
 DEVIATIONS = 4.0  # standard deviations of the rounding of a right backward pass, along a direction
 
 
-def check_along(
-    problem: Problem,
-    subset: Subset,
-    analytic: AnalyticGradient,
-    base: Base,
-    epsilon: float | str,
-    directions: int,
-    seed: int,
-    engine: Method,
-    resources: Resources,
-    *,
-    per_tensor: bool,
-) -> Outcome:
+def check_along(job: Job, resources: Resources) -> Outcome:
     """Compares gradients with the cost along random directions through each tensor.
 
-    Args:
-        problem: the cost at θ.
-        part: the tensors that are checked, whole.
-        analytic: their gradients.
-        base: J(θ) and its noise.
-        epsilon: the step, or "auto".
-        directions: through each tensor.
-        seed: of their generator.
-        engine: the method that takes the differences.
-        resources: what it may use.
-        per_tensor: whether each direction goes through one tensor; else through all of them, and
-            tensors are told apart only where these disagree.
+    With ``per_tensor=False`` each goes through all of them, and tensors are told apart only where
+    these disagree.
     """
-    lines = partial(
-        _Lines, problem, subset, analytic, base, epsilon, directions, seed, engine, resources
-    )
-    if per_tensor or len(subset.layout.names) == 1:
-        return lines(together=False).outcome()
-    together = lines(together=True).outcome()
+    if job.choices.per_tensor or len(job.subset.layout.names) == 1:
+        return _Lines(job, resources, together=False).outcome()
+    together = _Lines(job, resources, together=True).outcome()
     if all(tensor.ok for tensor in together.tensors.values()):
         return together
-    apart = lines(together=False).outcome()
+    apart = _Lines(job, resources, together=False).outcome()
     return replace(apart, evaluations=apart.evaluations + together.evaluations)
+
+
+def along(
+    cost: Cost, entries: Entries | None, base: Base, epsilon: Step, resources: Resources
+) -> Approximation:
+    """Differences along directions, of a `DirectionsCost`; many in a call where that pays."""
+    chunks = resources.chunking
+    spread = chunks is not None and chunks.dispatcher is not None
+    stacks = cost.batch is not None and 2 * STACKED.least_memory(cost) <= resources.memory
+    method = STACKED if stacks and not spread else LOOP
+    return method.approximate(cost, entries, base, epsilon, resources)
+
+
+def _evaluations(_: Cost, layout: Layout, choices: Choices) -> int:
+    """Two for each direction."""
+    return 2 * choices.lines * (len(layout.names) if choices.per_tensor else 1)
+
+
+def _flops(cost: Cost) -> float | None:
+    evaluations = _evaluations(cost, cost.layout, Choices())
+    return None if cost.flops is None else evaluations * cost.flops
+
+
+def _memory(cost: Cost, resources: Resources) -> int:
+    drawn = min(8 * Choices().lines * cost.layout.size, resources.memory // 2)
+    return drawn + cost.row_bytes
+
+
+def _seconds(cost: Cost, _: Resources) -> float:
+    """Of its evaluations, and of drawing each direction."""
+    P, lines = cost.layout.size, Choices().lines
+    draw = np.random.default_rng(0).standard_normal
+    drawing = lines * best(lambda: draw(min(P, 2**16)), 3) * max(1.0, P / 2**16)
+    evaluations = _evaluations(cost, cost.layout, Choices())
+    return drawing + evaluations * best(lambda: cost.value(cost.theta), 5)
+
+
+ALONG = Method(
+    RANDOM, along, refusal=lambda _: None, least_memory=lambda _: 0, epsilon=1e-7, along=True,
+    compare=check_along, evaluations=_evaluations, flops=_flops, vectors=5, memory=_memory,
+    seconds=_seconds,
+)  # fmt: skip
+register(ALONG)
 
 
 class _Lines:
     """Directions through the parts of θ, and the gradient along them."""
 
-    def __init__(
-        self, problem: Problem, subset: Subset, analytic: AnalyticGradient, base: Base,
-        epsilon: float | str, count: int, seed: int, engine: Method, resources: Resources,
-        *, together: bool,
-    ) -> None:  # fmt: skip
-        theta = problem.theta
+    def __init__(self, job: Job, resources: Resources, *, together: bool) -> None:
+        cost, subset, analytic = job.cost, job.subset, job.analytic
+        count, seed = job.choices.lines, job.choices.seed
         whole = slice(None) if subset.entries is None else subset.entries
-        every = [here for _, here in problem.layout.tensors()]
-        tensors = every if subset.tensors is None else [every[t] for t in subset.tensors]
-        self.asked = analytic
-        self.grad = np.zeros(theta.size)  # all of it, for directions to be taken along
+        slices = [part for _, part in cost.layout.tensors()]
+        tensors = slices if subset.tensors is None else [slices[t] for t in subset.tensors]
+        self.job, self.resources, self.count, self.together = job, resources, count, together
+        self.grad = np.zeros(cost.theta.size)  # all of it, for directions to be taken along
         self.grad[whole] = analytic.grad
-        lost = _lost_by_rounding(problem, analytic, tensors)
+        lost = _lost_by_rounding(cost, analytic, tensors)
         self.parts: list[slice | Entries] = [whole] if together else [*tensors]
-        self.norms = np.array([_norm(self.grad[here]) for here in self.parts])
+        self.norms = np.array([_norm(self.grad[part]) for part in self.parts])
         self.names: tuple[str, ...] = subset.layout.names
         self.shapes: tuple[tuple[int, ...], ...] = subset.layout.shapes
         if together:
-            budget = _norm(analytic.tolerances * [_norm(self.grad[here]) for here in tensors])
+            budget = _norm(analytic.tolerances * [_norm(self.grad[part]) for part in tensors])
             analytic = _of_one(analytic, _ratio(budget, float(self.norms[0])))
             self.names, self.shapes = (TOGETHER,), ((subset.layout.size,),)
-        draw = partial(
-            Directions, theta, tuple(self.parts), count, seed, keep=resources.memory // 2
-        )
         self.spent = 0
         self.epsilon: Step
-        if isinstance(epsilon, str):
-            loose = posed_along(problem, draw(None), self.names)
-            self.epsilon, self.spent = balanced_steps(loose, base)
+        if isinstance(job.epsilon, str):
+            self.epsilon, self.spent = balanced_steps(self._cost_along(None), job.base)
         else:
-            self.epsilon = epsilon
-        self.directions = draw(self.epsilon)
-        self.posed = posed_along(problem, self.directions, self.names)
+            self.epsilon = job.epsilon
+        self.cost = self._cost_along(self.epsilon)
+        self.directions = self.cost.directions
         # the smallest numbers of a narrow dtype are counted with what is lost by rounding
         with np.errstate(all="ignore"):
             grad = self.directions.along(self.grad)
         self.analytic = replace(analytic, grad=grad, least=np.zeros(len(self.parts)), pooled=True)
         self.rounding = np.repeat([DEVIATIONS * _norm(lost[here]) for here in self.parts], count)
-        self.problem, self.base, self.engine, self.resources = problem, base, engine, resources
-        self.probe = Probe(problem, base, epsilon, resources)
+        self.probe = Probe(cost, job.base, job.epsilon, resources)
         self.rng = generator(6, seed)  # for what is drawn in a search
-        self.count, self.together = count, together
+
+    def _cost_along(self, epsilon: Step | None) -> DirectionsCost:
+        theta, choices = self.job.cost.theta, self.job.choices
+        directions = Directions(
+            theta, tuple(self.parts), choices.lines, choices.seed, epsilon,
+            keep=self.resources.memory // 2,
+        )  # fmt: skip
+        return DirectionsCost(self.job.cost, directions, self.names)
 
     def look(self, entries: Entries | None, step: Step) -> Approximation:
         """The slopes along all directions, or some."""
-        found = self.engine.approximate(self.posed, entries, self.base, step, self.resources)
-        some = range(self.directions.size) if entries is None else entries.tolist()
-        lost = np.array([self.directions.lost(d) for d in some])
+        first = along(self.cost, entries, self.job.base, step, self.resources)
+        numbers = range(self.directions.size) if entries is None else entries.tolist()
+        lost = np.array([self.directions.lost(d) for d in numbers])
         rounding = self.rounding if entries is None else self.rounding[entries]
-        return replace(found, uncertainty=np.where(lost, np.inf, found.uncertainty + rounding))
+        return replace(first, uncertainty=np.where(lost, np.inf, first.uncertainty + rounding))
 
     def outcome(self) -> Outcome:
         """What the directions tell."""
-        findings = second_look(
-            self.posed, self.base, self.look, self.epsilon, self.analytic,
-            self.look(None, self.epsilon), exact=False, subset=Subset(self.posed.layout),
-            directions=True, tries=TRIES,
+        check = Check(
+            cost=self.cost, base=self.job.base, subset=Subset(self.cost.layout),
+            analytic=self.analytic, method=self.look, epsilon=self.epsilon, directions=True,
+            tries=TRIES,
         )  # fmt: skip
+        findings = second_look(check, self.look(None, self.epsilon))
         seen = _seen(findings, self.analytic.tolerances, self.count)
         case = Case(
-            self.problem, self.names, self.shapes, self.asked, self.grad, self.directions,
+            self.job.cost, self.names, self.shapes, self.job.analytic, self.grad, self.directions,
             findings, seen.residuals, self.probe, self.rng,
         )  # fmt: skip
         reasons, looked_up = why_open(
-            self.posed, Subset(self.posed.layout), findings, self.epsilon,
+            check, findings,
             lambda d: f"{self.names[d // self.count]} along v{d % self.count}",
         )  # fmt: skip
         tensors = {}
@@ -173,7 +193,7 @@ class _Lines:
             difference=_ratio(error, _norm(self.norms) + _norm(seen.sizes)),
             epsilon=float(np.max(self.epsilon)),
             evaluations=self.spent + findings.evaluations + self.probe.evaluations + looked_up,
-            origin=origin(self.names, wrong, said, proven_right(self.posed.layout, findings))
+            origin=origin(self.names, wrong, said, proven_right(self.cost.layout, findings))
             if wrong
             else None,
             scope=_scope(tensors, self.count, together=self.together),
@@ -212,13 +232,10 @@ class _Lines:
         )
 
 
-def _lost_by_rounding(
-    problem: Problem, analytic: AnalyticGradient, tensors: list[slice]
-) -> FloatArray:
+def _lost_by_rounding(cost: Cost, analytic: AnalyticGradient, tensors: list[slice]) -> FloatArray:
     """What a right backward pass may lose of each entry, (P,)."""
-    lost = np.zeros(problem.theta.size)
-    if problem.state is not None:
-        lost = rounding_of_gradients(problem.state)
+    rounding = cost.rounding()
+    lost = np.zeros(cost.theta.size) if rounding is None else rounding
     for here, unit, least in zip(tensors, analytic.units, analytic.least, strict=True):
         lost[here] = lost[here] * unit + least
     return lost

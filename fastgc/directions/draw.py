@@ -8,7 +8,6 @@ then serve it as they are.
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ import numpy as np
 from fastgc.core.rng import generator
 from fastgc.core.tree import Entries, FloatArray, Layout, Step
 from fastgc.core.verdict import root_mean_square
-from fastgc.costs.base import Problem
+from fastgc.costs.base import Cost, Traits
 
 # v is rounded so that θ ± εv is exact, for steps down to ε/8⁴ where θ leaves room for it; else the
 # rounding of θ ± εv moves a difference by u·|θ|/ε, a tenth of the tolerance at θ = 100.
@@ -115,26 +114,37 @@ class Directions:
         return Layout("sequence", tuple(names), shapes, tuple(offsets), list)
 
 
-def posed_along(problem: Problem, directions: Directions, names: tuple[str, ...]) -> Problem:
-    """The problem of the steps along `directions`, at 0."""
-    whole = problem.evaluate_stack if problem.state is None else None
+class DirectionsCost(Cost):
+    """The cost of the steps along directions through the parameters of another, at 0.
 
-    def evaluate_stack(rows: FloatArray) -> FloatArray:
-        assert whole is not None
-        return whole(np.stack([directions.point(row) for row in rows]))
+    Args:
+        cost: the other.
+        directions: some for each of its tensors, or for all.
+        names: of these tensors.
+    """
 
-    return Problem(
-        directions.layout(iter(names)),
-        np.zeros(directions.size),
-        evaluate=lambda steps: problem.evaluate(directions.point(steps)),
-        evaluate_stack=None if whole is None else evaluate_stack,
-        state=None,
-        row_bytes=problem.row_bytes + 2 * 8 * directions.theta.size,
-        reseeded=problem.reseeded,
-        compiled=problem.compiled,
-        recipe=partial(posed_along, problem, directions, names),
-        sizes=np.repeat(
+    def __init__(self, cost: Cost, directions: Directions, names: tuple[str, ...]) -> None:
+        self._cost, self.directions, self._names = cost, directions, names
+        self.layout, self.theta = directions.layout(iter(names)), np.zeros(directions.size)
+        self.batch = cost.batch if cost.batch is not None and cost.batch.gains else None
+        self.row_bytes = cost.row_bytes + 2 * 8 * directions.theta.size
+        self.scale = np.repeat(
             [root_mean_square(directions.theta[part]) or 1.0 for part in directions.tensors],
             directions.count,
-        ),
-    )
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return DirectionsCost, (self._cost, self.directions, self._names)
+
+    @property
+    def traits(self) -> Traits:
+        """Those of the other; that two calls agree is known of it already."""
+        return self._cost.traits._replace(deterministic=False)
+
+    def value(self, vector: FloatArray) -> float:
+        """The other's cost at θ + Σ t_d v_d, of steps t (D,)."""
+        return self._cost.value(self.directions.point(vector))
+
+    def values(self, rows: FloatArray) -> FloatArray:
+        """Likewise of many rows of steps, (K, D)."""
+        return self._cost.values(np.stack([self.directions.point(row) for row in rows]))

@@ -8,11 +8,13 @@ import numpy as np
 from fastgc.core.gradients import AnalyticGradient
 from fastgc.core.tree import FloatArray, entry_name, index_of
 from fastgc.core.verdict import DISAGREE, KINK, UNRESOLVED, root_mean_square
-from fastgc.costs.base import Problem
+from fastgc.costs.base import Cost
 from fastgc.diagnosis import kinds
 from fastgc.diagnosis.evidence import Evidence
+from fastgc.diagnosis.network import surroundings
 from fastgc.directions.draw import Directions
 from fastgc.directions.locate import Probe, Search, describe, example, locate, look_at
+from fastgc.network.cost import state_of
 from fastgc.report.data import Diagnosis, Entry, TensorReport
 from fastgc.verdicts.record import Findings
 
@@ -28,7 +30,7 @@ class Case:
     """All that is known after a check along random directions.
 
     Attributes:
-        problem: the cost at θ.
+        cost: the cost at θ.
         names: of the tensors.
         shapes: of the tensors.
         analytic: about its gradient, of all the tensors that are checked.
@@ -40,7 +42,7 @@ class Case:
         rng: for what is drawn.
     """
 
-    problem: Problem
+    cost: Cost
     names: tuple[str, ...]
     shapes: tuple[tuple[int, ...], ...]
     analytic: AnalyticGradient
@@ -71,7 +73,7 @@ def explained(case: Case, t: int, report: TensorReport) -> TensorReport:
         return replace(report, diagnosis=said)
     else:
         evidence = _evidence(case, t, report)
-        said = kinds.first(kinds.LINEAR, evidence, _surroundings(case.problem))
+        said = kinds.first(kinds.LINEAR, evidence, surroundings(state_of(case.cost), {}))
         said = said or _misplaced(case, t, report, evidence)
         if said is not None:
             found = example(search)
@@ -138,8 +140,8 @@ def _search(case: Case, t: int, report: TensorReport) -> Search:
 
 def _evidence(case: Case, t: int, report: TensorReport) -> Evidence:
     findings, here = case.findings, case.directions.numbers(t)
-    part, state = case.directions.tensors[t], case.problem.state
-    theta = case.problem.theta[part]
+    part, state = case.directions.tensors[t], state_of(case.cost)
+    theta = case.cost.theta[part]
     moved = np.array([theta @ case.directions.vector(d) for d in range(here.start, here.stop)])
     fixed = np.zeros(moved.size)
     if state is not None and any(part == layer.W for layer in state.layers):
@@ -151,13 +153,3 @@ def _evidence(case: Case, t: int, report: TensorReport) -> Evidence:
         wrong=codes >= DISAGREE, known=(codes != KINK) & (codes != UNRESOLVED),
         theta=moved, fixed=fixed, tolerance=report.tolerance, along=True,
     )  # fmt: skip
-
-
-def _surroundings(problem: Problem) -> kinds.Surroundings:
-    net = None if problem.state is None else problem.state.net
-    return kinds.Surroundings(
-        m=None if net is None else net.m,
-        divisor=None if net is None else net.divisor,
-        weight_decay=0.0 if net is None else net.weight_decay,
-        tensors={},
-    )

@@ -12,14 +12,13 @@ from fastgc.core.statistics import share_interval
 from fastgc.core.subset import Subset
 from fastgc.core.tree import Entries, FloatArray, Layout, Step, index_of
 from fastgc.core.verdict import DISAGREE
-from fastgc.costs.base import Problem
-from fastgc.costs.noise import Base, balanced_steps, uncertainty_of_differences
+from fastgc.costs.base import Base, Cost
+from fastgc.costs.noise import balanced_steps, uncertainty_of_differences
 from fastgc.directions.draw import Directions
-from fastgc.methods.base import Approximation
-from fastgc.methods.registry import METHODS
+from fastgc.methods.loop import LOOP
 from fastgc.parallel.chunks import Resources
 from fastgc.report.data import Diagnosis
-from fastgc.verdicts.record import Findings
+from fastgc.verdicts.record import Check, Findings, at_work
 from fastgc.verdicts.refinement import LOOKS, SHORTER
 from fastgc.verdicts.second_look import second_look
 
@@ -31,11 +30,9 @@ class Probe:
         evaluations: spent so far.
     """
 
-    def __init__(
-        self, problem: Problem, base: Base, epsilon: float | str, resources: Resources
-    ) -> None:
+    def __init__(self, cost: Cost, base: Base, epsilon: float | str, resources: Resources) -> None:
         self.evaluations = 0
-        self._problem, self._base = problem, base
+        self._cost, self._base = cost, base
         self._step: Step | None = None if isinstance(epsilon, str) else epsilon
         # a few at a time: no work for an executor
         self._resources = replace(resources, chunking=None)
@@ -43,37 +40,32 @@ class Probe:
     def entries(self, subset: Subset, analytic: AnalyticGradient) -> Findings:
         """The verdicts on some entries, each by itself."""
         if self._step is None:
-            self._step, spent = balanced_steps(self._problem, self._base)
+            self._step, spent = balanced_steps(self._cost, self._base)
             self.evaluations += spent
 
-        def look(entries: Entries | None, step: Step) -> Approximation:
-            places = subset.entries if entries is None else subset.whole(entries)
-            return METHODS["loop"].approximate(
-                self._problem, places, self._base, step, self._resources
-            )
-
-        first = look(None, self._step)
-        found = second_look(
-            self._problem, self._base, look, self._step, analytic, first,
-            exact=False, subset=subset, tries=0,
+        look = at_work(LOOP, self._cost, subset, self._base, self._resources)
+        check = Check(
+            cost=self._cost, base=self._base, subset=subset, analytic=analytic, method=look,
+            epsilon=self._step, tries=0,
         )  # fmt: skip
-        self.evaluations += found.evaluations
-        return found
+        findings = second_look(check, look(None, self._step))
+        self.evaluations += findings.evaluations
+        return findings
 
     def slope(self, v: FloatArray, step: float, allowed: float) -> tuple[float, float]:
         """The slope of the cost along v (P,), and its uncertainty.
 
         With shorter steps where the first crosses a corner, until it is good to about `allowed`.
         """
-        theta, cost = self._problem.theta, self._base.cost
+        theta, J = self._cost.theta, self._base.cost
         found: list[float] = []
         while True:
-            plus, minus = (self._problem.evaluate(theta + t * v) for t in (step, -step))
+            plus, minus = (self._cost.value(theta + t * v) for t in (step, -step))
             self.evaluations += 2
             found.append((plus - minus) / (2 * step))
             both = np.array([2 * step])
-            uncertainty = float(uncertainty_of_differences(cost, self._base.noise, both)[0])
-            bend = abs(plus - 2 * cost + minus) / step
+            uncertainty = float(uncertainty_of_differences(J, self._base.noise, both)[0])
+            bend = abs(plus - 2 * J + minus) / step
             settled = bend <= allowed or (
                 len(found) > 1 and abs(found[-1] - found[-2]) <= allowed + 2 * uncertainty
             )

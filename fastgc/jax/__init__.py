@@ -3,11 +3,10 @@
 JAX is the extra ``jax``: ``pip install "fastgc[jax]"``.
 """
 
-import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Unpack
 
 try:
     import jax
@@ -19,29 +18,24 @@ except ModuleNotFoundError as error:
 
 import numpy as np
 
-import fastgc
-from fastgc.check import DEFAULT_MEMORY, GradientMismatch
+from fastgc import pipeline
+from fastgc.check import GradientMismatch
 from fastgc.core.gradients import NARROW
 from fastgc.core.subset import subset_of
 from fastgc.core.tree import flatten_parameters
-from fastgc.costs.unused import unused_parameters
 from fastgc.diagnosis.upstream import NOISE, NOISE_OF_GPU, NOISE_OF_SINGLE, Findings, findings
 from fastgc.diagnosis.upstream import told as told_of_passes
 from fastgc.jax.calling import PINNED, copied, float64, noting, unguarded
-from fastgc.jax.evaluation import Posed
+from fastgc.jax.evaluation import LossCost, Posed
 from fastgc.jax.tree import Tree, gradients_of, is_function, tree_of
 from fastgc.methods.registry import RANDOM
-from fastgc.options import require_number, require_resources, require_seed
-from fastgc.report.data import also_saying, told
+from fastgc.options import GradientOptions, LossOptions, Options, read
+from fastgc.report.data import also_saying
 from fastgc.report.report import Report
 
 __all__ = ["assert_gradients", "check"]
 
 METHODS = ("auto", "loop", "stacked", RANDOM)
-
-# Entries beyond which method="auto" takes random directions. Their time grows with the square: of
-# 784-32-10 with m = 32 (P = 25,450) it is 6 to 10 s on two cores, of a hundred times that a day.
-MOST_ENTRIES = 20_000
 
 #: Options of `fastgc.check` that have no meaning here, and why.
 REFUSED = {
@@ -63,18 +57,7 @@ def check(
     params: Any,
     *args: Any,
     grads: Any = None,
-    method: str = "auto",
-    epsilon: float | Literal["auto"] | None = None,
-    tolerance: float = 2e-7,
-    only: Sequence[str] | None = None,
-    sample: int | None = None,
-    directions: int | None = None,
-    per_tensor: bool = True,
-    seed: int = 0,
-    memory: int = DEFAULT_MEMORY,
-    progress: bool = True,
-    checkpoint: str | os.PathLike[str] | None = None,
-    **unknown: Any,
+    **options: Unpack[LossOptions],
 ) -> Report:
     """Whether the gradients of ``loss(params, *args)`` by `params` are right, entry by entry.
 
@@ -104,21 +87,13 @@ def check(
             of leaves that are not floating-point being passed over; or a function of
             ``(params, *args)`` that returns one. Those of dtype float32 are held to 1e-4, of
             float16 to 5e-2, of bfloat16 to 2e-1.
-        method: ``stacked``, many sets of parameters in one call, ``jit(vmap(loss))``; ``loop``, one
-            in each; ``random``, random directions, 16 evaluations for each tensor of any size; or
-            ``auto``: ``stacked``, or ``loop`` where the loss does not allow that, for up to 20,000
-            entries to be checked, ``random`` for more.
-        epsilon: the step, as for `fastgc.check`. None for 1e-7, and for ``"auto"`` where the loss
-            pins float32.
-        tolerance: the relative error that an entry may have and still agree.
-        only: names of the leaves to check, or patterns, as ``["['dense']*"]``; None for all.
-        sample: so many entries of each leaf, drawn at random, are checked; None for all.
-        directions: how many random directions ``random`` takes through each leaf; None for 8.
-        per_tensor: whether each of these goes through one leaf, or through all.
-        seed: of the generator of directions and samples, which is fastgc's own.
-        memory: bytes that a block of sets of parameters may take, about.
-        progress: whether a check that lasts over a second shows a bar, in a terminal.
-        checkpoint: a file that what is done is saved to, as for `fastgc.check`.
+        **options: epsilon, tolerance, only, sample, directions, per_tensor, seed, memory, progress,
+            checkpoint: see `fastgc.options.Options`; names are those of leaves, as in
+            ``only=["['dense']*"]``. `epsilon` is ``"auto"`` by itself where the loss pins float32.
+            `method` is ``stacked``, many sets of parameters in one call, ``jit(vmap(loss))``;
+            ``loop``, one in each; ``random``, random directions, 16 evaluations for each tensor of
+            any size; or ``auto``: ``stacked``, or ``loop`` where the loss does not allow that, for
+            up to 20,000 entries to be checked, ``random`` for more.
 
     Returns:
         A `fastgc.Report`, true when the gradients are right.
@@ -149,46 +124,32 @@ def check(
             "The order of the arguments is loss, params, *args"
         )
     began = time.perf_counter()
-    _require_known(unknown, method)
-    tolerance = require_number(tolerance, "tolerance")
-    memory, _ = require_resources(memory, None, progress)
+    _require_known(options)
+    choices = read(options, "fastgc.jax.check")
     tree = tree_of(params)
     posed = Posed(loss, params, tree, args)
-    parameters = dict(zip(tree.checked, posed.values, strict=True))
-    subset = subset_of(flatten_parameters(parameters)[0], only, sample, require_seed(seed))
-    if method == "auto" and sample is None and subset.layout.size > MOST_ENTRIES:
-        method = RANDOM
+    layout, theta = flatten_parameters(dict(zip(tree.checked, posed.values, strict=True)))
+    subset = subset_of(layout, choices.only, choices.sample, choices.seed)
     with float64():
         value, gradients = _gradients(posed, tree, grads, subset.layout.names)
         narrow = _is_narrow(posed.narrow_dtypes(value))
-        found = _further(posed, tree, gradients, tolerance, narrow=narrow)
-        cost = posed.cost(float(value), subset.layout.size, memory, many=method != "loop")
+        found = _further(posed, tree, gradients, choices.tolerance, narrow=narrow)
+        rows = posed.rows(subset.layout.size, choices.memory)
+    cost = LossCost(posed, layout, theta, rows)
+    cost.knows(gradients)
     if narrow:
-        cost = cost.rounded_to(SINGLE)
-        tolerance = max(tolerance, NARROW[SINGLE].tolerance)
-        epsilon = "auto" if epsilon is None else epsilon
-    if method == "stacked" and cost.rows is None:
-        raise ValueError(
-            f'method "stacked" cannot check this loss: {cost.refusal}. method="loop" evaluates '
-            "one set of parameters at a time"
-        )
-    fixed = unused_parameters(cost.at, parameters, gradients, subset.layout.names)
-    if fixed:
-        cost = replace(cost, fixed={name: parameters[name] for name in fixed})
-        gradients = gradients | {name: np.zeros_like(parameters[name]) for name in fixed}
-    report = fastgc.check(
-        cost, parameters, gradients, method=method, epsilon=epsilon, tolerance=tolerance,
-        vectorized=cost.rows is not None, only=only, sample=sample, directions=directions,
-        per_tensor=per_tensor, seed=seed, memory=memory, progress=progress, checkpoint=checkpoint,
-    )  # fmt: skip
+        cost.round_to(SINGLE)
+        tolerance = max(choices.tolerance, NARROW[SINGLE].tolerance)
+        epsilon = "auto" if choices.epsilon is None else choices.epsilon
+        choices = replace(choices, tolerance=tolerance, epsilon=epsilon)
+    report = pipeline.check(cost, gradients, choices)
     if not (report.ok or grads is None or is_function(grads, tree)):
         _require_same_loss(loss, params, args, float(value))
     if not tree.ordered:
         report = replace(report, origin=None)  # which is told by the order of the tensors
     if narrow:
         report = _with_precision(report)
-    report = told_of_passes(told(report, fixed), found)
-    return replace(report, seconds=time.perf_counter() - began)
+    return replace(told_of_passes(report, found), seconds=time.perf_counter() - began)
 
 
 def assert_gradients(loss: Callable[..., Any], params: Any, *args: Any, **options: Any) -> Report:
@@ -210,14 +171,17 @@ def assert_gradients(loss: Callable[..., Any], params: Any, *args: Any, **option
     return report
 
 
-def _require_known(unknown: dict[str, Any], method: object) -> None:
-    for name in unknown:
+def _require_known(options: Mapping[str, Any]) -> None:
+    for name in options:
         if name in REFUSED:
             raise TypeError(f"fastgc.jax takes no {name}=: {REFUSED[name]}. Leave it out")
+        if name in Options.__annotations__ or name in GradientOptions.__annotations__:
+            continue
         raise TypeError(
             f"fastgc.jax has no option {name}=. Is it an argument of the loss? Pass "
             f"lambda params, *args: loss(params, *args, {name}=...) as the loss"
         )
+    method = options.get("method", "auto")
     if not isinstance(method, str):
         raise TypeError(f"method is {method!r}; wanted one of the names: {', '.join(METHODS)}")
     if method not in METHODS:

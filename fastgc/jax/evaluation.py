@@ -1,7 +1,7 @@
 """The caller's loss in double precision: as it is, compiled, and over many sets of parameters."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 from typing import Any, TypeAlias
 
@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fastgc.core.rng import generator
-from fastgc.core.tree import FloatArray, scale_of
+from fastgc.core.tree import FloatArray, Layout
+from fastgc.costs.base import Batch, Candidate, Noting
+from fastgc.costs.function import LEAST_ROWS, FunctionCost
 from fastgc.jax.calling import (
     PINNED,
     float64,
@@ -29,11 +30,13 @@ Values: TypeAlias = Sequence[Any]  # one array for each leaf that is checked
 # 1024 took 17, 8 took 17, one alone 108 (two cores); and looks at single points fill a block too.
 MOST_ROWS = 64
 
+# Entries beyond which method="auto" takes random directions. Their time grows with the square: of
+# 784-32-10 with m = 32 (P = 25,450) it is 6 to 10 s on two cores, of a hundred times that a day.
+MOST_ENTRIES = 20_000
+
 # Evaluated in another way, a loss moves by rounding; what depends on its neighbours in a block, on
 # chance or on the state of something else, by more than this.
 SAME = 1e-5
-
-AWAY = 1e-3  # of the parameters' scale: where the second point of that comparison is
 
 RETURNED = "what the loss returned"
 
@@ -218,41 +221,7 @@ class Posed:
             form = Form(self._loss, self._structure, self._checked, arrays, constants)
             yield form, [jnp.array(self._held[i]) for i in arrays]
 
-    def cost(self, loss: float, entries: int, memory: int, *, many: bool) -> "Cost":
-        """The loss for `fastgc.check`, in the fastest form that gives the caller's own numbers.
-
-        Args:
-            loss: at `values`.
-            entries: how many are going to be perturbed.
-            memory: bytes that a block may take.
-            many: whether to try many sets of parameters in one call.
-        """
-        refusal = None
-        if many:
-            rows = self._rows(entries, memory)
-            call, refusal = self._stacked(rows, loss)
-            if refusal is None:
-                return Cost(call, rows)
-        call = self._alone(loss)
-        return Cost(call, None, refusal)
-
-    def _stacked(self, rows: int, loss: float) -> tuple[Callable[[Values], Any], str | None]:
-        """jit(vmap(loss)), and why it will not do."""
-        if self.form is None:
-            return self.plain, "jit(loss) raises an exception"
-        cost = Cost(bound(self.form, "rows", self.arrays), rows)
-        points = [self.values, _moved(self.values)]
-        wanted = [loss, _or_nan(self.single, points[1])]
-        try:
-            found = cost.stack([np.stack(pair) for pair in zip(*points, strict=True)])
-        except Exception as error:
-            return self.plain, f"jit(vmap(loss)) raises {_in_short(error)}"
-        for one, many in zip(wanted, found.tolist(), strict=True):
-            if not _same(one, many, abs(loss)):
-                return self.plain, f"jit(vmap(loss)) gives {many!r} where the loss is {one!r}"
-        return cost.call, None
-
-    def _alone(self, loss: float) -> Callable[[Values], Any]:
+    def alone(self) -> Callable[[Values], Any]:
         """One set of parameters at a time: compiled, where that is the same as being called.
 
         Raises:
@@ -261,10 +230,10 @@ class Posed:
         one = float(self.plain(self.values))
         if self.form is not None:
             run = bound(self.form, "loss", self.arrays)
-            if _same(one, float(run(self.values)), abs(loss)):
+            if _same(one, float(run(self.values))):
                 return run
         again = float(self.plain(self.values))
-        if not _same(one, again, abs(loss)):
+        if not _same(one, again):
             raise ValueError(
                 f"the loss is {one!r} in one call and {again!r} in the next, of the same "
                 "parameters: it is random, or keeps state. Draw its numbers with jax.random, from "
@@ -272,7 +241,7 @@ class Posed:
             )
         return self.plain
 
-    def _rows(self, entries: int, memory: int) -> int:
+    def rows(self, entries: int, memory: int) -> int:
         """How many sets of parameters go into one call: what a cache holds, with their work."""
         size = sum(value.size for value in self.values)
         each = 16 * size + (0 if self.form is None else work_bytes(self.traced))
@@ -300,65 +269,82 @@ class Posed:
         return [str(dtype)] if dtype.itemsize < 8 else []
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Cost:
-    """A loss as a cost of a mapping name -> array.
+class LossCost(FunctionCost):
+    """A loss as a cost, in the fastest form that gives the caller's own numbers.
 
-    Attributes:
-        call: values -> loss; or stacks of values -> losses.
-        rows: how many sets of parameters each call takes; None where it takes one.
-        refusal: why that is so, where many were tried.
-        digits: binary ones that a loss is rounded to; None for all.
-        fixed: parameters that are not moved, whatever the mapping says.
+    Args:
+        posed: the loss at a point.
+        layout: of its leaves that are checked.
+        theta: these, (P,).
+        rows: how many sets of parameters each call of jit(vmap(loss)) takes.
     """
 
-    call: Callable[[Values], Any]
-    rows: int | None
-    refusal: str | None = None
-    digits: int | None = None
-    fixed: Mapping[str, FloatArray] = field(default_factory=dict)
+    affordable, noun = MOST_ENTRIES, "loss"
 
-    def __call__(self, parameters: dict[str, FloatArray]) -> Any:
-        """The loss; or the losses of a stack."""
-        values = [
-            value if name not in self.fixed else np.broadcast_to(self.fixed[name], value.shape)
-            for name, value in parameters.items()
-        ]
-        with float64():
-            found = float(self.call(values)) if self.rows is None else self.stack(values)
-        return found if self.digits is None else _rounded(found, self.digits)
+    def __init__(self, posed: Posed, layout: Layout, theta: FloatArray, rows: int) -> None:
+        super().__init__(self._one, layout, theta, None, dict(np.geterr()))
+        self.row_bytes = 8 * theta.size
+        self._posed, self._rows, self._digits = posed, rows, 0
+        self._largest: float | None = None
+        self.unbatched = 'jit(loss) raises an exception. Pass method="loop"'
+        if posed.form is not None:
+            self._many = bound(posed.form, "rows", posed.arrays)
+            batch = Batch(least=LEAST_ROWS, together=True)
+            self.candidate = Candidate(batch, "jit(vmap(loss))", SAME)
 
-    def at(self, parameters: dict[str, FloatArray]) -> float:
-        """The loss of one set of parameters."""
-        if self.rows is None:
-            return float(self(parameters))
-        return float(self({name: value[np.newaxis] for name, value in parameters.items()})[0])
+    def value(self, vector: FloatArray) -> float:
+        """The loss at a vector (P,), by the function that takes many where that is taken."""
+        if self.batch is None:
+            return super().value(vector)
+        self._away[0] = vector is not self.theta
+        return float(self.values(vector[np.newaxis])[0])
 
-    def rounded_to(self, dtype: str) -> "Cost":
+    def values(self, rows: FloatArray) -> FloatArray:
+        """The losses (K,) of rows (K, P), through one compiled function of fixed height."""
+        losses = []
+        with Noting(self, rows[0], rows[-1]), np.errstate(**self._settings), float64():
+            for start in range(0, len(rows), self._rows):
+                part = rows[start : start + self._rows]
+                missing = self._rows - len(part)
+                if missing:
+                    part = np.concatenate([part, np.repeat(part[-1:], missing, axis=0)])
+                losses.append(np.asarray(self._many(self.layout.views(part)), np.float64))
+        rounded: FloatArray = self._rounded(np.concatenate(losses)[: len(rows)])
+        return rounded
+
+    def largest_gradient(self) -> float | None:
+        """Of those that are to be checked, of all leaves."""
+        return self._largest
+
+    def knows(self, gradients: Mapping[str, Any]) -> None:
+        """Notes the gradients of all leaves."""
+        sizes = (np.abs(np.asarray(g, np.float64)) for g in gradients.values())
+        self._largest = max(float(size[np.isfinite(size)].max(initial=0.0)) for size in sizes)
+
+    def round_to(self, dtype: str) -> None:
         """With no more digits than this dtype, which the loss passes through, has.
 
         Double precision has room for what that does to a loss to look like no noise: as steps, of
         which the next is nowhere near. Rounded alike the loss shows what noise there is.
         """
         finfo: Any = jnp.finfo
-        return replace(self, digits=1 + int(finfo(dtype).nmant))
+        self._digits = 1 + int(finfo(dtype).nmant)
 
-    def stack(self, values: Values) -> FloatArray:
-        """The losses of a stack of any height, through one compiled function of fixed height."""
-        assert self.rows is not None
-        count, losses = len(values[0]), []
-        for start in range(0, count, self.rows):
-            some = [value[start : start + self.rows] for value in values]
-            missing = self.rows - len(some[0])
-            if missing:
-                some = [np.concatenate([v, np.repeat(v[-1:], missing, axis=0)]) for v in some]
-            losses.append(np.asarray(self.call(some), np.float64))
-        return np.concatenate(losses)[:count]
+    @cached_property
+    def _alone(self) -> Callable[[Values], Any]:
+        return self._posed.alone()
 
+    def _one(self, parameters: dict[str, FloatArray]) -> float:
+        with float64():
+            # until it is known whether many are taken at once, what is compiled already serves
+            call = self._alone if self.candidate is None else self._posed.single
+            return float(self._rounded(float(call(list(parameters.values())))))
 
-def _rounded(values: Any, digits: int) -> Any:
-    mantissa, exponent = np.frexp(values)
-    return np.ldexp(np.rint(np.ldexp(mantissa, digits)), exponent - digits)
+    def _rounded(self, losses: Any) -> Any:
+        if not self._digits:
+            return losses
+        mantissa, exponent = np.frexp(losses)
+        return np.ldexp(np.rint(np.ldexp(mantissa, self._digits)), exponent - self._digits)
 
 
 def _value_of(run: Callable[..., Any], values: Values) -> Any:
@@ -371,29 +357,8 @@ def _can_be_traced(leaf: Any) -> bool:
     )
 
 
-def _moved(values: Values) -> list[FloatArray]:
-    """Another point nearby."""
-    rng = generator(8)
-    return [
-        v + AWAY * scale_of(v.ravel()).reshape(v.shape) * rng.standard_normal(v.shape)
-        for v in values
-    ]
-
-
-def _or_nan(call: Callable[[Values], Any], values: Values) -> float:
-    """The loss away from where it is checked; NaN where it cannot be had."""
-    try:
-        return float(call(values))
-    except Exception:
-        return float("nan")
-
-
-def _same(one: float, other: float, scale: float) -> bool:
-    """Whether two values of a loss of about this `scale` are the same number; NaN tells nothing."""
+def _same(one: float, other: float) -> bool:
+    """Whether two values of a loss are the same number; NaN tells nothing."""
     if not (np.isfinite(one) and np.isfinite(other)):
         return True
-    return abs(one - other) <= SAME * max(abs(one), abs(other), scale)
-
-
-def _in_short(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).partition(chr(10))[0].rstrip('.')}"
+    return abs(one - other) <= SAME * max(abs(one), abs(other))

@@ -4,26 +4,27 @@ from collections.abc import Callable
 from typing import Any
 
 from fastgc.core.tree import Container
-from fastgc.costs.base import Problem, pose
+from fastgc.costs.base import Cost, as_cost
 from fastgc.methods.base import Method
-from fastgc.methods.incremental import INCREMENTAL
+from fastgc.methods.exact import INCREMENTAL, NODE
 from fastgc.methods.loop import LOOP
-from fastgc.methods.node import NODE
 from fastgc.methods.stacked import STACKED
-from fastgc.network.flops import flops
 
-METHODS: dict[str, Method] = {
-    "loop": LOOP,
-    "stacked": STACKED,
-    "incremental": INCREMENTAL,
-    "node": NODE,
-}
+METHODS: dict[str, Method] = {}
 
-# Operations that `incremental` may take before `node` is chosen: about a millisecond with ReLU.
-AFFORDABLE = 1e7
-
-#: The method that looks along random directions; the others look at entries.
+#: The method that looks along random directions.
 RANDOM = "random"
+
+#: What ``auto`` takes the first of that can, and is not too long about it.
+PREFERRED = ("incremental", "node", "stacked", "loop")
+
+
+def register(*methods: Method) -> None:
+    """Adds methods, so that they can be named, planned and, in the tests, held to the others."""
+    METHODS.update({method.name: method for method in methods})
+
+
+register(LOOP, STACKED, INCREMENTAL, NODE)
 
 
 def select_method(
@@ -53,30 +54,16 @@ def select_method(
     >>> fastgc.select_method(lambda theta: theta**2, 3.0)
     'loop'
     """
-    return method_for(pose(cost, parameters, vectorized=vectorized))
+    return method_for(as_cost(cost, parameters, vectorized=vectorized))
 
 
-def method_for(problem: Problem, memory: int | None = None, *, spread: bool = False) -> str:
-    """`select_method` for a problem already posed.
+def method_for(cost: Cost, memory: int | None = None, *, spread: bool = False) -> str:
+    """`select_method` for what is a `Cost` already.
 
     ``loop`` where `memory` is too little for that, or where it is to be `spread` over the workers
     of an executor and cannot.
     """
-    state = problem.state
-    if state is not None:
-        work = flops("incremental", state.widths, state.net.m)
-        chosen = "incremental" if work <= AFFORDABLE else "node"
-    else:
-        chosen = "loop" if problem.evaluate_stack is None else "stacked"
-    if spread and not METHODS[chosen].spreads:
-        return "loop"
-    if memory is not None and METHODS[chosen].least_memory(problem) > memory:
-        return "loop"
-    return chosen
-
-
-def engine_for(problem: Problem, memory: int, *, spread: bool = False) -> str:
-    """The method that takes the differences along directions: ``stacked`` where it can."""
-    rows = 2 * (16 * problem.layout.size + problem.row_bytes)
-    stacked = problem.state is None and problem.evaluate_stack is not None and not spread
-    return "stacked" if stacked and 2 * rows <= memory else "loop"
+    able = (METHODS[name] for name in PREFERRED if METHODS[name].refusal(cost) is None)
+    chosen = next(method for method in able if (method.flops(cost) or 0.0) <= method.most_flops)
+    lacking = memory is not None and chosen.least_memory(cost) > memory
+    return "loop" if lacking or (spread and not chosen.spreads) else chosen.name

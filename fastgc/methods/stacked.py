@@ -11,10 +11,9 @@ from functools import partial
 import numpy as np
 
 from fastgc.core.tree import Entries, FloatArray, Step
-from fastgc.costs.base import Problem
-from fastgc.costs.noise import Base, uncertainty_of_differences
-from fastgc.methods.base import Approximation, Method, best
-from fastgc.network.flops import flops
+from fastgc.costs.base import Base, Batch, Cost
+from fastgc.costs.noise import uncertainty_of_differences
+from fastgc.methods.base import Approximation, Method, best, forward_flops_of_all
 from fastgc.parallel.chunks import Advance, Resources, perform
 from fastgc.parallel.threads import share
 
@@ -22,23 +21,18 @@ from fastgc.parallel.threads import share
 # 0.136 s, 1 MiB 0.164 s, 256 KiB 0.22 s, a row at a time 0.32 s (Zen 5, 1 MiB of L2, 32 of L3).
 CACHE_BYTES = 4 * 2**20
 
-# Pairs of rows that a cost of the caller's gets at least, memory allowing: each call has a price,
-# as one under torch.func.vmap. Of a CNN of 46,196 parameters, 4 rows a call took 1.09 ms each, 22
-# took 0.18.
-LEAST_PAIRS = 16
-
 # Vectors of P numbers that a check holds besides its blocks: θ, steps, costs, gradapprox, …
 RESULT_VECTORS = 24
 
 
 def approximate(
-    problem: Problem, entries: Entries | None, base: Base, epsilon: Step, resources: Resources
+    cost: Cost, entries: Entries | None, base: Base, epsilon: Step, resources: Resources
 ) -> Approximation:
     """gradapprox_k = (J(θ + ε e_k) − J(θ − ε e_k)) / 2ε, with the step as it was realised."""
-    entries = np.arange(problem.theta.size) if entries is None else entries
-    J_plus, J_minus = perturbed_costs(problem, entries, epsilon, resources)
-    theta = problem.theta[entries]
-    step = np.broadcast_to(epsilon, problem.theta.shape)[entries]
+    entries = np.arange(cost.theta.size) if entries is None else entries
+    J_plus, J_minus = perturbed_costs(cost, entries, epsilon, resources)
+    theta = cost.theta[entries]
+    step = np.broadcast_to(epsilon, cost.theta.shape)[entries]
     up, down = (theta + step) - theta, theta - (theta - step)
     if not (up.all() and down.all()):  # some steps are lost to the rounding of θ
         lost = (up == 0) | (down == 0)
@@ -48,7 +42,7 @@ def approximate(
         gradapprox = _ratio(J_plus - J_minus, up + down)
         below, above = _ratio(base.cost - J_minus, down), _ratio(J_plus - base.cost, up)
     uncertainty = uncertainty_of_differences(
-        base.cost, base.noise, up + down, (below, above), problem.scale[entries]
+        base.cost, base.noise, up + down, (below, above), cost.scale[entries]
     )
 
     def slopes() -> tuple[FloatArray, FloatArray]:
@@ -59,11 +53,11 @@ def approximate(
 
 
 def perturbed_costs(
-    problem: Problem, entries: Entries, epsilon: Step, resources: Resources
+    cost: Cost, entries: Entries, epsilon: Step, resources: Resources
 ) -> tuple[FloatArray, FloatArray]:
     """J_plus and J_minus of n entries, each (n,)."""
-    theta = problem.theta
-    pairs, workers = block_size(problem, entries.size, resources)
+    theta = cost.theta
+    pairs, workers = block_size(cost, entries.size, resources)
     costs = np.empty((entries.size, 2))
     numbers = np.arange(-(-entries.size // pairs))
     steps = np.broadcast_to(epsilon, theta.shape)
@@ -79,7 +73,7 @@ def perturbed_costs(
             plus = np.arange(some.size) * (2 * theta.size) + some  # rows 0, 2, 4, …
             minus = plus + theta.size
             flat[plus], flat[minus] = values + steps[some], values - steps[some]
-            found = problem.stack_or_nan(rows[: 2 * some.size])
+            found = cost.values_or_nan(rows[: 2 * some.size])
             costs[start : start + some.size] = found.reshape(-1, 2)
             flat[plus] = flat[minus] = values
             advance(2 * some.size)
@@ -87,42 +81,43 @@ def perturbed_costs(
     def places(first: int, end: int) -> slice:
         return slice(first * pairs, end * pairs)
 
-    def fill(_: Problem, blocks: Entries, advance: Advance) -> FloatArray:
+    def fill(_: Cost, blocks: Entries, advance: Advance) -> FloatArray:
         first = int(blocks[0])
         share(lambda drawn: work(first, drawn, advance), count=blocks.size, workers=workers)
         return costs.T[:, places(first, first + blocks.size)]
 
     perform(
-        fill, problem, (numbers,), costs.T, resources,
+        fill, cost, (numbers,), costs.T, resources,
         perturbations=2 * entries.size, key=(theta, entries, epsilon, pairs), places=places,
     )  # fmt: skip
     return costs[:, 0], costs[:, 1]
 
 
-def block_size(problem: Problem, entries: int, resources: Resources) -> tuple[int, int]:
+def block_size(cost: Cost, entries: int, resources: Resources) -> tuple[int, int]:
     """K/2, the pairs of rows of a block, and how many blocks are worked on at once.
 
     Raises:
         ValueError: where not one pair of rows fits into the memory allowed.
     """
-    P = problem.layout.size
-    pair = least_memory(problem)
+    P = cost.layout.size
+    pair = least_memory(cost)
     if pair > resources.memory:
         raise ValueError(
             f"memory={resources.memory} is too little for two perturbed copies of {P} parameters; "
             f"pass memory={pair} or more"
         )
     room = max(1, (resources.memory - RESULT_VECTORS * 8 * P) // pair)
-    least = LEAST_PAIRS if problem.state is None and problem.compiled is None else 1
-    pairs = min(max(least, CACHE_BYTES // pair), max(1, problem.rows_at_once // 2), room, entries)
-    if not problem.concurrent:
+    batch = cost.batch or Batch()
+    fitting = max(batch.least // 2, CACHE_BYTES // pair)
+    pairs = min(fitting, max(1, batch.most // 2), room, entries)
+    if not cost.traits.thread_safe:
         return pairs, 1
     return pairs, min(resources.threads, room // pairs, -(-entries // pairs))
 
 
-def least_memory(problem: Problem) -> int:
+def least_memory(cost: Cost) -> int:
     """Bytes of one pair of rows and of their evaluation."""
-    return 2 * (8 * problem.layout.size + problem.row_bytes)
+    return 2 * (8 * cost.layout.size + cost.row_bytes)
 
 
 def _ratio(difference: FloatArray, step: FloatArray) -> FloatArray:
@@ -132,36 +127,31 @@ def _ratio(difference: FloatArray, step: FloatArray) -> FloatArray:
     return np.divide(difference, step, out=np.zeros(step.size), where=step > 0)
 
 
-def _refusal(problem: Problem) -> str | None:
-    if problem.evaluate_stack is None:
-        return (
-            "it evaluates many sets of parameters in one call: pass vectorized=True if the cost "
-            'takes every array with a leading axis K and returns K costs, or method="loop"'
-        )
-    return None
+def _refusal(cost: Cost) -> str | None:
+    return cost.unbatched if cost.batch is None else None
 
 
-def _memory(problem: Problem, resources: Resources) -> int:
-    pairs, workers = block_size(problem, problem.layout.size, resources)
-    return workers * pairs * least_memory(problem)
+def _memory(cost: Cost, resources: Resources) -> int:
+    pairs, workers = block_size(cost, cost.layout.size, resources)
+    return workers * pairs * least_memory(cost)
 
 
-def _seconds(problem: Problem, resources: Resources) -> float:
-    P = problem.layout.size
-    pairs, workers = block_size(problem, P, resources)
+def _seconds(cost: Cost, resources: Resources) -> float:
+    P = cost.layout.size
+    pairs, workers = block_size(cost, P, resources)
     some = np.arange(min(P, pairs * workers))
-    run = partial(approximate, problem, some, Base(0.0, 0.0), 1e-7, resources)
+    run = partial(approximate, cost, some, Base(0.0, 0.0), 1e-7, resources)
     return P / some.size * best(run, 2)
 
 
 STACKED = Method(
+    "stacked",
     approximate,
     _refusal,
-    evaluations=lambda problem: 2 * problem.layout.size,
-    least_memory=least_memory,
+    least_memory,
     epsilon=1e-7,
     spreads=False,
-    flops=partial(flops, "stacked"),
+    flops=forward_flops_of_all,
     vectors=10,
     memory=_memory,
     seconds=_seconds,

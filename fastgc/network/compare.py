@@ -1,16 +1,16 @@
 """Whether a Network computes the same cost as a function of the caller's own."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastgc.core.rng import generator
 from fastgc.core.tree import FloatArray, Layout
-from fastgc.costs.base import Problem, base_cost
+from fastgc.costs.base import Cost, base_cost
 from fastgc.costs.noise import noise_of_cost
+from fastgc.network.cost import state_of
 from fastgc.network.state import ForwardState
 
 # How far from θ they are compared, in the parameters' size: far enough to wake silent units.
@@ -37,17 +37,17 @@ class _Own:
         evaluations: spent so far, of it and of its noise.
     """
 
-    def __init__(self, own: Problem, memory: int) -> None:
-        self.problem, self.memory = own, memory
-        cost, self.evaluations = base_cost(own)
-        self._known = {own.theta.tobytes(): cost}
+    def __init__(self, own: Cost, memory: int) -> None:
+        self.cost, self.memory = own, memory
+        J, self.evaluations = base_cost(own)
+        self._known = {own.theta.tobytes(): J}
         self._sigma: dict[bytes, float] = {}
 
     def value(self, point: FloatArray) -> float:
         """At a point; NaN where it cannot be had."""
         key = point.tobytes()
         if key not in self._known:
-            self._known[key] = self.problem.evaluate_or_nan(point)
+            self._known[key] = self.cost.value_or_nan(point)
             self.evaluations += 1
         return self._known[key]
 
@@ -55,21 +55,39 @@ class _Own:
         """σ at a point."""
         key = point.tobytes()
         if key not in self._sigma:
-            at = replace(self.problem, theta=point)
+            at = self.cost.at(point)
             found, evaluations = noise_of_cost(at, self.value(point), self.memory)
             self.evaluations += evaluations
             self._sigma[key] = found.noise
         return self._sigma[key]
 
 
-def require_same_cost(problem: Problem, own: Problem, memory: int) -> tuple[float, int]:
+def comparable(cost: Cost, against: object) -> Callable[..., Any]:
+    """The caller's ``against=``, to be compared with a Network.
+
+    Raises:
+        TypeError, ValueError: for what is no function, and for a cost that is no Network's.
+    """
+    if state_of(cost) is None:
+        raise ValueError(
+            "against= compares a fastgc.Network with a cost of your own, and the cost to be "
+            "checked is a function already. Leave it out"
+        )
+    if not callable(against):
+        raise TypeError(
+            f"against is a {type(against).__name__}; wanted a function of the parameters"
+        )
+    return against
+
+
+def require_same_cost(cost: Cost, own: Cost, memory: int) -> tuple[float, int]:
     """How far the two costs lie apart at most, relative, and the evaluations of the caller's.
 
     They are compared at θ and at random points around it, up to the parameters' own size away, so
     that another activation, loss or decay shows.
 
     Args:
-        problem: of the Network.
+        cost: of the Network.
         own: of the caller's cost, at the same parameters.
         memory: bytes that may be allocated at once.
 
@@ -78,23 +96,23 @@ def require_same_cost(problem: Problem, own: Problem, memory: int) -> tuple[floa
             explains. It says with which activation they would agree, if with any.
     """
     try:
-        apart, spent = _require_same_cost(problem, own, memory)
+        apart, spent = _require_same_cost(cost, own, memory)
     except BaseException:
         own.rest(True)  # the caller's cost sees θ last
         raise
     return apart, spent + own.rest(False)
 
 
-def _require_same_cost(problem: Problem, own: Problem, memory: int) -> tuple[float, int]:
-    state = problem.state
+def _require_same_cost(cost: Cost, own: Cost, memory: int) -> tuple[float, int]:
+    state = state_of(cost)
     assert state is not None
     theirs = _Own(own, memory)
-    found = _compare(state, problem.layout, theirs)
+    found = _compare(state, cost.layout, theirs)
     if isinstance(found, Apart):
         fitting = [
             name
             for name, other in state.others()
-            if not isinstance(_compare(other, problem.layout, theirs), Apart)
+            if not isinstance(_compare(other, cost.layout, theirs), Apart)
         ]
         raise ValueError(_difference(found, state.net.m, fitting))
     return found, theirs.evaluations

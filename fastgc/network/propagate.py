@@ -14,11 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgc.core import jit
-from fastgc.core.tree import FloatArray
-from fastgc.costs.base import Problem
-from fastgc.network.flops import flops, perturbations
+from fastgc.core.tree import UNIT_ROUNDOFF, FloatArray
+from fastgc.network.flops import carried_flops, perturbations
 from fastgc.network.layers import STEEPEST, softmax_of
-from fastgc.network.state import UNIT_ROUNDOFF, ForwardState, KernelArguments
+from fastgc.network.state import ForwardState, KernelArguments
 from fastgc.parallel.chunks import perform
 from fastgc.parallel.threads import share
 
@@ -176,13 +175,12 @@ def respond(
             f"memory={resources.memory} is too little for a block of {width} columns through this "
             f"network; pass memory={least} or more"
         )
-    method = "node" if by_unit else "incremental"
     part = len(tasks) / len(every)
-    work = part * flops(method, state.widths, state.net.m)
+    work = part * carried_flops(state.widths, state.net.m, by_unit=by_unit)
     workers = 1
     if work > WORTH_SHARING:
         workers = min(resources.threads, resources.memory // least, len(tasks))
-    looks = round(part * perturbations(method, state.widths, state.net.m))
+    looks = round(part * perturbations(state.widths, state.net.m, by_unit=by_unit))
     if resources.chunking is not None:
         perform(
             partial(_of_tasks, step, width, by_unit, resources.chunking.threads(workers)),
@@ -268,22 +266,6 @@ def unit_slopes(
             slopes += [plus / step, -minus / step]
         slopes.append(np.concatenate([D.ravel() for D in state.halfway()]))
     return np.minimum.reduce(slopes), np.maximum.reduce(slopes)
-
-
-def least_memory(problem: Problem) -> int:
-    """Bytes that one block of columns takes."""
-    assert problem.state is not None
-    return work_space(problem.state.widths)
-
-
-def refusal(problem: Problem) -> str | None:
-    """Why a method that looks inside a Network cannot work on a problem; None where it can."""
-    if problem.state is None:
-        return (
-            "it looks inside a fastgc.Network, and this cost is a function. Pass a Network, or "
-            'method="loop"'
-        )
-    return None
 
 
 def kernel_arguments(state: ForwardState) -> KernelArguments:

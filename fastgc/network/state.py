@@ -8,11 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgc.core.tree import FloatArray
+from fastgc.core.tree import UNIT_ROUNDOFF, FloatArray
 from fastgc.network.layers import ACTIVATIONS, KINKED, LOSSES, STEP, slopes
 from fastgc.network.network import Forced, Layer, Network
-
-UNIT_ROUNDOFF = 2.0**-53
 
 # Products of fewer multiplications than this are made by BLAS on the calling thread: OpenBLAS takes
 # others from 2¹⁸ on. To hold it to one thread costs 10 µs, a tenth of a check of the lab's network.

@@ -222,6 +222,7 @@ class Contents:
     against: float | None = None
     scope: str | None = None
     estimate: Estimate | None = None
+    unit: str = "evaluations"
 
     @property
     def ok(self) -> bool:

@@ -14,6 +14,7 @@ SCHEMA = 1
 #: Keys that earlier reports of this schema lack, with what they stand for there.
 SINCE: dict[str, Any] = {
     "scope": None, "estimate": None, "located": [], "zeros": 0, "zero_within": 0.0,
+    "unit": "evaluations",
 }  # fmt: skip
 
 
@@ -35,6 +36,7 @@ def to_dict(report: Contents) -> dict[str, Any]:
         "against": report.against,
         "scope": report.scope,
         "estimate": _estimate_dict(report.estimate),
+        "unit": report.unit,
         "tensors": {name: _tensor_dict(tensor) for name, tensor in report.tensors.items()},
     }
 
@@ -108,6 +110,7 @@ def from_dict(kind: type[C], data: Mapping[str, Any]) -> C:
         against=read("against", _optional(_float)),
         scope=read("scope", _optional(_str)),
         estimate=_estimate(read("estimate", _optional(dict)), "the report.estimate"),
+        unit=read("unit", _str),
         tensors={
             name: _tensor(name, _Reader(tensor, f'tensors["{name}"]'))
             for name, tensor in read("tensors", dict).items()

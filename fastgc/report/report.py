@@ -29,7 +29,7 @@ class Report(Contents):
         cost: J at the parameters; None of a Jacobian, where there is not one number.
         noise: σ_J, the rounding noise of J as measured; 0 for ``incremental`` and ``node``, whose
             differences have none.
-        evaluations: of the cost, in all; for ``node``, of the loss of one sample.
+        evaluations: of the cost, in all; of what `unit` says.
         seconds: that the check took, less loading the compiled kernels, once in a process.
         tensors: name -> `TensorReport`, in the order of the parameters.
         origin: where the mistake starts, in backward order; None where there is none to be found.
@@ -38,6 +38,7 @@ class Report(Contents):
         scope: what the check proves, where that is less than that every entry agrees: of a part,
             a sample or random directions; None for a whole.
         estimate: what random directions say of the error of all gradients together.
+        unit: what `evaluations` counts: ``evaluations``, or for ``node`` ``losses of a sample``.
 
     >>> import fastgc
     >>> report = fastgc.check(lambda p: p["a"] ** 2, {"a": 3.0}, {"a": 6.0})

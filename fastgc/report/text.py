@@ -291,7 +291,6 @@ def figures(report: Contents) -> list[str]:
         lines.append(f"the Network and your cost agree to within {report.against:.0e}")
     if report.scope is not None:
         lines += report.scope.split("; ")
-    kind = "losses of a sample" if report.method == "node" else "evaluations"
     longer = {t.name: t.epsilon for t in report.tensors.values() if t.epsilon is not None}
     if longer:
         lines.append(
@@ -300,7 +299,7 @@ def figures(report: Contents) -> list[str]:
         )
     lines.append(
         f"method {report.method}, epsilon {report.epsilon:g}, "
-        f"{report.evaluations} {kind} in {_duration(report.seconds)}"
+        f"{report.evaluations} {report.unit} in {_duration(report.seconds)}"
     )
     return lines
 

@@ -2,7 +2,7 @@
 
 import numbers
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeAlias
 
@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.func import functional_call, vmap
 
-from fastgc.core.rng import generator
-from fastgc.core.tree import flatten_parameters
+from fastgc.core.tree import FloatArray, flatten_parameters
+from fastgc.costs.base import Batch, Candidate, Noting
+from fastgc.costs.function import LEAST_ROWS, FunctionCost
 from fastgc.diagnosis.upstream import Findings, findings
 from fastgc.torch.float64 import InFloat64
 from fastgc.torch.module_copy import Subject, leaves_of
-from fastgc.torch.numerical import warned
 from fastgc.torch.state import State
 from fastgc.torch.upstream import Scaled, noise_of
 
@@ -29,6 +29,10 @@ CHUNK_BYTES = 32 * 2**20
 
 # Two ways to evaluate the same loss may round differently; more than this is another loss.
 ROUNDING = 1e-9
+
+#: Entries up to which ``auto`` looks at each, two evaluations of the loss; beyond, at directions.
+#: A small CNN of 46,196 took 20 s on one thread; a larger one takes minutes.
+AFFORDABLE = 50_000
 
 # Fused kernels of attention, which vmap cannot batch; the formula itself serves in their place.
 FUSED = (
@@ -71,8 +75,8 @@ def settings(threads: int | None) -> Iterator[None]:
             torch.set_default_dtype(dtype)
 
 
-class Evaluation:
-    """The loss of a subject: at any parameters, at many, and with its gradients.
+class ModuleCost(FunctionCost):
+    """The loss of a module: at any parameters, at many, and with its gradients.
 
     Every evaluation finds generators, buffers and attributes as they were when this was made.
 
@@ -86,27 +90,28 @@ class Evaluation:
         TypeError, ValueError: for a loss that is no number, or that changes the parameters.
 
     Attributes:
-        theta: the parameters as given, float64, by name.
-        layout: of these.
+        arrays: the parameters as given, float64, by name.
         gradients: that autograd leaves; None where it leaves none.
         leaves: the tensors that a backward pass leaves gradients in.
         findings: what further backward passes show.
     """
 
+    affordable, noun = AFFORDABLE, "module"
+
     def __init__(self, subject: Subject, memory: int, tolerance: float | None = None) -> None:
         self.subject = subject
         self.state = State(subject.modules, subject.tensors)
         self._handles = {name: p.data for name, p in subject.parameters.items()}
-        self.theta = {
+        self.arrays = {
             name: data.detach().cpu().numpy().copy() for name, data in self._handles.items()
         }
-        self.layout, _ = flatten_parameters(self.theta)
+        super().__init__(self._at, *flatten_parameters(self.arrays), None, dict(np.geterr()))
+        self.row_bytes = 8 * self.theta.size
         self._memory = memory
         self._float64: InFloat64 | None = InFloat64()
         self._tracked = False
         self.leaves: list[torch.Tensor] = []
         self._holder = _Holder(subject)
-        self._fixed: set[str] = set()
         value, self.gradients, passed = self._backward()
         self.findings = Findings()
         if tolerance is not None:
@@ -115,13 +120,13 @@ class Evaluation:
             enable(False)
         assert self._float64 is not None
         try:
-            found = self(self.theta)
+            found = self._at(self.arrays)
         except Exception:
             self._tracked = True  # it differentiates on its own, as with respect to its inputs
-            found = self(self.theta)
+            found = self._at(self.arrays)
         if not self._tracked and abs(found - value) > ROUNDING * max(abs(found), abs(value)):
             self._tracked = True  # what is differentiated is the loss with gradients recorded
-            found = self(self.theta)
+            found = self._at(self.arrays)
             if abs(found - value) > ROUNDING * max(abs(found), abs(value)):
                 raise ValueError(
                     f"the loss is {value!r} in the backward pass and {found!r} when it is "
@@ -133,8 +138,13 @@ class Evaluation:
         self._bytes = max(1, self._float64.bytes // 2)
         if not self._float64.used:
             self._float64 = None
+        if self._tracked:
+            self.unbatched = 'the loss is evaluated with gradients recorded. Pass method="loop"'
+        else:
+            batch = Batch(least=LEAST_ROWS, together=True)
+            self.candidate = Candidate(batch, "torch.func.vmap", ROUNDING, apart=True)
 
-    def __call__(self, arrays: Arrays) -> float:
+    def _at(self, arrays: Arrays) -> float:
         """The loss at these parameters."""
         self._move(arrays)
         return self.now()
@@ -144,64 +154,30 @@ class Evaluation:
         with self._recording(), self._float64 or nullcontext():
             return _value(_number(self.subject.loss(), self._tracked))
 
-    def stacked(self, arrays: Arrays) -> NDArray[np.float64]:
-        """The losses (K,) at K sets of parameters, each array with a leading axis K."""
-        count = len(next(iter(arrays.values())))
-        first = {name: np.asarray(a[0]) for name, a in arrays.items()}
-        if count == 1:
-            return np.array([self(first)])
-        moving = [
-            name for name, a in arrays.items() if name not in self._fixed and (a != a[:1]).any()
-        ]
-        if not moving:
-            return np.full(count, self(first))
-        self._move(first)
-        each = max(1, min(CHUNK_BYTES, self._memory // 2) // self._bytes)
-        rows = {name: torch.from_numpy(arrays[name]) for name in moving}
-        found = np.empty(count)
-        for start in range(0, count, each):
-            part = slice(start, start + each)
-            some = {name: row[part].to(self._handles[name].device) for name, row in rows.items()}
-            found[part] = self._together(some)
-        return found
+    def values(self, rows: FloatArray) -> FloatArray:
+        """The losses (K,) at K sets of parameters (K, P), in as few calls as memory allows."""
+        arrays = dict(zip(self.layout.names, self.layout.views(rows), strict=True))
+        first = {name: np.asarray(array[0]) for name, array in arrays.items()}
+        moving = [name for name, array in arrays.items() if (array != array[:1]).any()]
+        with Noting(self, rows[0], rows[-1]), np.errstate(**self._settings):
+            if not moving:
+                return np.full(len(rows), self._at(first))
+            self._move(first)
+            each = max(1, min(CHUNK_BYTES, self._memory // 2) // self._bytes)
+            losses = np.empty(len(rows))
+            for start in range(0, len(rows), each):
+                part = slice(start, start + each)
+                batch = {
+                    name: torch.from_numpy(arrays[name][part].copy()).to(self._handles[name].device)
+                    for name in moving
+                }
+                losses[part] = self._together(batch)
+            return losses
 
-    def refusal(self) -> str | None:
-        """Why `stacked` cannot be used; None where it can. It is tried on every tensor."""
-        if self._tracked:
-            return "the loss is evaluated with gradients recorded"
-        rng = generator(6)
-        moved = {}
-        for name, values in self.theta.items():
-            size = float(np.sqrt(np.mean(np.square(values)))) or 1.0
-            moved[name] = values + 0.01 * size * rng.standard_normal((2, *values.shape))
-        trials = [set(moved), *({name} for name in moved if len(moved) > 1)]
-        for trial in trials:
-            points = {
-                name: moved[name] if name in trial else np.stack([values, values])
-                for name, values in self.theta.items()
-            }
-            try:
-                with warned() as seen:
-                    found = self.stacked(points)
-            except Exception as error:
-                return f"torch.func.vmap raises {type(error).__name__}: {_first_line(error)}"
-            with warned() as usual:
-                alone = [self({n: np.asarray(a[i]) for n, a in points.items()}) for i in (0, 1)]
-            said = {(w.category, str(w.message)) for w in usual}
-            for w in seen:
-                if (w.category, str(w.message)) not in said:
-                    return f"torch.func.vmap warns: {str(w.message).splitlines()[0]}"
-            if not np.allclose(found, alone, rtol=ROUNDING, atol=0):
-                return (
-                    f"under torch.func.vmap the loss is {float(found[0])!r}, and "
-                    f"{alone[0]!r} by itself"
-                )
-        return None
-
-    def fix(self, names: Iterable[str]) -> None:
-        """Parameters that are not moved from now on."""
-        self._move(self.theta)
-        self._fixed |= set(names)
+    def largest_gradient(self) -> float:
+        """Of all that autograd leaves."""
+        sizes = [np.abs(g[np.isfinite(g)]) for g in self.gradients.values() if g is not None]
+        return max((float(size.max(initial=0.0)) for size in sizes), default=0.0)
 
     def _together(self, rows: Mapping[str, torch.Tensor]) -> NDArray[np.float64]:
         """The losses where some parameters have a leading axis and the others are as set."""
@@ -276,8 +252,7 @@ class Evaluation:
 
     def _move(self, arrays: Arrays) -> None:
         for name, handle in self._handles.items():
-            if name not in self._fixed:
-                handle.copy_(torch.from_numpy(arrays[name]))
+            handle.copy_(torch.from_numpy(arrays[name]))
 
     def _recording(self) -> torch.no_grad | torch.enable_grad:
         """Whether gradients are recorded; all that an evaluation changes is put back first."""
@@ -291,7 +266,7 @@ class Evaluation:
     def _require_unmoved(self) -> None:
         for name, p in self.subject.parameters.items():
             handle = self._handles[name]
-            same = np.array_equal(handle.cpu().numpy(), self.theta[name])
+            same = np.array_equal(handle.cpu().numpy(), self.arrays[name])
             if p.data_ptr() != handle.data_ptr() or not same:
                 raise ValueError(
                     f"the loss changes the parameter {name} while it is evaluated. Does it take "
@@ -344,8 +319,3 @@ def _as_array(grad: torch.Tensor | None) -> NDArray[np.float64] | None:
 def _dense(grad: torch.Tensor) -> NDArray[np.float64]:
     dense = grad.detach().to_dense() if grad.layout != torch.strided else grad.detach()
     return np.array(dense.to("cpu", torch.float64).numpy())
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else "without a message"

@@ -1,38 +1,32 @@
 """check_module: whether the gradients that a module's backward pass leaves are right."""
 
-import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, Unpack
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from fastgc.check import DEFAULT_MEMORY, GradientMismatch, check
+from fastgc import pipeline
+from fastgc.check import GradientMismatch
 from fastgc.core.subset import Subset, subset_of
-from fastgc.costs.base import pose
-from fastgc.costs.unused import unused_parameters
+from fastgc.costs.base import as_cost
 from fastgc.diagnosis.upstream import told as told_of_passes
-from fastgc.methods.registry import RANDOM
 from fastgc.network.compare import require_same_cost
-from fastgc.options import require_number, require_resources, require_seed
+from fastgc.options import Choices, ModuleOptions, read
 from fastgc.pipeline import require_method
-from fastgc.report.data import Diagnosis, also_saying, told
+from fastgc.report.data import Diagnosis, also_saying
 from fastgc.report.report import Report
-from fastgc.torch.evaluation import Evaluation, settings
+from fastgc.torch.evaluation import ModuleCost, settings
 from fastgc.torch.float64 import tensors_of
 from fastgc.torch.module_copy import Loss, borrowed, copied, in_place, require_loss, trained
 from fastgc.torch.network import Names, Recognised, Unknown, recognise, renamed
 from fastgc.torch.state import Generators, State
 
 Gradients = dict[str, NDArray[Any] | None]
-
-#: Entries up to which ``auto`` looks at each, two evaluations of the loss; beyond, at directions.
-#: A small CNN of 46,196 took 20 s on one thread; a larger one takes minutes.
-AFFORDABLE = 50_000
 
 NONE = Diagnosis(
     "none", "autograd left no gradient, and the loss depends on it: is it detached on the way?"
@@ -41,40 +35,12 @@ NONE = Diagnosis(
 UNUSED = "the loss uses none of these parameters: is it the loss of this module?"
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Options:
-    """What `check` is passed on as it is."""
-
-    epsilon: float | Literal["auto"] | None
-    tolerance: float
-    only: Sequence[str] | None
-    sample: int | None
-    directions: int | None
-    per_tensor: bool
-    seed: int
-    memory: int
-    threads: int | None
-    progress: bool
-    checkpoint: str | os.PathLike[str] | None
-
-
 def check_module(
     module: nn.Module,
     loss: Loss,
     *,
     gradients: Mapping[str, Any] | None = None,
-    method: str = "auto",
-    epsilon: float | Literal["auto"] | None = None,
-    tolerance: float = 2e-7,
-    only: Sequence[str] | None = None,
-    sample: int | None = None,
-    directions: int | None = None,
-    per_tensor: bool = True,
-    seed: int = 0,
-    memory: int = DEFAULT_MEMORY,
-    threads: int | None = None,
-    progress: bool = True,
-    checkpoint: str | os.PathLike[str] | None = None,
+    **options: Unpack[ModuleOptions],
 ) -> Report:
     """Whether the gradients that autograd leaves in a module are those of its loss.
 
@@ -99,15 +65,14 @@ def check_module(
         gradients: the caller's own, by parameter name, as
             ``{name: p.grad for name, p in module.named_parameters()}``; those in float32 are held
             to 1e-4. None for those that autograd leaves in the float64 copy.
-        method: ``auto``, or one of `fastgc.check`'s. ``incremental`` and ``node`` take a
-            Sequential of Linear layers and activations, under a loss that fastgc knows (see
-            below); ``stacked`` takes what `torch.func.vmap` can batch. ``auto`` takes the first of
-            these that can be, else ``loop``; but ``random`` where more than 50,000 entries were to
-            be evaluated by the last two.
-        threads: at most this many, of torch's as well; None for as many as torch is set to take.
-        only: as for `fastgc.check`; names are the module's, as in ``only=["*.weight"]``.
-        epsilon, tolerance, sample, directions, per_tensor, seed: as for `fastgc.check`.
-        memory, progress, checkpoint: as for `fastgc.check`.
+        **options: method, epsilon, tolerance, only, sample, directions, per_tensor, seed, memory,
+            threads, progress, checkpoint: see `fastgc.options.Options`; names are the module's, as
+            in ``only=["*.weight"]``, and `threads` holds for torch's as well.
+
+    The methods ``incremental`` and ``node`` take a Sequential of Linear layers and activations,
+    under a loss that fastgc knows (see below); ``stacked`` takes what `torch.func.vmap` can batch.
+    ``auto`` takes the first of these that can be, else ``loop``; but ``random`` where more than
+    50,000 entries were to be evaluated by the last two.
 
     A Network is made of ``Sequential`` (nested as well), ``Linear``, ``ReLU``, ``LeakyReLU``,
     ``Tanh``, ``Sigmoid``, ``Softplus``, ``SiLU``, ``Identity``, ``Flatten`` and inactive
@@ -141,23 +106,19 @@ def check_module(
     began = time.perf_counter()
     loss = require_loss(loss)
     parameters = trained(module)
-    memory, threads = require_resources(memory, threads, progress)
-    require_method(method)
-    options = Options(
-        epsilon, require_number(tolerance, "tolerance"), only, sample, directions, per_tensor,
-        require_seed(seed), memory, threads, progress, checkpoint,
-    )  # fmt: skip
+    choices = read(options, "check_module", without=("executor",))
+    require_method(choices.method)
     own = None if gradients is None else _given(gradients, module, parameters)
     generators = Generators.now({p.device for p in module.parameters()})
     try:
         found = None
         if isinstance(loss, tuple):
-            with settings(threads):
-                found = _on_a_copy(module, loss, own, method, options)
+            with settings(choices.threads):
+                found = _on_a_copy(module, loss, own, choices)
         if found is None:
-            with settings(threads), in_place(module, loss) as subject:
-                evaluation = Evaluation(subject, memory, options.tolerance)
-                found = _checked(evaluation, own, method, options)
+            with settings(choices.threads), in_place(module, loss) as subject:
+                cost = ModuleCost(subject, choices.memory, choices.tolerance)
+                found = _checked(cost, own, choices)
         return replace(found, seconds=time.perf_counter() - began)
     finally:
         generators.restore()
@@ -187,8 +148,7 @@ def _on_a_copy(
     module: nn.Module,
     loss: tuple[Callable[..., Any], Any, Any],
     own: Gradients | None,
-    method: str,
-    options: Options,
+    choices: Choices,
 ) -> Report | None:
     """The report; None where no copy can be made, or the loss does not keep to it."""
     subject = copied(module, loss)
@@ -200,95 +160,66 @@ def _on_a_copy(
             subject, modules=subject.modules + others, tensors=subject.tensors + tensors_of(others)
         )
         try:
-            evaluation = Evaluation(subject, options.memory, options.tolerance)
+            cost = ModuleCost(subject, choices.memory, choices.tolerance)
         finally:
             original.settle()
             original.restore()  # where loss_fn runs the module itself
         ids = {id(p) for p in module.parameters()}
-        if any(id(leaf) in ids for leaf in evaluation.leaves):
+        if any(id(leaf) in ids for leaf in cost.leaves):
             return None  # loss_fn has the module itself in it, as one that adds a penalty
-        return _checked(evaluation, own, method, options)
+        return _checked(cost, own, choices)
 
 
-def _checked(
-    evaluation: Evaluation, own: Gradients | None, method: str, options: Options
-) -> Report:
+def _checked(cost: ModuleCost, own: Gradients | None, choices: Choices) -> Report:
     """The report on the gradients, and on the backward pass that they are from."""
-    return told_of_passes(_compared(evaluation, own, method, options), evaluation.findings)
+    return told_of_passes(_compared(cost, own, choices), cost.findings)
 
 
-def _compared(
-    evaluation: Evaluation, own: Gradients | None, method: str, options: Options
-) -> Report:
+def _compared(cost: ModuleCost, own: Gradients | None, choices: Choices) -> Report:
     """The report on the gradients, by the method named or by the best there is."""
-    subset = subset_of(evaluation.layout, options.only, options.sample, options.seed)
-    gradients = evaluation.gradients if own is None else own
+    subset = subset_of(cost.layout, choices.only, choices.sample, choices.seed)
+    gradients = cost.gradients if own is None else own
     for name in subset.layout.names:
         if name not in gradients:
             raise ValueError(
                 f'gradients has no "{name}"; its keys are: {", ".join(gradients) or "none"}'
             )
-    if method in ("auto", "incremental", "node"):
+    if choices.method in ("auto", "incremental", "node"):
         try:
-            return _as_network(evaluation, gradients, method, options, subset)
+            return _as_network(cost, gradients, choices, subset)
         except Unknown as reason:
-            if method != "auto":
+            if choices.method != "auto":
                 raise ValueError(
-                    f'method "{method}" takes a Sequential of Linear layers and activations, under '
-                    f"a loss that fastgc knows, and this module is none: {reason}. "
-                    'Pass method="auto"'
+                    f'method "{choices.method}" takes a Sequential of Linear layers and '
+                    "activations, under a loss that fastgc knows, and this module is none: "
+                    f'{reason}. Pass method="auto"'
                 ) from None
-    if method == "auto" and options.sample is None and subset.layout.size > AFFORDABLE:
-        method = RANDOM
-    refusal = None if method == "loop" else evaluation.refusal()
-    if method == "stacked" and refusal is not None:
-        raise ValueError(
-            f'method "stacked" cannot check this module: {refusal}. Pass method="loop"'
-        )
-    vectorized = method != "loop" and refusal is None
-    gradients = dict(gradients)
-    fixed = unused_parameters(evaluation, evaluation.theta, gradients, subset.layout.names)
-    evaluation.fix(fixed)
-    gradients |= {name: np.zeros_like(evaluation.theta[name]) for name in fixed}
-    report = check(
-        evaluation.stacked if vectorized else evaluation,
-        evaluation.theta,
-        {name: _or_zeros(gradients[name], evaluation.theta[name]) for name in subset.layout.names},
-        method=method,
-        vectorized=vectorized,
-        **vars(options),
-    )
-    report = told(_explained(report, gradients), fixed)
+    claimed = {name: _or_zeros(gradients[name], cost.arrays[name]) for name in subset.layout.names}
+    report = _explained(pipeline.check(cost, claimed, choices), gradients)
     if report.ok and all(gradients[name] is None for name in subset.layout.names):
         report = also_saying(report, UNUSED)
     return report
 
 
-def _as_network(
-    evaluation: Evaluation, gradients: Gradients, method: str, options: Options, subset: Subset
-) -> Report:
+def _as_network(cost: ModuleCost, gradients: Gradients, choices: Choices, subset: Subset) -> Report:
     """The report on the Network that the module is.
 
     Raises:
         Unknown: where it is none.
     """
-    subject = evaluation.subject
-    if subject.parts is None:
+    module = cost.subject
+    if module.parts is None:
         raise Unknown("its loss is a closure; pass (loss_fn, inputs, targets)")
-    found = recognise(subject.module, *subject.parts)
+    found = recognise(module.module, *module.parts)
     names = Names(list(found.layers))
-    theta, apart, spent = _verified(evaluation, found, options.memory)
+    theta, apart, spent = _verified(cost, found, choices.memory)
     chosen = {name: given for name in theta if (given := names.of(name)) in subset.layout.names}
-    report = check(
-        found.net,
-        theta,
-        {
-            name: _or_zeros(gradients[given], evaluation.theta[given]).reshape(theta[name].shape)
-            for name, given in chosen.items()
-        },
-        method=method,
-        **vars(replace(options, only=None if len(chosen) == len(theta) else list(chosen))),
-    )
+    claimed = {
+        name: _or_zeros(gradients[given], cost.arrays[given]).reshape(theta[name].shape)
+        for name, given in chosen.items()
+    }
+    only = None if len(chosen) == len(theta) else list(chosen)
+    report = pipeline.check(as_cost(found.net, theta), claimed, replace(choices, only=only))
     report = replace(
         renamed(report, names, subset.layout.names, found.net.divisor),
         against=apart,
@@ -299,7 +230,7 @@ def _as_network(
 
 
 def _verified(
-    evaluation: Evaluation, found: Recognised, memory: int
+    cost: ModuleCost, found: Recognised, memory: int
 ) -> tuple[dict[str, NDArray[np.float64]], float, int]:
     """The Network's parameters, how far it lies from the module's loss, and the evaluations.
 
@@ -324,10 +255,12 @@ def _verified(
 
         def loss(arrays: Mapping[str, NDArray[np.float64]]) -> float:
             move(arrays)
-            return evaluation.now()
+            return cost.now()
 
         try:
-            apart, spent = require_same_cost(pose(found.net, theta), pose(loss, theta), memory)
+            apart, spent = require_same_cost(
+                as_cost(found.net, theta), as_cost(loss, theta), memory
+            )
         except ValueError as error:
             raise Unknown(f"as a Network it does not compute the same loss: {error}") from None
         finally:

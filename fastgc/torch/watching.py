@@ -1,22 +1,21 @@
 """fastgc.torch.watch: the gradients of a module in training, checked now and then."""
 
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any, Unpack
 
 import numpy as np
 import torch
 from torch import nn
 
-from fastgc.check import DEFAULT_MEMORY
 from fastgc.core.subset import subset_of
 from fastgc.core.tree import flatten
-from fastgc.costs.base import Problem, pose
+from fastgc.costs.base import Cost, as_cost
 from fastgc.methods.registry import method_for
-from fastgc.options import DIRECTIONS, require_flag, require_number, require_resources
-from fastgc.pipeline import require_choices
-from fastgc.torch.evaluation import Evaluation, settings
-from fastgc.torch.module import AFFORDABLE, check_module
+from fastgc.options import DIRECTIONS, Choices, WatchOptions, read_watch, require_flag
+from fastgc.pipeline import require_method
+from fastgc.torch.evaluation import AFFORDABLE, ModuleCost, settings
+from fastgc.torch.module import check_module
 from fastgc.torch.module_copy import Loss, in_place, require_loss, trained
 from fastgc.torch.network import Unknown, recognise
 from fastgc.torch.state import Generators
@@ -40,16 +39,8 @@ def watch(
     credit: float = 0.0,
     on_wrong: OnWrong = "raise",
     held: bool = False,
-    method: str = "auto",
-    epsilon: float | Literal["auto"] | None = None,
-    tolerance: float = 2e-7,
-    only: Sequence[str] | None = None,
-    directions: int | None = None,
-    per_tensor: bool | None = None,
-    seed: int = 0,
-    memory: int = DEFAULT_MEMORY,
-    threads: int | None = None,
     clock: Callable[[], float] = time.perf_counter,
+    **options: Unpack[WatchOptions],
 ) -> Watcher:
     """Watches a module in training: `fastgc.watch` with `check_module` for its checks.
 
@@ -67,8 +58,9 @@ def watch(
             precision that they have: then they have to be those of the step's loss alone, not
             clipped nor accumulated, of a module that draws nothing at random. Else those that a
             backward pass in float64 leaves.
-        method, epsilon, tolerance, only, memory, threads: as for `check_module`.
-        directions, per_tensor, seed, clock: as for `fastgc.watch`.
+        clock: as for `fastgc.watch`.
+        **options: method, epsilon, tolerance, only, directions, per_tensor, seed, memory, threads:
+            see `fastgc.options.WatchOptions`.
 
     Raises:
         TypeError, ValueError: for options that cannot be, at once; for a loss that cannot be
@@ -90,13 +82,9 @@ def watch(
     trained(module)
     if not isinstance(loss, tuple) and not callable(loss):
         require_loss(loss)
-    require_choices(method, epsilon, vectorized=False, reseed=None)
     require_flag(held, "held")
-    memory, threads = require_resources(memory, threads, progress=False)
-    options = {
-        "epsilon": epsilon, "tolerance": require_number(tolerance, "tolerance"), "only": only,
-        "memory": memory, "threads": threads,
-    }  # fmt: skip
+    choices, ways = read_watch(options, "watch")
+    require_method(choices.method)
 
     def moment(*batch: Any) -> Moment:
         if len(batch) not in (0, 2):
@@ -105,32 +93,29 @@ def watch(
                 "watcher(inputs, targets), or watcher() for a loss without arguments. Several "
                 "inputs are one tuple"
             )
-        return _moment(
-            module, require_loss((loss, *batch) if batch else loss), held, method, options
-        )
+        return _moment(module, require_loss((loss, *batch) if batch else loss), held, choices)
 
     return Watcher(
-        moment, every=every, budget=budget, credit=credit, on_wrong=on_wrong, method=method,
-        directions=directions, per_tensor=per_tensor, seed=seed, clock=clock,
-    )  # fmt: skip
+        moment, every=every, budget=budget, credit=credit, on_wrong=on_wrong, clock=clock, **ways
+    )
 
 
-def _moment(
-    module: nn.Module, loss: Loss, held: bool, method: str, options: dict[str, Any]
-) -> Moment:
+def _moment(module: nn.Module, loss: Loss, held: bool, choices: Choices) -> Moment:
     """The gradients of one step."""
     parameters = trained(module)
     arrays = {name: p.detach().to("cpu", torch.float64).numpy() for name, p in parameters.items()}
-    subset = subset_of(flatten(arrays)[0], options["only"], None, 0)
+    subset = subset_of(flatten(arrays)[0], choices.only, None, 0)
     size, tensors = subset.layout.size, len(subset.layout.names)
     spared = FIRST + POSED + DOUBLED + BATCHED * tensors
-    if options["epsilon"] == "auto":
+    if choices.epsilon == "auto":
         spared += STEPS * tensors
     lines = DIRECTIONS * tensors if size > AFFORDABLE else size
     entries, loading = spared + 2 * lines, 0.0
-    network = _as_network(module, loss) if method in ("auto", "incremental", "node") else None
+    network = (
+        _as_network(module, loss) if choices.method in ("auto", "incremental", "node") else None
+    )
     if network is not None:
-        chosen = method_for(network) if method == "auto" else method
+        chosen = method_for(network) if choices.method == "auto" else choices.method
         kernels = price_of_entries(network, chosen)
         if kernels is not None:
             entries, loading = POSED + DOUBLED + COMPARED + kernels[0], kernels[1]
@@ -138,14 +123,18 @@ def _moment(
     def evaluate() -> None:
         generators = Generators.now({p.device for p in module.parameters()})
         try:
-            with settings(options["threads"]), in_place(module, loss) as subject:
-                Evaluation(subject, options["memory"])
+            with settings(choices.threads), in_place(module, loss) as subject:
+                ModuleCost(subject, choices.memory)
         finally:
             generators.restore()
 
     def check(**way: Any) -> Any:
         own = {name: p.grad for name, p in parameters.items()} if held else None
-        return check_module(module, loss, gradients=own, **way, **options, progress=False)
+        return check_module(
+            module, loss, gradients=own, progress=False, epsilon=choices.epsilon,
+            tolerance=choices.tolerance, only=choices.only, memory=choices.memory,
+            threads=choices.threads, **way,
+        )  # fmt: skip
 
     return Moment(
         tensors=tensors,
@@ -159,7 +148,7 @@ def _moment(
     )
 
 
-def _as_network(module: nn.Module, loss: Loss) -> Problem | None:
+def _as_network(module: nn.Module, loss: Loss) -> Cost | None:
     """The Network that a check will make of the module; None where it is none."""
     if not isinstance(loss, tuple):
         return None
@@ -171,4 +160,4 @@ def _as_network(module: nn.Module, loss: Loss) -> Problem | None:
     for l, layer in enumerate(found.layers.values(), start=1):
         theta[f"W{l}"] = layer.weight.detach().to("cpu", torch.float64).numpy()
         theta[f"b{l}"] = np.zeros((layer.out_features, 1))  # of any value: shapes alone matter
-    return pose(found.net, theta)
+    return as_cost(found.net, theta)

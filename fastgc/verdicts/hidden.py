@@ -7,8 +7,8 @@ import numpy as np
 from fastgc.core.rng import generator
 from fastgc.core.tree import Entries, FloatArray
 from fastgc.core.verdict import RESOLUTION, UNRESOLVED, ZERO
-from fastgc.costs.base import LAST_BITS
-from fastgc.costs.noise import LEAST_NOISE, POINTS, table_noise
+from fastgc.costs.base import LAST_BITS, LEAST_NOISE
+from fastgc.costs.noise import POINTS, table_noise
 from fastgc.verdicts.record import Looked, Record
 from fastgc.verdicts.refinement import NEAR
 
@@ -88,13 +88,13 @@ def _take_zero(record: Record, zeros: Entries, uncertainty: FloatArray) -> None:
 
 def _change(record: Record, group: Entries, limit: float) -> float:
     """By how much J changes when they are moved; inf where that is more than `limit`."""
-    problem, whole, most = record.problem, record.subset.whole(group), 0.0
+    cost, whole, most = record.cost, record.subset.whole(group), 0.0
     rng = generator(7)  # no two moves of one size, which might cancel
     moves: FloatArray = record.scale[group] * rng.choice((-1.0, 1.0), group.size)
     moves *= rng.uniform(*SIZES, group.size)
     for share in MOVES:
         record.evaluations += 1
-        change = abs(problem.cost_near(whole, share * moves) - record.base.cost)
+        change = abs(cost.near(whole, share * moves) - record.base.cost)
         if not change <= limit:
             return math.inf
         most = max(most, change)
@@ -147,12 +147,12 @@ def own_noise(record: Record, accused: Entries) -> None:
 
 
 def _is_noise(record: Record, k: int) -> bool:
-    problem = record.problem
+    cost = record.cost
     whole, step = int(record.subset.whole(np.array([k]))[0]), float(record.steps[k])
     error = abs(float(record.analytic.grad[k] - record.gradapprox[k]))
     noises = []
     for side in (1.0, -1.0):
-        costs = [problem.cost_near(whole, side * step * i / (POINTS - 1)) for i in range(POINTS)]
+        costs = [cost.near(whole, side * step * i / (POINTS - 1)) for i in range(POINTS)]
         record.evaluations += POINTS
         if all(map(math.isfinite, costs)):
             noises.append(table_noise(costs))

@@ -13,7 +13,7 @@ import numpy as np
 from fastgc.core.rng import generator
 from fastgc.core.tree import Entries, FloatArray
 from fastgc.core.verdict import AGREE, DISAGREE, KINK, UNRESOLVED
-from fastgc.verdicts.kinks import Move, by_sample_along, slopes_around
+from fastgc.verdicts.kinks import slopes_around
 from fastgc.verdicts.record import FAR, Record
 from fastgc.verdicts.refinement import SHORTER
 
@@ -49,7 +49,7 @@ def kinks_together(record: Record, *, also_agreed: bool = False) -> None:
     kinks = np.flatnonzero(at_kinks)
     if kinks.size == 0:
         return
-    judge = _of_samples(record) if record.problem.state is not None else _of_slopes(record)
+    judge = _of_slopes(record) if record.cost.samples is None else _of_samples(record)
     tensors = record.layout.tensor_of(kinks)
     groups = [kinks[tensors == t] for t in np.unique(tensors)]
     if len(groups) > 1:
@@ -112,14 +112,14 @@ def _at_fault(group: Entries, signs: FloatArray, judge: Judge) -> Entries:
 
 def _of_slopes(record: Record) -> Judge:
     """By the slopes of J along a move: at θ, and where g lies beyond these, around θ."""
-    problem, base = record.problem, record.base
+    cost, base = record.cost, record.base
     floor = 2.0 * base.rounding
 
     def judge(entries: Entries, signs: FloatArray, *, sure: bool) -> int:
         by = signs * record.steps[entries]
         along, allowance = _along(record, entries, by)
         whole = record.subset.whole(entries)
-        sides = [sign * (problem.cost_near(whole, sign * by) - base.cost) for sign in SIGNS]
+        sides = [sign * (cost.near(whole, sign * by) - base.cost) for sign in SIGNS]
         record.evaluations += 2
         low, high = min(sides), max(sides)
         if not np.isfinite(low) or not np.isfinite(high):
@@ -129,12 +129,12 @@ def _of_slopes(record: Record) -> Judge:
             return KINK
         if not sure:
             return _beyond(along, low, high, allowance)
-        steps = np.zeros(problem.theta.size)
+        steps = np.zeros(cost.theta.size)
         steps[:] = float(np.min(np.abs(by)))
         steps[whole] = np.abs(by)
         code = KINK
         for points in (POINTS, MANY_POINTS):
-            around = slopes_around(problem, lambda _: (whole, by / SHORTER), 1, steps, points)
+            around = slopes_around(cost, lambda _: (whole, by / SHORTER), 1, steps, points)
             record.evaluations += around.evaluations
             low = min(low, float(around.low[0]) * SHORTER / 2)
             high = max(high, float(around.high[0]) * SHORTER / 2)
@@ -153,7 +153,7 @@ def accept_a_limit(record: Record) -> bool:
     takes, all at once.
     """
     kinks = np.flatnonzero(record.at_kink & (record.codes != DISAGREE))
-    accepted = kinks.size > 0 and record.problem.state is None and _is_limit(record, kinks)
+    accepted = kinks.size > 0 and record.opaque and _is_limit(record, kinks)
     if accepted:
         record.codes[kinks] = KINK
     return accepted
@@ -163,15 +163,15 @@ def _is_limit(record: Record, kinks: Entries) -> bool:
     side = _side_of_g(record)
     if not side.any():
         return False
-    problem = record.problem
+    cost = record.cost
     every = record.subset.whole(np.arange(side.size))
-    points = [_moved(problem.theta, every, share * side) for share in (1.0, 0.5)]
+    points = [_moved(cost.theta, every, share * side) for share in (1.0, 0.5)]
     noise = 4.0 * SHORTER * record.base.rounding
     for k in kinks.tolist():
         whole, by = record.subset.whole(np.array([k])), record.steps[[k]] / SHORTER
         slopes = []
         for point in points:
-            ends = [problem.evaluate_or_nan(_moved(point, whole, sign * by)) for sign in SIGNS]
+            ends = [cost.value_or_nan(_moved(point, whole, sign * by)) for sign in SIGNS]
             slopes.append((ends[0] - ends[1]) / (2.0 * float(by[0])))
         record.evaluations += 2 * len(points)
         slope = 2.0 * slopes[1] - slopes[0]  # less what J bends by on the way
@@ -188,7 +188,7 @@ def _side_of_g(record: Record) -> FloatArray:
 
     That is to the side whose slope g is; entries whose g is neither stay where they are.
     """
-    problem, base = record.problem, record.base
+    cost, base = record.cost, record.base
     moves = np.zeros(record.codes.size)
     kinks = np.flatnonzero(record.at_kink)
     if kinks.size > MOST_SIDES:
@@ -201,7 +201,7 @@ def _side_of_g(record: Record) -> FloatArray:
         along = float(record.analytic.grad[k]) * step
         record.evaluations += 2
         for sign in SIGNS:
-            J = problem.cost_near(whole, sign * step)
+            J = cost.near(whole, sign * step)
             if abs(sign * (J - base.cost) - along) <= allowance:
                 moves[k] += sign * AWAY * step
     return moves
@@ -215,8 +215,8 @@ def _moved(theta: FloatArray, entries: Entries, by: FloatArray) -> FloatArray:
 
 def _of_samples(record: Record) -> Judge:
     """By the slopes of a Network's samples, each of which may take its own."""
-    state = record.problem.state
-    assert state is not None
+    samples = record.cost.samples
+    assert samples is not None
 
     def judge(
         entries: Entries,
@@ -226,8 +226,7 @@ def _of_samples(record: Record) -> Judge:
     ) -> int:
         by = signs * np.maximum(record.steps[entries], LEAST_STEP)
         along, allowance = _along(record, entries, by)
-        move: Move = (record.subset.whole(entries), by)
-        found = by_sample_along(state, move, record.base, SHORTER)
+        found = samples.slopes_along(record.subset.whole(entries), by, record.base, SHORTER)
         record.evaluations += found.evaluations
         allowance += 2 * float(found.uncertainty[0])
         return _beyond(along, float(found.low[0]), float(found.high[0]), allowance)

@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fastgc.core.gradients import AnalyticGradient
-from fastgc.core.subset import Subset
-from fastgc.core.tree import Layout, Step
+from fastgc.core.tree import Layout
 from fastgc.core.verdict import ENTRY_VERDICTS, UNRESOLVED, verdict_of
-from fastgc.costs.base import Problem
+from fastgc.costs.base import Cost
 from fastgc.report.data import Arrays, Diagnosis, TensorReport
-from fastgc.verdicts.record import Findings
+from fastgc.verdicts.record import Check, Findings
 
 if TYPE_CHECKING:
     pass
@@ -67,27 +66,21 @@ LENGTH = 200  # characters of an exception's message that are quoted
 
 
 def why_open(
-    problem: Problem,
-    subset: Subset,
-    findings: Findings,
-    step: Step,
-    name_of: Callable[[int], str] | None = None,
+    check: Check, findings: Findings, name_of: Callable[[int], str] | None = None
 ) -> tuple[dict[str, Diagnosis], int]:
     """A reason for each tensor that has one, by name; and the evaluations spent.
 
     Args:
-        problem: the cost at θ.
-        part: the entries that were checked.
-        findings: on them.
-        step: of the first look.
-        name_of: the name of each entry of the part; None for its address.
+        check: what was checked.
+        findings: on its entries.
+        name_of: the name of each entry; None for its address.
     """
+    cost, subset = check.cost, check.subset
     reasons: dict[str, Diagnosis] = {}
     evaluations = 0
     if UNRESOLVED not in findings.summary.worst:
         return reasons, evaluations
     missing = np.flatnonzero((findings.codes == UNRESOLVED) & ~np.isfinite(findings.gradapprox))
-    steps = np.broadcast_to(step, problem.layout.size)
     for kind, entries in (("unsettled", findings.restless), ("cost", missing)):
         if entries is None:
             continue
@@ -95,7 +88,7 @@ def why_open(
             k = int(entries[np.searchsorted(entries, subset.layout.offsets[t])])
             name, whole = (name_of or subset.layout.entry)(k), int(subset.whole(np.array([k]))[0])
             if kind == "cost":
-                said, spent = _met(problem, whole, float(steps[whole]), name)
+                said, spent = _met(cost, whole, float(check.steps_of_all[whole]), name)
                 evaluations += spent
             else:
                 low, high = findings.gradapprox[k], findings.uncertainty[k]
@@ -104,14 +97,14 @@ def why_open(
     return reasons, evaluations
 
 
-def _met(problem: Problem, k: int, step: float, name: str) -> tuple[str, int]:
+def _met(cost: Cost, k: int, step: float, name: str) -> tuple[str, int]:
     """What the cost does a step away from θ, and the evaluations spent."""
     for spent, (sign, shown) in enumerate(((1.0, "+"), (-1.0, "−")), start=1):
-        moved = problem.theta.copy()
+        moved = cost.theta.copy()
         moved[k] += sign * step
         where = f"at {name} {shown} {step:.3g}"
         try:
-            value = problem.evaluate(moved)
+            value = cost.value(moved)
         except Exception as error:
             lines = str(error).splitlines()
             text = f": {lines[0][:LENGTH]}" if lines else ""

@@ -11,15 +11,16 @@ from fastgc.core.gradients import AnalyticGradient
 from fastgc.core.subset import Subset
 from fastgc.core.tree import Entries, FloatArray, Layout, Step, exact_steps
 from fastgc.core.verdict import AGREE, UNRESOLVED, ZERO, entry_scale, entry_verdicts
-from fastgc.costs.base import Problem
-from fastgc.costs.noise import Base
-from fastgc.methods.base import Approximation
+from fastgc.costs.base import Base, Cost
+from fastgc.methods.base import Approximation, Method
+from fastgc.parallel.chunks import Resources
 from fastgc.verdicts.summary import Summary, tensor_means
 
 EXPLAINED = 8.0  # times what an entry was off by, that its uncertainty may be where that has gone
+DIRECTIONS = 12  # in which a kink is looked for; a ReLU behind a ReLU is silent in many
 FAR = 8.0  # times as far as the slopes along a direction are apart
 
-#: A method at work on a problem: (entries, step) -> Approximation.
+#: A method at work on a cost: (entries, step) -> Approximation.
 Look: TypeAlias = Callable[[Entries | None, Step], Approximation]
 
 
@@ -78,43 +79,78 @@ class Looked(NamedTuple):
         return np.nan_to_num(np.fmax(np.abs(self.low), np.abs(self.high)), nan=0.0, posinf=0.0)
 
 
-@dataclass(eq=False, repr=False)
-class Record:
-    """What is known so far, (n,) each; and what looking and judging take.
+def at_work(method: Method, cost: Cost, subset: Subset, base: Base, resources: Resources) -> Look:
+    """A method that looks at the entries of a subset, numbered among these; None for all."""
+
+    def look(entries: Entries | None, step: Step) -> Approximation:
+        whole = subset.entries if entries is None else subset.whole(entries)
+        return method.approximate(cost, whole, base, step, resources)
+
+    return look
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class Check:
+    """What is checked, and how it is looked at.
 
     Attributes:
-        problem, base, method, epsilon: the cost at θ, a method that looks at it, and the step of
-            its first look.
+        cost: the cost at θ.
+        base: J(θ) and its noise.
         subset: the entries that are checked; all numbers of entries here are among these.
-        analytic: the gradients that are checked.
+        analytic: their gradients.
+        method: looks at some entries of the subset, or all, with a step.
+        epsilon: the step of the first look.
         exact: whether the method's differences are free of cancellation.
         directions: whether the entries are steps along random directions. Where one of these
-            crosses corners, a wrong gradient may lie between the slopes as well as a right one: it
+            crosses kinks, a wrong gradient may lie between the slopes as well as a right one: it
             is accepted only where they are close together, and called wrong only where it lies far
             outside.
+        tries: how many directions are searched for a kink of a cost that is not seen into.
+        balanced: whether `epsilon` balances truncation and noise already.
+    """
+
+    cost: Cost
+    base: Base
+    subset: Subset
+    analytic: AnalyticGradient
+    method: Look
+    epsilon: Step
+    exact: bool = False
+    directions: bool = False
+    tries: int = DIRECTIONS
+    balanced: bool = False
+
+    @property
+    def opaque(self) -> bool:
+        """Whether J is all that can be seen: no exact differences, no samples, no directions."""
+        return not (self.exact or self.directions or self.cost.samples is not None)
+
+    @property
+    def steps_of_all(self) -> FloatArray:
+        """The step of the first look at each parameter, (P,)."""
+        return np.broadcast_to(self.epsilon, self.cost.layout.size)
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class Record(Check):
+    """What is known so far of n entries, (n,) each; and what looking and judging take.
+
+    Attributes:
         gradapprox, uncertainty: as in `Findings`.
         reach: the largest one-sided slope of the look that gradapprox is from.
         steps: of that look.
         codes: the verdicts.
         low, high: the least and the greatest slope found of an entry that was looked at again.
-        looked: which were.
-        at_kink: which have a kink at θ.
-        restless: which have a gradapprox that still moves as the step shrinks.
-        limits: the longest step that an entry bears, (n,), where the cost ends close by.
-        needed: the largest uncertainty at which an entry may agree, (n,): half of what it was off
-            by at an earlier look that no shorter step has refuted.
         means: the root mean square of gradapprox over each tensor, (T,), of settled entries.
         evaluations: spent so far.
+        looked: which entries were looked at again.
+        at_kink: which have a kink at θ.
+        restless: which have a gradapprox that still moves as the step shrinks.
+        limits: the longest step that an entry bears, where the cost ends close by.
+        needed: the largest uncertainty at which an entry may agree: half of what it was off by at
+            an earlier look that no shorter step has refuted.
     """
 
-    problem: Problem
-    base: Base
-    method: Look
-    epsilon: Step
-    subset: Subset
-    analytic: AnalyticGradient
-    exact: bool
-    directions: bool
     gradapprox: FloatArray
     uncertainty: FloatArray
     reach: FloatArray
@@ -126,11 +162,30 @@ class Record:
     evaluations: int
 
     def __post_init__(self) -> None:
-        self.looked = np.zeros(self.codes.size, dtype=np.bool_)
-        self.at_kink = np.zeros(self.codes.size, dtype=np.bool_)
-        self.needed = np.full(self.codes.size, np.inf)
-        self.limits = np.full(self.codes.size, np.inf)
-        self.restless = np.zeros(self.codes.size, dtype=np.bool_)
+        n = self.codes.size
+        self.looked, self.at_kink, self.restless = np.zeros((3, n), dtype=np.bool_)
+        self.needed, self.limits = np.full((2, n), np.inf)
+
+    @classmethod
+    def of(
+        cls, check: Check, first: Approximation, uncertainty: FloatArray, codes: NDArray[np.uint8]
+    ) -> "Record":
+        """What a first look shows; `codes` are written to."""
+        low, high = (slopes.copy() for slopes in first.slopes())
+        approx = first.gradapprox.copy()
+        reach = Looked(approx, uncertainty, low, high).reach
+        return cls(
+            **vars(check),
+            gradapprox=approx,
+            uncertainty=uncertainty.copy(),
+            reach=np.full(codes.size, np.inf) if check.exact else reach,
+            steps=check.subset.of(check.steps_of_all).copy(),
+            codes=codes,
+            low=low,
+            high=high,
+            means=tensor_means(check.subset.layout, first.gradapprox),
+            evaluations=first.evaluations,
+        )
 
     @property
     def layout(self) -> Layout:
@@ -140,12 +195,12 @@ class Record:
     @property
     def theta(self) -> FloatArray:
         """The parameters that are checked, (n,)."""
-        return self.subset.of(self.problem.theta)
+        return self.subset.of(self.cost.theta)
 
     @property
     def scale(self) -> FloatArray:
         """Their scales, (n,)."""
-        return self.subset.of(self.problem.scale)
+        return self.subset.of(self.cost.scale)
 
     def look(self, entries: Entries, steps: FloatArray) -> Looked:
         """Looks at some entries with other steps, (n,); one for all where the method is exact."""
@@ -154,8 +209,8 @@ class Record:
             step = float(steps[0])
         else:
             whole = self.subset.whole(entries)
-            step = np.zeros(self.problem.layout.size)
-            step[whole] = exact_steps(self.problem.theta[whole], steps)
+            step = np.zeros(self.cost.layout.size)
+            step[whole] = exact_steps(self.cost.theta[whole], steps)
         found = self.method(None if entries.size == self.layout.size else entries, step)
         self.evaluations += found.evaluations
         low, high = found.slopes()

@@ -271,7 +271,7 @@ def _one_sided(record: Record, entries: Entries, steps: FloatArray) -> NDArray[n
 def balance(record: Record, entries: Entries) -> None:
     """The step of ``epsilon="auto"`` for entries that noise hides, and shorter ones after it."""
     whole = record.subset.whole(entries)
-    steps, spent = balanced_steps(record.problem, record.base, whole)
+    steps, spent = balanced_steps(record.cost, record.base, whole)
     record.evaluations += spent
     before = _Kept(record, entries)
     chosen = np.minimum(steps[whole], record.limits[entries])
@@ -306,12 +306,12 @@ def extrapolate(record: Record, entries: Entries) -> None:
     """
     n = entries.size
     # an entry that happens to be small may bear as long steps as the others
-    scale = np.fmax(record.scale[entries], min(1.0, float(np.median(record.problem.scale))))
+    scale = np.fmax(record.scale[entries], min(1.0, float(np.median(record.cost.scale))))
     best = Looked(np.full(n, np.nan), np.full(n, np.inf), np.zeros(n), np.zeros(n))
     at = np.zeros(n)
     rows: list[list[FloatArray]] = [[], []]
     gap = np.full(n, np.nan)
-    first = np.broadcast_to(record.epsilon, record.problem.layout.size)
+    first = np.broadcast_to(record.epsilon, record.cost.layout.size)
     ratio = LONGEST * scale / (LEAST * first[record.subset.whole(entries)])
     levels = math.ceil(math.log(max(float(ratio.max()), 1.0), SHRINK))
     for level in range(min(max(levels, LEVELS.start), LEVELS.stop - 1)):
