@@ -26,7 +26,7 @@ from benchmarks.other_checkers import CHECKERS
 from fastgc.core.gradients import analytic_gradient
 from fastgc.core.subset import Subset
 from fastgc.core.tree import exact_steps
-from fastgc.core.verdict import FLOOR, KINK, entry_scale, verdict_of
+from fastgc.core.verdict import KINK, THRESHOLDS, entry_scale, verdict_of
 from fastgc.costs.base import Base, Cost, as_cost, base_cost
 from fastgc.costs.noise import noise_of_cost
 from fastgc.diagnosis.diagnose import diagnose
@@ -264,7 +264,7 @@ def sizes_of(
     for name, part in under.problem.layout.tensors():
         g, truth, uncertainty = findings.grad[part], right[name].ravel(), under.uncertainty[part]
         allowed = TOLERANCE * entry_scale(g, truth, 0.0)
-        allowed += FLOOR * float(np.sqrt(np.mean(truth**2)))
+        allowed += THRESHOLDS.floor * float(np.sqrt(np.mean(truth**2)))
         # between the slopes at a corner nothing is wrong
         off = np.where(findings.codes[part] == KINK, 0.0, np.abs(g - truth))
         if not (off <= 0.9 * allowed).all():

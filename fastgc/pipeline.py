@@ -44,8 +44,8 @@ def check(cost: Cost, gradients: object, choices: Choices, against: Cost | None 
     """
     began = time.perf_counter()
     subset = subset_of(cost.layout, choices.only, choices.sample, choices.seed)
-    if choices.method != "loop":
-        try_rows(cost)
+    if cost.candidate is not None and choices.method != "loop":
+        try_rows(cost, cost.candidate)
     method = choose(cost, choices, subset)
     if callable(gradients):
         gradients = cost.call(gradients)
@@ -166,7 +166,8 @@ def _without_unused(
     That is for costs whose framework has derived all gradients: beside these a gradient is known to
     be rounding of zero.
     """
-    names = unused_parameters(cost, analytic, subset)
+    largest = cost.largest_gradient()
+    names = [] if largest is None else unused_parameters(cost, analytic, subset, largest)
     if not names:
         return cost, analytic, None
     grad = analytic.grad.copy()

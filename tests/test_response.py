@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from mpmath import mp, mpf
 
 import fastgc
+from fastgc.core.verdict import THRESHOLDS
 from fastgc.costs.base import Base, Cost, as_cost
 from fastgc.methods.base import Approximation
 from fastgc.methods.registry import METHODS
 from fastgc.network import kernels
 from fastgc.network.layers import ACTIVATIONS, CHANGES, LEAKY_SLOPE, STEEPEST, slopes
-from fastgc.network.propagate import SAFETY
 from fastgc.parallel.chunks import Resources
 from tests import exact
 from tests.cases import Array, NetworkCase, backward, corner_distance
@@ -133,7 +133,7 @@ def test_agreement_with_mpmath(method: str, case: NetworkCase, data: st.DataObje
     index = problem.layout.index(t, k - problem.layout.offsets[t])
     name = problem.layout.names[t]
     wanted = exact.central_difference(net, parameters, name, (index[0], index[1]), 2.0**-40)
-    gross = found.uncertainty[k] / SAFETY
+    gross = found.uncertainty[k] / THRESHOLDS.safety
     assert abs(found.gradapprox[k] - wanted) <= 1e-12 * gross
 
 

@@ -13,6 +13,7 @@ from fastgc.core.verdict import (
     ENTRY_VERDICTS,
     NONFINITE,
     UNRESOLVED,
+    Zeros,
     entry_verdicts,
     relative_difference,
     root_mean_square,
@@ -70,7 +71,9 @@ def test_entry_verdict(
 
 def test_the_reach_of_the_cost_tells_that_a_gradient_vanishes() -> None:
     zero, uncertainty = np.array([1e-13, 1e-13]), np.array([1e-12, 1e-12])
-    codes = entry_verdicts(zero, -zero, uncertainty, 0.0, 2e-7, reach=np.array([2e-6, 0.5e-6]))
+    codes = entry_verdicts(
+        zero, -zero, uncertainty, 0.0, 2e-7, zeros=Zeros(np.array([2e-6, 0.5e-6]))
+    )
     assert [ENTRY_VERDICTS[code] for code in codes] == ["agree", "unresolved"]
 
 

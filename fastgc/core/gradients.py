@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fastgc.core.subset import Subset
 from fastgc.core.tree import FloatArray, Layout, as_real_array, items_of, joined
-from fastgc.core.verdict import FLOOR
+from fastgc.core.verdict import THRESHOLDS
 
 NAMED = 12  # tensors that an advice names at most
 
@@ -213,7 +213,7 @@ class AnalyticGradient:
 
         A backward pass in narrow floats loses as much of a small entry as of a large one.
         """
-        return np.where(self.pooled | (self.units > 1.0), self.tolerances, FLOOR)
+        return np.where(self.pooled | (self.units > 1.0), self.tolerances, THRESHOLDS.floor)
 
     def about(self, t: int) -> "AnalyticGradient":
         """What is claimed of tensor t alone, without its gradient."""

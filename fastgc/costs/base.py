@@ -12,7 +12,6 @@ from typing import Any, NamedTuple, Protocol, Self
 import numpy as np
 
 from fastgc.core.tree import (
-    UNIT_ROUNDOFF,
     Container,
     Entries,
     FloatArray,
@@ -20,13 +19,7 @@ from fastgc.core.tree import (
     flatten_parameters,
     scales,
 )
-
-#: Relative differences of identical calls up to which a cost is noisy, as sums by threads are.
-LAST_BITS = 1e-12
-
-# Rounding errors of J that are always allowed for: a J rounded once moves a central difference by
-# u·|J|/ε, and a sum of a few terms by some more, when the table shows nothing.
-LEAST_NOISE = 4 * UNIT_ROUNDOFF
+from fastgc.core.verdict import THRESHOLDS
 
 
 class Traits(NamedTuple):
@@ -67,12 +60,17 @@ class Base:
     @property
     def rounding(self) -> float:
         """How far its rounding may move a J: 10 σ_J, at least 4u·|J|."""
-        return max(10.0 * self.noise, LEAST_NOISE * abs(self.cost))
+        return max(THRESHOLDS.noise * self.noise, THRESHOLDS.least_noise * abs(self.cost))
 
     @property
     def jitter(self) -> float:
         """How far its rounding may move a J that is otherwise the same."""
-        return 4.0 * self.grain if self.coarse else 10.0 * self.noise
+        return 4.0 * self.grain if self.coarse else THRESHOLDS.noise * self.noise
+
+    @property
+    def stillness(self) -> float:
+        """By how much J may differ where nothing has changed; more than nothing."""
+        return max(self.jitter, THRESHOLDS.least_noise * abs(self.cost))
 
 
 class Batch(NamedTuple):
@@ -333,7 +331,7 @@ def require_repeatable(cost: Cost, J: float) -> int:
         ValueError: for a cost that gives another number than `J` now, in more than its last bits.
     """
     again = cost.value(cost.theta)
-    if not abs(again - J) <= LAST_BITS * abs(J):
+    if not abs(again - J) <= THRESHOLDS.last_bits * abs(J):
         raise random_cost(cost, J, again)
     return 1
 

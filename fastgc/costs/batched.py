@@ -11,14 +11,11 @@ from fastgc.costs.base import Candidate, Cost
 AWAY = 1e-2  # of the scale of each parameter, the points at which the two are compared
 
 
-def try_rows(cost: Cost) -> None:
+def try_rows(cost: Cost, candidate: Candidate) -> None:
     """Lets a cost take many rows in a call, where that is tried and gives what single calls give.
 
     Else it takes one at a time, and says why.
     """
-    candidate = cost.candidate
-    if candidate is None:
-        return
     reason, cost.candidate = _difference(cost, candidate), None
     if reason is None:
         cost.batch = candidate.batch

@@ -14,7 +14,8 @@ import numpy as np
 
 from fastgc.core.rng import generator
 from fastgc.core.tree import UNIT_ROUNDOFF, Entries, FloatArray
-from fastgc.costs.base import LAST_BITS, LEAST_NOISE, Base, Cost, random_cost, require_repeatable
+from fastgc.core.verdict import THRESHOLDS
+from fastgc.costs.base import Base, Cost, random_cost, require_repeatable
 
 POINTS = 9
 
@@ -46,9 +47,6 @@ RETREATS = 4  # to shorter steps, where the cost cannot be had
 GRAINY = 12**-0.5
 FORMATS = (8, 11, 24)  # bits of bfloat16, float16 and float32
 WHOLE = 16  # bits of whole and other round numbers, which are the same in double precision
-
-# Rounding units of θ by which what is computed from θ may be off, at the same J.
-BENT = 8 * UNIT_ROUNDOFF
 
 
 class _Line(NamedTuple):
@@ -160,7 +158,9 @@ def _noise_along(cost: Cost, direction: FloatArray, J: float, memory: int) -> _L
         seen.update(costs)
         moves = sum(a == b for a, b in pairwise(costs)) <= POINTS // 2
         sigma = table_noise(costs)
-        if abs(costs[0] - J) > max(100 * max(sigma, UNIT_ROUNDOFF * abs(J)), LAST_BITS * abs(J)):
+        if abs(costs[0] - J) > max(
+            100 * max(sigma, UNIT_ROUNDOFF * abs(J)), THRESHOLDS.last_bits * abs(J)
+        ):
             if cost.batch is None or not cost.batch.together:
                 raise random_cost(cost, J, costs[0])
             raise ValueError(
@@ -271,13 +271,15 @@ def uncertainty_of_differences(
         sides: the slopes below and above θ, (P,) each; None where nothing is known of them.
         scale: of θ, (P,).
     """
-    error = np.full(steps.shape, 2.0 * max(10.0 * noise, LEAST_NOISE * abs(J)))
+    error = np.full(
+        steps.shape, 2.0 * max(THRESHOLDS.noise * noise, THRESHOLDS.least_noise * abs(J))
+    )
     if sides is not None:
         with np.errstate(all="ignore"):
             below, above = sides
             moves = np.fmax(np.abs(below), np.abs(above)) * steps / 2
-            error = np.fmax(error, 2.0 * LEAST_NOISE * (abs(J) + moves))
-            bent = 2.0 * BENT * (scale + steps) * np.abs(above - below)
+            error = np.fmax(error, 2.0 * THRESHOLDS.least_noise * (abs(J) + moves))
+            bent = 2.0 * THRESHOLDS.bent * (scale + steps) * np.abs(above - below)
             error += np.where(np.isfinite(bent), bent, 0.0)
     uncertainty = np.full(steps.shape, np.inf)
     np.divide(error, steps, out=uncertainty, where=steps > 0)
@@ -304,7 +306,7 @@ def balanced_steps(
     balance; central instead of forward differences.
     """
     scale, layout = cost.scale, cost.layout
-    noise = max(base.noise, LEAST_NOISE * abs(base.cost), np.finfo(np.float64).tiny)
+    noise = max(base.noise, THRESHOLDS.least_noise * abs(base.cost), np.finfo(np.float64).tiny)
     rng = generator(3)
     steps = np.zeros(scale.size)
     evaluations = 0

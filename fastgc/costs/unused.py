@@ -13,8 +13,8 @@ from fastgc.core.gradients import AnalyticGradient
 from fastgc.core.rng import generator
 from fastgc.core.subset import Subset
 from fastgc.core.tree import FloatArray
-from fastgc.core.verdict import root_mean_square
-from fastgc.costs.base import LAST_BITS, Cost, Traits
+from fastgc.core.verdict import THRESHOLDS, root_mean_square
+from fastgc.costs.base import Cost, Traits
 
 #: Gradients that are this small beside others, in their dtype, may be rounding errors of zero.
 VANISHING = {"float64": 1e-12, "float32": 1e-5, "float16": 1e-2}
@@ -26,14 +26,13 @@ MOVES = (
 )  # of its own size, such a tensor leaves the cost as it is, to its last bits
 
 
-def unused_parameters(cost: Cost, analytic: AnalyticGradient, subset: Subset) -> list[str]:
+def unused_parameters(
+    cost: Cost, analytic: AnalyticGradient, subset: Subset, largest: float
+) -> list[str]:
     """The tensors of a subset that the cost does not depend on, though a gradient is given.
 
-    None of a cost whose gradients of all tensors nobody knows.
+    That is small beside the `largest` gradient of all tensors.
     """
-    largest = cost.largest_gradient()
-    if largest is None:
-        return []
     unused = []
     for t, (name, part) in enumerate(subset.layout.tensors()):
         size = float(np.abs(analytic.grad[part]).max())
@@ -50,7 +49,7 @@ def _stays(cost: Cost, name: str) -> bool:
     rng = generator(7)
     draws = [rng.standard_normal(part.stop - part.start) for _ in MOVES]
     away = [cost.near(part, move * size * draw) for move, draw in zip(MOVES, draws, strict=True)]
-    return all(abs(other - J) <= LAST_BITS * abs(J) for other in away)
+    return all(abs(other - J) <= THRESHOLDS.last_bits * abs(J) for other in away)
 
 
 class _Fixed(Cost):

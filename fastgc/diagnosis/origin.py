@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 
 from fastgc.core.tree import Layout
-from fastgc.core.verdict import AGREE, RESOLUTION, UNRESOLVED, root_mean_square
+from fastgc.core.verdict import AGREE, THRESHOLDS, UNRESOLVED, root_mean_square
 from fastgc.diagnosis.evidence import SMALL, join
 from fastgc.report.data import Diagnosis
 from fastgc.verdicts.record import Findings
@@ -29,7 +29,7 @@ def proven_right(layout: Layout, findings: Findings) -> frozenset[str]:
             continue
         with np.errstate(all="ignore"):
             large = np.maximum(np.abs(g), np.abs(found)) > SMALL * root_mean_square(found)
-            resolved = findings.uncertainty[here] <= RESOLUTION * np.abs(found)
+            resolved = findings.uncertainty[here] <= THRESHOLDS.resolution * np.abs(found)
         if 2 * np.count_nonzero(large & resolved & (codes == AGREE)) > np.count_nonzero(large):
             names.add(name)
     return frozenset(names)

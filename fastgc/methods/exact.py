@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 
 from fastgc.core.tree import Entries, FloatArray
+from fastgc.core.verdict import THRESHOLDS
 from fastgc.costs.base import Base, Cost
 from fastgc.methods.base import Approximation, Method, best
 from fastgc.network.cost import state_of
 from fastgc.network.flops import carried_flops, forward_flops, perturbations
 from fastgc.network.network import Layer
 from fastgc.network.propagate import (
-    SAFETY,
     WORTH_SHARING,
     all_tasks,
     block_width,
@@ -56,7 +56,7 @@ def incremental(
     sums /= state.net.divisor
     gradapprox, size, half_gap = sums if entries is None else sums[:, entries]
     add_decay(state, entries, gradapprox, size)
-    size *= SAFETY
+    size *= THRESHOLDS.safety
 
     def slopes() -> tuple[FloatArray, FloatArray]:
         low, high = gradapprox - half_gap, gradapprox + half_gap
@@ -85,7 +85,7 @@ def node(
     D = (plus - minus) / (2 * epsilon)
     gradapprox, size = assemble(state, D, np.abs(D) + gross, entries, resources)
     add_decay(state, entries, gradapprox, size)
-    size *= SAFETY
+    size *= THRESHOLDS.safety
 
     def slopes() -> tuple[FloatArray, FloatArray]:
         return slope_intervals(state, arguments, epsilon, entries, resources, responses)

@@ -1,10 +1,9 @@
-"""Report: what a check found, with its looks."""
+"""Report: what a check found, with its looks, which load when they are asked for."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from fastgc.report import json, plot, text
 from fastgc.report.data import Contents
 
 if TYPE_CHECKING:
@@ -50,12 +49,18 @@ class Report(Contents):
     """
 
     def __str__(self) -> str:
+        from fastgc.report import text
+
         return text.plain(self)
 
     def __rich__(self) -> "RenderableType":
+        from fastgc.report import text
+
         return text.renderable(self)
 
     def _repr_html_(self) -> str:
+        from fastgc.report import text
+
         return text.html(self)
 
     def plot(self, *, tensors: Sequence[str] | None = None, width: float = 8.0) -> "Figure":
@@ -74,6 +79,8 @@ class Report(Contents):
             TypeError, ValueError: for unknown tensors, for a width that is not 2 to 100 inches, or
                 for a report that was read back with `from_dict`.
         """
+        from fastgc.report import plot
+
         return plot.plot(self, tensors, width)
 
     def to_dict(self) -> dict[str, Any]:
@@ -86,6 +93,8 @@ class Report(Contents):
         >>> fastgc.Report.from_dict(report.to_dict()) == report   # a NaN in it equals nothing
         True
         """
+        from fastgc.report import json
+
         return json.to_dict(self)
 
     @classmethod
@@ -95,4 +104,6 @@ class Report(Contents):
         Raises:
             TypeError, ValueError: for anything else; the message names the key.
         """
+        from fastgc.report import json
+
         return json.from_dict(cls, data)

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from html import escape
 from typing import TYPE_CHECKING, TypeAlias
 
-from fastgc.core.verdict import RESOLUTION
+from fastgc.core.verdict import THRESHOLDS
 from fastgc.parallel.progress import console
 from fastgc.report.data import Contents, Entry, TensorReport
 
@@ -193,7 +193,7 @@ def headline(report: Contents) -> str:
     if "unsettled" in reasons:
         verb = "has" if count == 1 else "have"
         return f"{start} {verb} no slope that stays the same as the step shrinks"
-    if _resolution(report) > RESOLUTION:
+    if _resolution(report) > THRESHOLDS.resolution:
         verb = "is" if len(at_fault) == 1 else "are"
         return f"{start} {verb} lost in the rounding noise of the cost"
     verb = "lies" if len(at_fault) == 1 else "lie"
@@ -246,7 +246,7 @@ def _way_out(report: Contents) -> str:
     kinds = {t.diagnosis.kind for t in report.tensors.values() if t.diagnosis and not t.ok}
     if kinds == {"cost"}:
         return "move the parameters away from where the cost ends, and check again"
-    if _resolution(report) <= RESOLUTION or "unsettled" in kinds:
+    if _resolution(report) <= THRESHOLDS.resolution or "unsettled" in kinds:
         advice = "move the parameters a little, and check again"
         return f'{advice}; or check entries, with method="loop"' if report.estimate else advice
     if report.epsilon <= SHORT:

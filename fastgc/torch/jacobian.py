@@ -1,7 +1,7 @@
 """A drop-in for ``torch.autograd.gradcheck`` that compares all entries, fast, and reports."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -127,7 +127,7 @@ def gradcheck(
     if not nondet_tol >= 0:
         raise ValueError(f"nondet_tol is {nondet_tol}; wanted 0 or more")
     arguments = as_tuple(inputs)
-    options: dict[str, Any] = {
+    requirements: dict[str, Any] = {
         "check_undefined_grad": check_undefined_grad,
         "check_grad_dtypes": check_grad_dtypes,
         "check_batched_grad": check_batched_grad,
@@ -139,34 +139,13 @@ def gradcheck(
     if any(_is_beyond(x) for x in arguments):
         return torch_gradcheck(
             func, inputs, eps=eps, atol=atol, rtol=rtol, raise_exception=raise_exception,
-            nondet_tol=nondet_tol, **options,
+            nondet_tol=nondet_tol, **requirements,
         )  # fmt: skip
-    asked = [name for name, value in options.items() if value]
-    began = time.perf_counter()
-    tolerance = Tolerance(float(atol), float(rtol))
+    began, tolerance = time.perf_counter(), Tolerance(float(atol), float(rtol))
     with unchanged_random_state(arguments):
-        subject = None
-        if are_plain(arguments) and set(asked) - {"check_undefined_grad"} == {"check_backward_ad"}:
-            subject = posed(func, arguments)
-            if not meets(subject, check_undefined_grad=check_undefined_grad):
-                subject = None
-        reason = lacking = None
-        if subject is None:  # PyTorch's own says what is amiss, if anything is
-            try:
-                reason = _other_requirements(func, inputs, arguments, eps, options)
-            except NotImplementedError as error:  # which a wrong backward pass comes before
-                lacking = error
-            subject = posed(func, arguments)
-        comparison = None
-        if not any(o.requires_grad for o in subject.outputs):
-            modes: tuple[str, ...] = ("no gradient",)
-        else:
-            modes = ("backward AD",) * check_backward_ad + ("forward AD",) * check_forward_ad
+        function, reason, lacking = _ready(func, inputs, eps, requirements)
         try:
-            for mode in modes:
-                comparison = _compare(subject, mode, float(eps), tolerance, nondet_tol)
-                if comparison.at_fault:
-                    break
+            comparison = _first_at_fault(function, float(eps), tolerance, nondet_tol, requirements)
         except analytical.Refused as refusal:
             reason, comparison = str(refusal), None
         wrong = comparison is not None and comparison.at_fault
@@ -176,7 +155,46 @@ def gradcheck(
             return True
         if not raise_exception:
             return False
-        raise _error(subject, comparison, reason, nondet_tol, began)
+        raise _error(function, comparison, reason, nondet_tol, began)
+
+
+def _ready(
+    func: Callable[..., Any], inputs: Any, eps: float, requirements: Mapping[str, Any]
+) -> tuple[Subject, str | None, NotImplementedError | None]:
+    """The function at its inputs; what else PyTorch finds amiss; and what it does not implement."""
+    arguments = as_tuple(inputs)
+    undefined = bool(requirements["check_undefined_grad"])
+    asked = {name for name, value in requirements.items() if value} - {"check_undefined_grad"}
+    if are_plain(arguments) and asked == {"check_backward_ad"}:
+        function = posed(func, arguments)
+        if meets(function, check_undefined_grad=undefined):
+            return function, None, None
+    reason = lacking = None
+    try:  # PyTorch's own says what is amiss, if anything is
+        reason = _other_requirements(func, inputs, arguments, eps, requirements)
+    except NotImplementedError as error:  # which a wrong backward pass comes before
+        lacking = error
+    return posed(func, arguments), reason, lacking
+
+
+def _first_at_fault(
+    function: Subject,
+    eps: float,
+    tolerance: Tolerance,
+    nondet_tol: float,
+    requirements: Mapping[str, Any],
+) -> Comparison | None:
+    """The comparison of the first mode that is wrong, else of the last."""
+    modes: tuple[str, ...] = ("no gradient",)
+    if any(o.requires_grad for o in function.outputs):
+        modes = ("backward AD",) * requirements["check_backward_ad"]
+        modes += ("forward AD",) * requirements["check_forward_ad"]
+    comparison = None
+    for mode in modes:
+        comparison = _compare(function, mode, eps, tolerance, nondet_tol)
+        if comparison.at_fault:
+            break
+    return comparison
 
 
 def _error(
@@ -213,7 +231,7 @@ def _other_requirements(
     inputs: Any,
     arguments: tuple[Any, ...],
     eps: float,
-    options: dict[str, Any],
+    requirements: Mapping[str, Any],
 ) -> str | None:
     """What PyTorch's gradcheck finds amiss beside the Jacobian; None for nothing.
 
@@ -224,7 +242,7 @@ def _other_requirements(
     try:
         torch_gradcheck(
             func, inputs, eps=eps if half else 1e-30, atol=1e300, rtol=0.0, nondet_tol=float("inf"),
-            fast_mode=True, **options,
+            fast_mode=True, **requirements,
         )  # fmt: skip
     except TorchGradcheckError as error:
         return str(error)

@@ -6,8 +6,7 @@ import numpy as np
 
 from fastgc.core.rng import generator
 from fastgc.core.tree import Entries, FloatArray
-from fastgc.core.verdict import RESOLUTION, UNRESOLVED, ZERO
-from fastgc.costs.base import LAST_BITS, LEAST_NOISE
+from fastgc.core.verdict import THRESHOLDS, UNRESOLVED
 from fastgc.costs.noise import POINTS, table_noise
 from fastgc.verdicts.record import Looked, Record
 from fastgc.verdicts.refinement import NEAR
@@ -19,9 +18,6 @@ SIZES = 0.5, 1.0  # of single entries, of that
 # Of its scale, steps over which nothing moves where a cost is flat: bfloat16 has steps of 2⁻⁸.
 FLAT = (2.0**-12, 2.0**-8, 2.0**-6)
 
-# Beside the largest gradient of all, what a right backward pass may leave of a zero.
-VANISHING = 1e-12
-
 
 def unused(record: Record, entries: Entries) -> None:
     """Finds those of the `entries` that the cost does not depend on, whose slope is then zero.
@@ -29,7 +25,7 @@ def unused(record: Record, entries: Entries) -> None:
     All that noise hides in a tensor is moved at once; where that moves the cost, one by one.
     """
     base = record.base
-    limit = LAST_BITS * abs(base.cost) + base.jitter
+    limit = THRESHOLDS.last_bits * abs(base.cost) + base.jitter
     change = np.full(entries.size, np.inf)
     tensors = record.layout.tensor_of(entries)
     for t in np.unique(tensors):
@@ -43,15 +39,15 @@ def unused(record: Record, entries: Entries) -> None:
     zeros, change = entries[still], change[still]
     settled = record.gradapprox[np.isfinite(record.gradapprox) & (record.codes != UNRESOLVED)]
     largest = float(np.abs(settled).max(initial=0.0))
-    floor = max(base.jitter, LEAST_NOISE * abs(base.cost))
+    floor = base.stillness
     uncertainty = 2.0 * np.maximum(change, floor) / (SIZES[0] * record.scale[zeros])
-    uncertainty = record.as_analytic(zeros, uncertainty + VANISHING * largest)
+    uncertainty = record.as_analytic(zeros, uncertainty + THRESHOLDS.vanishing * largest)
     g = np.abs(record.analytic.grad[zeros])
     # Beside a J so large that it hides its slopes, nothing moves either: what is known has to be
     # small beside other slopes, and g a rounding error beside them, or too large to be hidden.
     nothing = (g == 0) & (change == 0)
-    had = uncertainty <= np.where(nothing, RESOLUTION, ZERO) * largest
-    had &= (g <= VANISHING * largest) | (g > uncertainty)
+    had = uncertainty <= np.where(nothing, THRESHOLDS.resolution, THRESHOLDS.zero) * largest
+    had &= (g <= THRESHOLDS.vanishing * largest) | (g > uncertainty)
     if not base.coarse and not change.any():  # whatever it is that is asked
         had |= nothing
     zeros, uncertainty = zeros[had], uncertainty[had]
@@ -74,7 +70,7 @@ def flat(record: Record, entries: Entries) -> None:
     for share in FLAT:
         looked = record.look(entries, share * scale)
         same &= (looked.low == 0) & (looked.high == 0)
-    uncertainty = (base.jitter + LEAST_NOISE * abs(base.cost)) / (FLAT[-1] * scale)
+    uncertainty = (base.jitter + THRESHOLDS.least_noise * abs(base.cost)) / (FLAT[-1] * scale)
     zeros = entries[same]
     _take_zero(record, zeros, record.as_analytic(zeros, uncertainty[same]))
     record.codes[zeros] = record.judge(zeros, exact_zeros=True)
@@ -124,7 +120,7 @@ def by_scale(record: Record) -> None:
         apart = np.abs(looked.gradapprox - record.gradapprox[entries])
         against = apart > looked.uncertainty + record.uncertainty[entries]
         against &= apart > SMALL * np.abs(looked.gradapprox)
-        against &= looked.uncertainty <= RESOLUTION * np.abs(looked.gradapprox)
+        against &= looked.uncertainty <= THRESHOLDS.resolution * np.abs(looked.gradapprox)
     record.take(entries[against], looked.part(against), steps[against])
     if against.any():
         record.looked[entries[against]] = True
@@ -156,4 +152,4 @@ def _is_noise(record: Record, k: int) -> bool:
         record.evaluations += POINTS
         if all(map(math.isfinite, costs)):
             noises.append(table_noise(costs))
-    return bool(noises) and error <= 10.0 * min(noises) / step
+    return bool(noises) and error <= THRESHOLDS.noise * min(noises) / step

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from fastgc.core.rng import generator
 from fastgc.core.tree import UNIT_ROUNDOFF, Entries, FloatArray
-from fastgc.core.verdict import AGREE
-from fastgc.costs.base import LEAST_NOISE, Base, Cost
+from fastgc.core.verdict import AGREE, THRESHOLDS
+from fastgc.costs.base import Base, Cost
 from fastgc.costs.noise import uncertainty_of_differences
 from fastgc.methods.base import Approximation
 from fastgc.verdicts.record import Check
@@ -54,7 +54,7 @@ def has_kink(cost: Cost, base: Base, epsilon: FloatArray, tries: int) -> tuple[b
     the step at a corner, with its square elsewhere.
     """
     rng = generator(1)
-    floor = 8.0 * max(10.0 * base.noise, 2.0 * LEAST_NOISE * abs(base.cost))
+    floor = 8.0 * max(THRESHOLDS.noise * base.noise, 2.0 * THRESHOLDS.least_noise * abs(base.cost))
     for tried in range(1, tries + 1):
         direction = epsilon * rng.standard_normal(epsilon.size)
         bends = [
@@ -260,7 +260,7 @@ def adds_up(check: Check, first: Approximation, codes: NDArray[np.uint8]) -> tup
     by *= rng.choice((-1.0, 1.0), agree.size)
     gradapprox = first.gradapprox[agree]
     allowance = 2.0 * float(first.uncertainty[agree] @ np.abs(by))
-    floor = 2.0 * max(base.jitter, LEAST_NOISE * abs(base.cost))
+    floor = 2.0 * base.stillness
     apart = [0.0, 0.0]
     for look, share in enumerate((1.0, 1.0 / SHORTER)):
         apart[look] = off_along(cost, whole, share * by, gradapprox)

@@ -12,9 +12,9 @@ import numpy as np
 
 from fastgc.core.rng import generator
 from fastgc.core.tree import Entries, FloatArray
-from fastgc.core.verdict import AGREE, DISAGREE, KINK, UNRESOLVED
+from fastgc.core.verdict import AGREE, DISAGREE, KINK, THRESHOLDS, UNRESOLVED
 from fastgc.verdicts.kinks import slopes_around
-from fastgc.verdicts.record import FAR, Record
+from fastgc.verdicts.record import Record
 from fastgc.verdicts.refinement import SHORTER
 
 RANDOM_SIGNS = 4  # directions of random signs
@@ -238,7 +238,7 @@ def _beyond(along: float, low: float, high: float, allowance: float) -> int:
     beyond = max(low - along, along - high)
     if not beyond > allowance:
         return KINK
-    return DISAGREE if beyond > FAR * (high - low) + allowance else UNRESOLVED
+    return DISAGREE if beyond > THRESHOLDS.far * (high - low) + allowance else UNRESOLVED
 
 
 def _along(record: Record, entries: Entries, by: FloatArray) -> tuple[float, float]:

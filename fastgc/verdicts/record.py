@@ -10,15 +10,20 @@ from numpy.typing import NDArray
 from fastgc.core.gradients import AnalyticGradient
 from fastgc.core.subset import Subset
 from fastgc.core.tree import Entries, FloatArray, Layout, Step, exact_steps
-from fastgc.core.verdict import AGREE, UNRESOLVED, ZERO, entry_scale, entry_verdicts
+from fastgc.core.verdict import (
+    AGREE,
+    THRESHOLDS,
+    UNRESOLVED,
+    Zeros,
+    entry_scale,
+    entry_verdicts,
+)
 from fastgc.costs.base import Base, Cost
 from fastgc.methods.base import Approximation, Method
 from fastgc.parallel.chunks import Resources
 from fastgc.verdicts.summary import Summary, tensor_means
 
-EXPLAINED = 8.0  # times what an entry was off by, that its uncertainty may be where that has gone
 DIRECTIONS = 12  # in which a kink is looked for; a ReLU behind a ReLU is silent in many
-FAR = 8.0  # times as far as the slopes along a direction are apart
 
 #: A method at work on a cost: (entries, step) -> Approximation.
 Look: TypeAlias = Callable[[Entries | None, Step], Approximation]
@@ -241,14 +246,16 @@ class Record(Check):
         codes = entry_verdicts(
             self.analytic.grad[entries], self.gradapprox[entries], uncertainty + extra,
             self.means[tensors], self.analytic.tolerances[tensors],
-            floor=self.analytic.floors[tensors], reach=self.reach[entries],
-            exact_zeros=still,
+            floor=self.analytic.floors[tensors],
+            zeros=Zeros(self.reach[entries], still),
         )  # fmt: skip
         needed = self.needed[entries]
-        tells = (uncertainty <= needed) | (uncertainty + 2 * needed <= ZERO * self.reach[entries])
+        tells = (uncertainty <= needed) | (
+            uncertainty + 2 * needed <= THRESHOLDS.zero * self.reach[entries]
+        )
         with np.errstate(invalid="ignore"):  # or what it was off by has gone, as truncation does
             error = np.abs(self.analytic.grad[entries] - self.gradapprox[entries])
-            tells |= (error <= needed / 2) & (uncertainty <= EXPLAINED * needed)
+            tells |= (error <= needed / 2) & (uncertainty <= THRESHOLDS.explained * needed)
         codes[(codes == AGREE) & ~tells] = UNRESOLVED
         return codes
 
@@ -285,7 +292,7 @@ class Record(Check):
         if not self.directions:
             return np.zeros(entries.size, dtype=np.bool_)
         g = self.analytic.grad[entries]
-        return np.maximum(low - g, g - high) > FAR * (high - low) + allowance
+        return np.maximum(low - g, g - high) > THRESHOLDS.far * (high - low) + allowance
 
     def as_analytic(self, entries: Entries, uncertainty: FloatArray) -> FloatArray:
         """The uncertainty of a method as one of the claim, which may be of narrow floats."""

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgc.core.tree import Entries, FloatArray
-from fastgc.core.verdict import AGREE, DISAGREE, KINK, RESOLUTION, UNRESOLVED
+from fastgc.core.verdict import AGREE, DISAGREE, KINK, THRESHOLDS, UNRESOLVED
 from fastgc.costs.noise import balanced_steps, uncertainty_of_differences
 from fastgc.verdicts.record import Looked, Record, within
 
@@ -53,7 +53,9 @@ def shorten(record: Record, disputed: Entries) -> None:
             kink, at_kink = _find_kinks(record, disputed, (low, high), again, allowed)
             if record.directions and number < LOOKS:
                 # a shorter step along the same direction may stay on this side of the corner
-                wide = at_kink & (again.high - again.low > RESOLUTION * record.size(disputed, new))
+                wide = at_kink & (
+                    again.high - again.low > THRESHOLDS.resolution * record.size(disputed, new)
+                )
                 moved, kink, at_kink = moved | wide, kink & ~wide, at_kink & ~wide
             if not (record.exact or record.directions):
                 passing = ~stays_apart(record, disputed, again, steps, kink)
@@ -113,7 +115,7 @@ def stays_apart(
         again = record.look(entries[some], step)
         allowance = (high - low) / 4 + 4 * again.uncertainty
         same = (np.abs(again.low - low) <= allowance) & (np.abs(again.high - high) <= allowance)
-        size = RESOLUTION * record.size(entries[some], again.gradapprox)
+        size = THRESHOLDS.resolution * record.size(entries[some], again.gradapprox)
         stay[some[~same & (again.uncertainty <= size)]] = False  # or nothing is gained by it
         # until noise hides them
         told = same & (CLOSER * again.uncertainty < (high - low) / 8)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgc.core.tree import Entries, FloatArray
-from fastgc.core.verdict import AGREE, DISAGREE, KINK, RESOLUTION, UNRESOLVED
+from fastgc.core.verdict import AGREE, DISAGREE, KINK, THRESHOLDS, UNRESOLVED, Zeros
 from fastgc.costs.base import require_repeatable
 from fastgc.costs.noise import uncertainty_of_differences
 from fastgc.methods.base import Approximation
@@ -21,7 +21,7 @@ from fastgc.verdicts.kinks import (
     sums_up,
 )
 from fastgc.verdicts.kinks_together import accept_a_limit, kinks_together
-from fastgc.verdicts.record import FAR, Check, Findings, Record, within
+from fastgc.verdicts.record import Check, Findings, Record, within
 from fastgc.verdicts.refinement import (
     SHORTER,
     balance,
@@ -55,7 +55,7 @@ def second_look(check: Check, first: Approximation) -> Findings:
     means, codes = tensor_means(layout, first.gradapprox), np.zeros(layout.size, dtype=np.uint8)
     summary = summarise(
         layout, analytic, first.gradapprox, uncertainty, means, codes,
-        reach=np.inf if check.exact else 0.0, judge=True, exact_zeros=not check.base.coarse,
+        Zeros(reach=np.inf if check.exact else 0.0, exact=not check.base.coarse),
     )  # fmt: skip
     kinked = bent(check, first, means)
     added, evaluations = adds_up(check, first, codes)
@@ -231,7 +231,7 @@ def _may_be_right(record: Record, entries: Entries) -> NDArray[np.bool_]:
     low = np.fmin(around.low, record.low[entries])
     high = np.fmax(around.high, record.high[entries])
     g, allowance = record.analytic.grad[entries], allowed + record.uncertainty[entries]
-    far = np.maximum(low - g, g - high) > FAR * (high - low) + allowance
+    far = np.maximum(low - g, g - high) > THRESHOLDS.far * (high - low) + allowance
     outside = far | (around.single & ~within(low, g, high, allowance))
     record.low[entries], record.high[entries] = low, high
     return (around.jumps > allowed) & ~outside
@@ -333,5 +333,5 @@ def _wide_kinks(record: Record) -> None:
     """Nothing is proven by a gradient that lies between slopes so far apart."""
     entries = record.with_code(KINK)
     scale = record.size(entries, record.gradapprox[entries])
-    wide = record.high[entries] - record.low[entries] > RESOLUTION * scale
+    wide = record.high[entries] - record.low[entries] > THRESHOLDS.resolution * scale
     record.codes[entries[wide]] = UNRESOLVED

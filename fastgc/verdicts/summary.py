@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,8 @@ from fastgc.core.verdict import (
     ENTRY_VERDICTS,
     KINK,
     NONFINITE,
-    RESOLUTION,
+    THRESHOLDS,
+    Zeros,
     entry_scale,
     relative_difference,
     root_mean_square,
@@ -75,10 +77,7 @@ def summarise(
     uncertainty: FloatArray,
     means: FloatArray,
     codes: NDArray[np.uint8],
-    *,
-    reach: float = 0.0,
-    judge: bool = False,
-    exact_zeros: bool = True,
+    zeros: Zeros | None = None,
 ) -> Summary:
     """Counts the findings on every tensor.
 
@@ -89,97 +88,115 @@ def summarise(
         uncertainty: of gradapprox, (P,).
         means: the root mean square of gradapprox over each tensor, (T,).
         codes: the verdicts, indices into `ENTRY_VERDICTS`, (P,).
-        reach: of all entries, as in `entry_verdicts`.
-        judge: makes the verdicts, which `codes` does not hold yet.
-        exact_zeros: for that, as in `entry_verdicts`.
+        zeros: what tells a zero, where the verdicts are still to be made, into `codes`; None where
+            they hold.
     """
-    grad = analytic.grad
-    T = len(layout.names)
-    worst = [0] * T
-    place = list(layout.offsets[:-1])
-    largest = [-1.0] * T
-    counts = np.zeros((T, len(ENTRY_VERDICTS)), np.intp)
-    resolutions, vanishing = np.zeros(T), [(0, 0.0)] * T
-    squares = np.zeros((3, T))
+    grad, counts = analytic.grad, _Counts(layout)
+    squares = np.zeros((3, len(layout.names)))
     with np.errstate(all="ignore"):  # overflow is looked after below; inf - inf is nonfinite
         for part, tensors, lengths in layout.pieces():
-            g, found, U = grad[part], gradapprox[part], uncertainty[part]
-            errors = np.abs(g - found)
+            g, approx, U = grad[part], gradapprox[part], uncertainty[part]
+            errors = np.abs(g - approx)
             squares[0, tensors] += sums_of_products(errors, errors, lengths)
             squares[1, tensors] += sums_of_products(g, g, lengths)
-            squares[2, tensors] += sums_of_products(found, found, lengths)
+            squares[2, tensors] += sums_of_products(approx, approx, lengths)
             typical = layout.per_entry(means, tensors, lengths)
-            scale = entry_scale(g, found, typical)
-            relative = U / scale
-            if judge:
-                allowed = analytic.tolerance(layout, tensors, lengths) * entry_scale(g, found, 0.0)
+            scale = entry_scale(g, approx, typical)
+            if zeros is not None:
+                allowed = analytic.tolerance(layout, tensors, lengths) * entry_scale(g, approx, 0.0)
                 allowed += analytic.floor(layout, tensors, lengths) * typical
-                codes[part] = verdicts_on_errors(
-                    g, found, errors, allowed, scale, U,
-                    reach=reach, exact_zeros=exact_zeros,
-                )  # fmt: skip
-            verdicts = codes[part]
-            starts = np.cumsum(lengths) - lengths
-            if not relative.max(initial=0.0) <= RESOLUTION:
-                _note_zeros(vanishing, tensors, starts, (g, found, U), relative, verdicts)
-            if not verdicts.any():
-                counts[tensors, 0] += lengths
-            else:
-                errors[np.isnan(errors) | (verdicts == NONFINITE)] = np.inf
-                relative[~np.isfinite(g) | ~np.isfinite(found)] = 0.0
-                numbers = np.repeat(np.arange(tensors.start, tensors.stop), lengths)
-                counts += np.bincount(
-                    numbers * counts.shape[1] + verdicts, minlength=counts.size
-                ).reshape(counts.shape)
-                here = np.maximum.reduceat(verdicts, starts).tolist()
-                for t, code in enumerate(here, start=tensors.start):
-                    if code > worst[t]:
-                        worst[t], largest[t] = code, -1.0
-                errors[verdicts < np.array(worst)[numbers]] = -1.0
-            np.fmax(
-                resolutions[tensors], np.fmax.reduceat(relative, starts), out=resolutions[tensors]
-            )
-            tops = np.maximum.reduceat(errors, starts).tolist()
-            for t, top, start, length in zip(
-                range(T)[tensors], tops, starts.tolist(), lengths.tolist(), strict=True
-            ):
-                if top > largest[t]:
-                    largest[t] = top
-                    place[t] = part.start + start + int(errors[start : start + length].argmax())
+                codes[part] = verdicts_on_errors(g, approx, errors, allowed, scale, U, zeros)
+            piece = _Piece(part, tensors, lengths, g, approx, U, errors, U / scale, codes[part])
+            counts.add(piece)
     differences = [
         _difference(sums, grad[part], gradapprox[part])
         for sums, (_, part) in zip(squares.T.tolist(), layout.tensors(), strict=True)
     ]
     return Summary(
-        worst,
-        place,
-        counts.tolist(),
+        counts.worst,
+        counts.place,
+        counts.counts.tolist(),
         differences,
-        resolutions.tolist(),
-        vanishing,
+        counts.resolutions.tolist(),
+        counts.vanishing,
         _difference(squares.sum(axis=1).tolist(), grad, gradapprox),
     )
 
 
-def _note_zeros(
-    vanishing: list[tuple[int, float]],
-    tensors: slice,
-    starts: NDArray[np.intp],
-    of_entries: tuple[FloatArray, FloatArray, FloatArray],
-    relative: FloatArray,
-    verdicts: NDArray[np.uint8],
-) -> None:
-    """Adds to `vanishing` the entries of a piece that agree as zero; they resolve nothing."""
-    g, found, uncertainty = of_entries
-    small = ~(relative <= RESOLUTION)
-    zeros = (verdicts == AGREE) & small
-    relative[zeros | ((verdicts == KINK) & small)] = 0.0
-    zeros &= (g != 0) | (found != 0)  # what is exactly zero on both sides needs no word
-    numbers = np.add.reduceat(zeros, starts, dtype=np.intp).tolist()
-    widest = np.maximum.reduceat(np.where(zeros, uncertainty, 0.0), starts).tolist()
-    for t, number, most in zip(range(len(vanishing))[tensors], numbers, widest, strict=True):
-        before, least = vanishing[t]
-        vanishing[t] = before + number, max(least, most)
+class _Piece(NamedTuple):
+    """A part of the flat vector with its tensors, as `Layout.pieces` has it; `errors` and
+    `relative` uncertainties are written to.
+    """
+
+    part: slice
+    tensors: slice
+    lengths: NDArray[np.intp]
+    g: FloatArray
+    approx: FloatArray
+    uncertainty: FloatArray
+    errors: FloatArray
+    relative: FloatArray
+    verdicts: NDArray[np.uint8]
+
+
+class _Counts:
+    """What `Summary` has, added up piece by piece."""
+
+    def __init__(self, layout: Layout) -> None:
+        T = len(layout.names)
+        self.worst, self.place = [0] * T, list(layout.offsets[:-1])
+        self.counts = np.zeros((T, len(ENTRY_VERDICTS)), np.intp)
+        self.resolutions, self.vanishing = np.zeros(T), [(0, 0.0)] * T
+        self._largest = [-1.0] * T  # error among the entries of the worst verdict
+
+    def add(self, piece: _Piece) -> None:
+        """Counts a piece."""
+        starts = np.cumsum(piece.lengths) - piece.lengths
+        errors, relative, tensors = piece.errors, piece.relative, piece.tensors
+        if not relative.max(initial=0.0) <= THRESHOLDS.resolution:
+            self._note_zeros(piece, starts)
+        if piece.verdicts.any():
+            self._note_verdicts(piece, starts)
+        else:
+            self.counts[tensors, 0] += piece.lengths
+        resolutions = self.resolutions[tensors]
+        np.fmax(resolutions, np.fmax.reduceat(relative, starts), out=resolutions)
+        tops = np.maximum.reduceat(errors, starts).tolist()
+        numbers = range(len(self.worst))[tensors]
+        for t, top, start, length in zip(
+            numbers, tops, starts.tolist(), piece.lengths.tolist(), strict=True
+        ):
+            if top > self._largest[t]:
+                self._largest[t] = top
+                k = int(errors[start : start + length].argmax())
+                self.place[t] = piece.part.start + start + k
+
+    def _note_verdicts(self, piece: _Piece, starts: NDArray[np.intp]) -> None:
+        """Verdicts other than agreement; errors below the worst verdict count no more."""
+        errors, verdicts, tensors = piece.errors, piece.verdicts, piece.tensors
+        errors[np.isnan(errors) | (verdicts == NONFINITE)] = np.inf
+        piece.relative[~np.isfinite(piece.g) | ~np.isfinite(piece.approx)] = 0.0
+        numbers = np.repeat(np.arange(tensors.start, tensors.stop), piece.lengths)
+        T, kinds = self.counts.shape
+        tallied = np.bincount(numbers * kinds + verdicts, minlength=T * kinds)
+        self.counts += tallied.reshape(T, kinds)
+        for t, code in enumerate(np.maximum.reduceat(verdicts, starts).tolist(), tensors.start):
+            if code > self.worst[t]:
+                self.worst[t], self._largest[t] = code, -1.0
+        errors[verdicts < np.array(self.worst)[numbers]] = -1.0
+
+    def _note_zeros(self, piece: _Piece, starts: NDArray[np.intp]) -> None:
+        """Entries that agree as zero; they resolve nothing."""
+        small = ~(piece.relative <= THRESHOLDS.resolution)
+        zeros = (piece.verdicts == AGREE) & small
+        piece.relative[zeros | ((piece.verdicts == KINK) & small)] = 0.0
+        zeros &= (piece.g != 0) | (piece.approx != 0)  # exact zeros on both sides need no word
+        counts = np.add.reduceat(zeros, starts, dtype=np.intp).tolist()
+        widest = np.maximum.reduceat(np.where(zeros, piece.uncertainty, 0.0), starts).tolist()
+        numbers = range(len(self.worst))[piece.tensors]
+        for t, count, most in zip(numbers, counts, widest, strict=True):
+            before, least = self.vanishing[t]
+            self.vanishing[t] = before + count, max(least, most)
 
 
 def _difference(sums: list[float], grad: FloatArray, gradapprox: FloatArray) -> float:
