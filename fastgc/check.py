@@ -63,7 +63,7 @@ def check(
         against: for a `Network`: your own cost. That the two are the same is verified at the
             parameters and at five random points around them.
         **options: method, epsilon, tolerance, only, sample, directions, per_tensor, seed, memory,
-            threads, progress, executor, checkpoint: see `Options`.
+            threads, progress, executor, checkpoint: see `fastgc.options.Options`.
 
     Returns:
         A `Report`, true when the gradients are right.
@@ -122,7 +122,7 @@ def assert_gradients(
     >>> fastgc.assert_gradients(lambda t: t**3, 2.0, 8.0)   # doctest: +ELLIPSIS
     Traceback (most recent call last):
         ...
-    fastgc.checking.GradientMismatch: wrong: parameters (1 of 1 entry) disagrees with ...
+    fastgc.check.GradientMismatch: wrong: parameters (1 of 1 entry) disagrees with ...
     """
     __tracebackhide__ = True
     report = check(
