@@ -63,7 +63,7 @@ def check(
         against: for a `Network`: your own cost. That the two are the same is verified at the
             parameters and at five random points around them.
         **options: method, epsilon, tolerance, only, sample, directions, per_tensor, seed, memory,
-            threads, progress, executor, checkpoint: see `fastgc.options.Options`.
+            threads, progress, executor, checkpoint: see `Options`.
 
     Returns:
         A `Report`, true when the gradients are right.

@@ -66,6 +66,11 @@ class Options(GradientOptions, total=False):
         checkpoint: a file that what is done is saved to, every few seconds. A check of the same
             problem that finds it there goes on from it, as after a crash; it stays when all is
             done, so that checking mended gradients evaluates next to nothing anew.
+
+    >>> import fastgc
+    >>> options: fastgc.Options = {"method": "loop", "epsilon": 1e-6}
+    >>> fastgc.check(lambda t: t**2, 3.0, 6.0, **options).ok
+    True
     """
 
     tolerance: float
@@ -110,6 +115,11 @@ class WatchOptions(TypedDict, total=False):
         directions: for method ``random``; None for as many as fit, up to 8.
         per_tensor: for method ``random``; None for whether that fits.
         seed: of the directions of the first check; every other draws others.
+
+    >>> import fastgc
+    >>> options: fastgc.WatchOptions = {"method": "random", "directions": 4}
+    >>> fastgc.watch(lambda t: t**2, budget=1.0, credit=1.0, **options)(3.0, 6.0).ok
+    True
     """
 
     method: str

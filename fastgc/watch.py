@@ -65,7 +65,7 @@ def watch(
         against: as for `check`.
         clock: what the time is read from, seconds.
         **options: method, epsilon, tolerance, only, directions, per_tensor, seed, memory, threads:
-            see `fastgc.options.WatchOptions`.
+            see `WatchOptions`.
 
     Returns:
         A `Watcher`: call it, and ask it for `report`, `checks`, `seconds` and `share`.
