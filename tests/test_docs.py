@@ -56,7 +56,7 @@ def documented() -> set[str]:
             if kind == "py:module":
                 module = name
             elif kind.startswith("auto"):
-                found.add(f"{module}.{name}")
+                found.add(f"{module}.{name.removesuffix('()')}")
     return found
 
 
