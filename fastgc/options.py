@@ -17,19 +17,48 @@ MOST = 2**62  # of bytes or threads: as good as no limit
 Epsilon = float | Literal["auto"] | None
 
 
-class GradientOptions(TypedDict, total=False):
-    """How a cost is looked at; see `Options`."""
+class _Looking(TypedDict, total=False):
+    """How a cost is looked at."""
 
     method: str
     epsilon: Epsilon
     memory: int
+
+
+class GradientOptions(_Looking, total=False):
+    """The options of a numerical gradient, which compares nothing; see `Options`."""
+
     threads: int | None
     progress: bool
     executor: "Executor | None"
     checkpoint: "str | os.PathLike[str] | None"
 
 
-class Options(GradientOptions, total=False):
+class _Comparing(_Looking, total=False):
+    """And how gradients are compared with it."""
+
+    tolerance: float
+    only: Sequence[str] | None
+    directions: int | None
+    seed: int
+
+
+class LossOptions(_Comparing, total=False):
+    """The options of a check whose framework has threads of its own; see `Options`."""
+
+    sample: int | None
+    per_tensor: bool
+    progress: bool
+    checkpoint: "str | os.PathLike[str] | None"
+
+
+class ModuleOptions(LossOptions, total=False):
+    """Those of a check whose cost no executor can be sent; see `Options`."""
+
+    threads: int | None
+
+
+class Options(ModuleOptions, total=False):
     """The options that checks share. Each may be left out.
 
     Attributes:
@@ -73,41 +102,10 @@ class Options(GradientOptions, total=False):
     True
     """
 
-    tolerance: float
-    only: Sequence[str] | None
-    sample: int | None
-    directions: int | None
-    per_tensor: bool
-    seed: int
+    executor: "Executor | None"
 
 
-#: The options of a comparison, which a numerical gradient has no use for.
-COMPARING = ("tolerance", "only", "sample", "directions", "per_tensor", "seed")
-
-
-class LossOptions(TypedDict, total=False):
-    """The options of a check whose framework has threads of its own; see `Options`."""
-
-    method: str
-    epsilon: Epsilon
-    tolerance: float
-    only: Sequence[str] | None
-    sample: int | None
-    directions: int | None
-    per_tensor: bool
-    seed: int
-    memory: int
-    progress: bool
-    checkpoint: "str | os.PathLike[str] | None"
-
-
-class ModuleOptions(LossOptions, total=False):
-    """Those, and how many threads it may run."""
-
-    threads: int | None
-
-
-class WatchOptions(TypedDict, total=False):
+class WatchOptions(_Comparing, total=False):
     """The options of checks in a training. `Options` describes what is not said here.
 
     Attributes:
@@ -122,15 +120,12 @@ class WatchOptions(TypedDict, total=False):
     True
     """
 
-    method: str
-    epsilon: Epsilon
-    tolerance: float
-    only: Sequence[str] | None
-    directions: int | None
     per_tensor: bool | None
-    seed: int
-    memory: int
     threads: int | None
+
+
+#: The options of a comparison, which a numerical gradient has no use for.
+COMPARING = ("tolerance", "only", "sample", "directions", "per_tensor", "seed")
 
 
 @dataclass(frozen=True)
@@ -168,8 +163,7 @@ def read(options: Mapping[str, Any], function: str, *, without: Sequence[str] = 
     Raises:
         TypeError, ValueError: for options that are unknown or cannot be.
     """
-    annotated = {**GradientOptions.__annotations__, **Options.__annotations__}
-    known = [name for name in annotated if name not in without]
+    known = [name for name in Options.__annotations__ if name not in without]
     for name in options:
         if name not in known:
             import difflib  # 4 ms that only a misspelt name should cost

@@ -29,7 +29,7 @@ from fastgc.jax.calling import PINNED, copied, float64, noting, unguarded
 from fastgc.jax.evaluation import LossCost, Posed
 from fastgc.jax.tree import Tree, gradients_of, is_function, tree_of
 from fastgc.methods.registry import RANDOM
-from fastgc.options import GradientOptions, LossOptions, Options, read
+from fastgc.options import LossOptions, Options, read
 from fastgc.report.data import also_saying
 from fastgc.report.report import Report
 
@@ -175,7 +175,7 @@ def _require_known(options: Mapping[str, Any]) -> None:
     for name in options:
         if name in REFUSED:
             raise TypeError(f"fastgc.jax takes no {name}=: {REFUSED[name]}. Leave it out")
-        if name in Options.__annotations__ or name in GradientOptions.__annotations__:
+        if name in Options.__annotations__:
             continue
         raise TypeError(
             f"fastgc.jax has no option {name}=. Is it an argument of the loss? Pass "
