@@ -138,6 +138,7 @@ def _look_until_settled(record: Record, bent: Entries, *, added: bool) -> Entrie
         )
         agreed = agreed[~np.isin(agreed, excused)]
         record.codes[agreed] = record.judge(agreed)
+        seen[agreed[record.codes[agreed] == DISAGREE]] = False  # over the step that sufficed before
     if not record.exact:
         _try_other_steps(record)
         _small_kinks(record)
