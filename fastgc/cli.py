@@ -13,6 +13,7 @@ import typer
 import fastgc
 from fastgc.methods.registry import METHODS, RANDOM
 from fastgc.network.casefile import CaseError, load_case, save_case
+from fastgc.network.layers import ACTIVATIONS, LOSSES
 from fastgc.plan import drawn_network
 from fastgc.report.text import headline, show
 
@@ -165,8 +166,8 @@ def check(
 def plan(
     widths: Annotated[str, typer.Option(help="n_0,n_1,…,n_L, as 784,512,256,1.")],
     samples: Annotated[int, typer.Option(help="The number of samples.")],
-    activation: Annotated[str, typer.Option(help="Of the hidden layers.")] = "relu",
-    loss: Annotated[str, typer.Option(help="logistic, softmax or squared.")] = "logistic",
+    activation: Annotated[str, typer.Option(help=f"One of {', '.join(ACTIVATIONS)}.")] = "relu",
+    loss: Annotated[str, typer.Option(help=f"One of {', '.join(LOSSES)}.")] = "logistic",
 ) -> None:
     """Show what checking a network of these widths would cost with each method, on this machine.
 

@@ -14,6 +14,7 @@ from fastgc.costs.base import Base, Cost, as_cost
 from fastgc.directions.check import ALONG as ALONG  # which registers itself
 from fastgc.methods.base import Method, best
 from fastgc.methods.registry import METHODS, method_for
+from fastgc.network.layers import LOSSES
 from fastgc.network.network import Network
 from fastgc.options import MEMORY, Choices, read
 from fastgc.parallel.chunks import Resources
@@ -177,7 +178,8 @@ def drawn_network(
         parameters[f"W{l}"] = np.resize(few, (n, k)) * math.sqrt(2 / k)
         parameters[f"b{l}"] = np.zeros((n, 1))
     X = rng.standard_normal((numbers[0], m))
-    Y = rng.integers(numbers[-1], size=m) if loss == "softmax" else rng.random((numbers[-1], m))
+    classes = loss in LOSSES and LOSSES[loss].chances is not None
+    Y = rng.integers(numbers[-1], size=m) if classes else rng.random((numbers[-1], m))
     return Network(X, Y, activation=activation, loss=loss), parameters
 
 

@@ -296,6 +296,8 @@ def _labels(p: Pass, _: Rng) -> tuple[Tensors, list[str]] | None:
     z = p.Z[-1]
     if p.net.loss == "squared":
         wrong = z
+    elif p.net.loss == "huber":
+        wrong = np.clip(z, -1.0, 1.0)
     elif p.net.loss == "logistic":
         wrong = _sigmoid(z)
     else:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import special
 
 import fastgc
 from fastgc import lab
@@ -72,6 +73,7 @@ NETWORKS = (
     NetworkCase("softmax", (4, 6, 3), 9, loss="softmax"),
     NetworkCase("squared", (3, 5, 2), 6, activation="sigmoid", loss="squared"),
     NetworkCase("linear", (3, 4, 2), 6, activation="identity", loss="squared"),
+    NetworkCase("robust", (3, 5, 4, 2), 6, activation=("gelu", "gelu_tanh"), loss="huber"),
     NetworkCase("decayed", (4, 5, 2), 6, loss="softmax", activation="silu", weight_decay=0.7),
     NetworkCase("saturated", (3, 4, 1), 5, activation="sigmoid", scale=30.0),
     NetworkCase("flat", (3, 4, 1), 5, activation="softplus", scale=1e-3),
@@ -129,6 +131,8 @@ def other_backward(net: fastgc.Network, parameters: Tensors) -> Tensors:
         dZ = 1 / (1 + np.exp(-np.maximum(Z, -700.0))) - Y
     elif net.loss == "squared":
         dZ = Z - Y
+    elif net.loss == "huber":
+        dZ = np.where(np.abs(Z - Y) < 1, Z - Y, np.sign(Z - Y))
     else:
         p = np.exp(Z - Z.max(axis=0))
         p = p / p.sum(axis=0)
@@ -166,11 +170,26 @@ def _output_slope(net: fastgc.Network, z: Array) -> Array:
         return np.asarray(_sigmoid(z) - net.Y)
     if net.loss == "squared":
         return np.asarray(z - net.Y)
+    if net.loss == "huber":
+        return np.clip(z - net.Y, -1.0, 1.0)
     e = np.exp(z - z.max(axis=0))
     p = np.asarray(e / e.sum(axis=0))
     classes = net.Y.astype(int) if net.Y.ndim == 1 else net.Y.argmax(axis=0)
     p[classes, np.arange(net.m)] -= 1
     return p
+
+
+def _normal(z: Array) -> Array:
+    return np.asarray(0.5 * special.erfc(-z / np.sqrt(2)))
+
+
+def _cubic(z: Array) -> Array:
+    return np.asarray(np.sqrt(2 / np.pi) * (z + 0.044715 * z**3))
+
+
+def _slope_of_gelu_tanh(z: Array) -> Array:
+    t, rate = np.tanh(_cubic(z)), np.sqrt(2 / np.pi) * (1 + 3 * 0.044715 * z**2)
+    return np.asarray(0.5 * (1 + t) + 0.5 * z * (1 - t * t) * rate)
 
 
 _VALUES: dict[str, Callable[[Array], Array]] = {
@@ -181,6 +200,8 @@ _VALUES: dict[str, Callable[[Array], Array]] = {
     "softplus": lambda z: np.asarray(np.logaddexp(0, z)),
     "silu": lambda z: np.asarray(z * _sigmoid(z)),
     "identity": lambda z: z,
+    "gelu": lambda z: np.asarray(z * _normal(z)),
+    "gelu_tanh": lambda z: np.asarray(0.5 * z * (1 + np.tanh(_cubic(z)))),
 }
 _SLOPES: dict[str, Callable[[Array], Array]] = {
     "relu": lambda z: np.where(z > 0, 1.0, 0.0),
@@ -190,6 +211,8 @@ _SLOPES: dict[str, Callable[[Array], Array]] = {
     "softplus": _sigmoid,
     "silu": lambda z: np.asarray(_sigmoid(z) * (1 + z * _sigmoid(-z))),
     "identity": lambda z: np.ones_like(z),
+    "gelu": lambda z: np.asarray(_normal(z) + z * np.exp(-z * z / 2) / np.sqrt(2 * np.pi)),
+    "gelu_tanh": _slope_of_gelu_tanh,
 }
 
 

@@ -18,6 +18,8 @@ _ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
     "softplus": lambda z: mp.log(1 + mp.exp(z)),
     "silu": lambda z: z / (1 + mp.exp(-z)),
     "identity": lambda z: z,
+    "gelu": lambda z: z * mp.ncdf(z),
+    "gelu_tanh": lambda z: z * (1 + mp.tanh(mp.sqrt(2 / mp.pi) * (z + mpf(0.044715) * z**3))) / 2,
 }
 
 
@@ -52,6 +54,9 @@ def _loss(net: fastgc.Network, z: list[Any], s: int) -> Any:
     y = [mpf(float(label)) for label in labels]
     if net.loss == "squared":
         return mp.fsum((a - b) ** 2 for a, b in zip(z, y, strict=True)) / 2
+    if net.loss == "huber":
+        sizes = [abs(a - b) for a, b in zip(z, y, strict=True)]
+        return mp.fsum(r * r / 2 if r <= 1 else r - mpf(0.5) for r in sizes)
     # y log(1 + e^−z) + (1 − y) log(1 + e^z)
     return mp.fsum(
         b * mp.log(1 + mp.exp(-a)) + (1 - b) * mp.log(1 + mp.exp(a))

@@ -188,7 +188,7 @@ CHANGES: list[tuple[dict[str, Any], str]] = [
         {"W1": np.array([[{}]], dtype=object)},
         "W1 in {path} holds pickled objects, which are not read",
     ),
-    ({"activation": "gelu"}, 'activation is "gelu"; known are: relu, leaky_relu'),
+    ({"activation": "elu"}, 'activation is "elu"; known are: relu, leaky_relu'),
     ({"activation": 3}, "activation has dtype int64 and shape (); wanted a string"),
     ({"activation": [1.0, 2.0]}, "activation has dtype float64; wanted strings"),
     ({"activation": ["relu"]}, "activation names 1 hidden layers; the parameters have 2"),

@@ -145,7 +145,7 @@ def test_a_cache_that_cannot_be_written_is_said(capsys: pytest.CaptureFixture[st
     def respond(*_: object) -> None:
         raise OSError("No space left on device")
 
-    module: Any = SimpleNamespace(respond=respond, SQUARED=2)
+    module: Any = SimpleNamespace(respond=respond)
     response._warm_up(module)
     wanted = "fastgc: the compiled kernels could not be kept: No space left on device\n"
     assert capsys.readouterr().err == wanted

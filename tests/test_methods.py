@@ -2,6 +2,7 @@
 
 import copy
 import tracemalloc
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from fastgc.core.tree import flatten_parameters
 from fastgc.costs.base import Base, Cost, as_cost, base_cost
 from fastgc.costs.noise import noise_of_cost
 from fastgc.methods.base import Approximation
+from fastgc.methods.loop import LOOP
 from fastgc.methods.registry import METHODS as ALL_METHODS
 from fastgc.methods.stacked import block_size
 from fastgc.options import Choices
@@ -253,3 +255,20 @@ def test_one_sided_slopes(method: str) -> None:
     np.testing.assert_allclose(low, [-1.0, 2.0], atol=1e-7)
     np.testing.assert_allclose(high, [1.0, 2.0], atol=1e-7)
     np.testing.assert_allclose(found.gradapprox, [0.0, 2.0], atol=1e-7)
+
+
+def test_a_method_is_one_object(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it costs, and what it counts, is asked of it wherever it is named."""
+    thrice = replace(
+        LOOP, name="thrice", unit="looks", evaluations=lambda _, layout, __: 3 * layout.size
+    )
+    monkeypatch.setitem(ALL_METHODS, "thrice", thrice)
+    theta = np.array([1.0, 2.0])
+    report = fastgc.check(lambda t: float(t @ t), theta, 2 * theta, method="thrice")
+    assert (report.verdict, report.method, report.unit) == ("correct", "thrice", "looks")
+    wrong = fastgc.check(lambda t: float(t @ t), theta, np.array([2.0, 5.0]), method="thrice")
+    assert [entry.index for entry in wrong.worst(1)] == [(1,)]
+    forecast = fastgc.plan(lambda t: float(t @ t), theta).forecasts["thrice"]
+    assert forecast.perturbations == 3 * theta.size
+    with pytest.raises(ValueError, match=r"known are: .*thrice"):
+        fastgc.check(lambda t: float(t @ t), theta, 2 * theta, method="once")

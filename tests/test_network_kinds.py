@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import fastgc
-from fastgc.network.layers import ACTIVATIONS
+from fastgc.network.layers import ACTIVATIONS, LOSSES
 from tests.bugs import Pass
 from tests.cases import Array, NetworkCase, Tensors, backward
 
@@ -49,7 +49,7 @@ def test_a_derivative_written_wrongly(activation: str, formula: str, l: int) -> 
         )
 
 
-@pytest.mark.parametrize("loss", ["logistic", "softmax", "squared"])
+@pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize(
     ("taken", "learners"), list(itertools.permutations(sorted(ACTIVATIONS), 2))
 )
@@ -67,11 +67,12 @@ def test_the_activation_is_another(taken: str, learners: str, loss: str) -> None
 
 def test_activations_that_cannot_be_told_apart_are_all_named() -> None:
     net, parameters = NetworkCase("positive", (3, 4, 2), 5, "tanh").build()
-    parameters["b1"][:] = 10.0  # where relu, leaky and plain, is the identity
+    parameters["b1"][:] = 10.0  # where these are the identity
     linear, _ = NetworkCase("positive", (3, 4, 2), 5, "identity").build()
     found = fastgc.check(net, parameters, backward(linear, parameters)).tensors["W2"].diagnosis
     assert found is not None
-    assert set(re.findall(r'"(\w+)"', found.text)) == {"relu", "leaky_relu", "identity"}
+    fitting = {"relu", "leaky_relu", "gelu", "gelu_tanh", "identity"}
+    assert set(re.findall(r'"(\w+)"', found.text)) == fitting
 
 
 def test_no_activation_is_claimed() -> None:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -18,7 +19,7 @@ from fastgc.costs.base import Base, Cost, as_cost
 from fastgc.methods.base import Approximation
 from fastgc.methods.registry import METHODS
 from fastgc.network import kernels
-from fastgc.network.layers import ACTIVATIONS, CHANGES, LEAKY_SLOPE, STEEPEST, slopes
+from fastgc.network.layers import ACTIVATIONS, LOSSES
 from fastgc.parallel.chunks import Resources
 from tests import exact
 from tests.cases import Array, NetworkCase, backward, corner_distance
@@ -57,7 +58,7 @@ def within(found: float, wanted: Any, d: float) -> bool:
 def test_changes_of_activations(name: str) -> None:
     z, d = np.array(GRID).T.copy()
     alone, in_row = np.empty((2, z.size))
-    each_change(getattr(kernels, name.upper()), z, d, alone, in_row)
+    each_change(ACTIVATIONS[name].code, z, d, alone, in_row)
     activate: Callable[[Any], Any] = exact._ACTIVATIONS[name]
     with mp.workdps(50):
         for i in range(z.size):
@@ -72,7 +73,7 @@ def test_changes_of_the_logistic_loss(y: float) -> None:
         for z, d in GRID:
             found = np.empty(1)
             labels, at = np.array([y]), np.array([z])
-            loss_change(kernels.LOGISTIC, at, labels, labels, np.array([[d]]), found)
+            loss_change(LOSSES["logistic"].code, at, labels, labels, np.array([[d]]), found)
             a, b = mpf(z), mpf(z) + mpf(d)
             wanted = mpf(y) * (mp.log1p(mp.exp(-b)) - mp.log1p(mp.exp(-a)))
             wanted += (1 - mpf(y)) * (mp.log1p(mp.exp(b)) - mp.log1p(mp.exp(a)))
@@ -84,13 +85,34 @@ def test_changes_of_the_squared_loss() -> None:
         for z, d in GRID:
             found = np.empty(1)
             at, labels = np.array([z]), np.array([1.7])
-            loss_change(kernels.SQUARED, at, labels, labels, np.array([[d]]), found)
+            loss_change(LOSSES["squared"].code, at, labels, labels, np.array([[d]]), found)
             a, b = mpf(z) - mpf(1.7), mpf(z) + mpf(d) - mpf(1.7)
             wanted = (b * b - a * a) / 2
             # z − y is rounded once, as in any evaluation of the loss
             assert abs(found[0] - wanted) <= 1e-13 * abs(wanted) + 1e-15 * abs(
                 d * (abs(z) + abs(d))
             )
+
+
+def test_changes_of_the_huber_loss() -> None:
+    steps = [*GRID, *((r, d) for r, _ in GRID for d in (-2.5, -1.0, 1.0, 2.5))]
+
+    def huber(r: Any) -> Any:
+        return r * r / 2 if abs(r) <= 1 else abs(r) - mpf(0.5)
+
+    with mp.workdps(50):
+        for r, d in steps:
+            found = np.empty(1)
+            loss_change(
+                LOSSES["huber"].code,
+                np.array([r]),
+                np.zeros(1),
+                np.zeros(1),
+                np.array([[d]]),
+                found,
+            )
+            wanted = huber(mpf(r) + mpf(d)) - huber(mpf(r))
+            assert within(found[0], wanted, d), (r, d, found[0], wanted)
 
 
 @given(
@@ -106,7 +128,7 @@ def test_changes_of_the_softmax_loss(n: int, scale: float, step: float, seed: in
     y = int(rng.integers(n))
     chances = np.exp(z - z.max()) / np.exp(z - z.max()).sum()
     found = np.empty(1)
-    loss_change(kernels.SOFTMAX, z, np.array([float(y)]), chances, d, found)
+    loss_change(LOSSES["softmax"].code, z, np.array([float(y)]), chances, d, found)
     with mp.workdps(50):
         after = mp.log(mp.fsum(mp.exp(mpf(a) + mpf(b[0])) for a, b in zip(z, d, strict=True)))
         before = mp.log(mp.fsum(mp.exp(mpf(a)) for a in z))
@@ -272,19 +294,15 @@ def test_a_network_that_computes_another_cost_is_not_seen_into(part: str) -> Non
     assert (report.verdict, report.method) == ("correct", "loop")
 
 
-def test_constants_that_kernels_must_repeat() -> None:
-    # they are compiled in, so they cannot come from a file whose changes the cache does not see
-    assert kernels.LEAKY_SLOPE == LEAKY_SLOPE
-
-
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_no_activation_is_steeper_than_its_table_says(name: str) -> None:
-    measured = float(np.abs(slopes(name, np.linspace(-30, 30, 600_001))).max())
-    assert 0.99 * STEEPEST[name] <= measured <= STEEPEST[name]
+    activation = ACTIVATIONS[name]
+    measured = float(np.abs(activation.slopes(np.linspace(-30, 30, 600_001))).max())
+    assert 0.99 * activation.steepest <= measured <= activation.steepest
     # over a long step it is no steeper
     z = np.linspace(-30, 30, 601)
-    change = np.diff(ACTIVATIONS[name](z.copy())) / np.diff(z)
-    assert np.abs(change).max() <= STEEPEST[name]
+    change = np.diff(activation.value(z.copy())) / np.diff(z)
+    assert np.abs(change).max() <= activation.steepest
 
 
 @pytest.mark.parametrize("method", EXACT)
@@ -293,8 +311,9 @@ def test_a_relu_that_a_steep_activation_wakes_is_not_left_out(
 ) -> None:
     """Two layers up, a step wakes a ReLU that the slope of 1.0998 reaches and that of 1 does not."""
     h, steep = 2.0**-40, 2.3994  # where silu is steepest
-    rise = float(CHANGES["silu"](np.array([steep]), h)[0])
-    top = float(ACTIVATIONS["silu"](np.array([steep]))[0])
+    silu = ACTIVATIONS["silu"]
+    rise = float(silu.change(np.array([steep]), h)[0])
+    top = float(silu.value(np.array([steep]))[0])
     net = fastgc.Network([[1.0]], [0.0], activation=["identity", "silu", "relu"], loss="squared")
     one = np.ones((1, 1))
     parameters = {
@@ -303,16 +322,24 @@ def test_a_relu_that_a_steep_activation_wakes_is_not_left_out(
     }  # fmt: skip
     woken = fastgc.numerical_gradient(net, parameters, method=method)
     assert abs(woken["W1"].item()) > 1e-3
-    monkeypatch.setitem(STEEPEST, "silu", 0.9)
+    monkeypatch.setitem(ACTIVATIONS, "silu", replace(silu, steepest=0.9))
     asleep = fastgc.numerical_gradient(net, parameters, method=method)
     assert asleep["W1"].item() == 0
 
 
-def test_an_activation_of_unknown_slope_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    net, parameters = NetworkCase("deep", (3, 4, 4, 4, 1), 5).build()
-    monkeypatch.delitem(STEEPEST, "relu")
-    with pytest.raises(KeyError, match="relu"):
-        fastgc.check(net, parameters, backward(net, parameters), method="node")
+@pytest.mark.parametrize("method", EXACT)
+@pytest.mark.parametrize("table", ["activation", "loss"])
+def test_what_the_kernels_do_not_know_is_no_number(
+    method: str, table: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An activation or a loss that was added to its table and not to the kernels."""
+    net, parameters = NetworkCase("new", (3, 4, 4, 2), 5, "tanh").build()
+    if table == "activation":
+        monkeypatch.setitem(ACTIVATIONS, "tanh", replace(ACTIVATIONS["tanh"], code=99))
+    else:
+        monkeypatch.setitem(LOSSES, "logistic", replace(LOSSES["logistic"], code=99))
+    found = fastgc.numerical_gradient(net, parameters, method=method)
+    assert np.isnan(found["W1"]).all()
 
 
 @pytest.mark.parametrize("method", EXACT)

@@ -243,8 +243,8 @@ def test_a_network_that_is_none_after_all(monkeypatch: pytest.MonkeyPatch) -> No
     """What `recognise` overlooks costs the speed of a Network, and nothing else."""
     from fastgc.torch import network
 
-    monkeypatch.setitem(network.ACTIVATIONS, nn.GELU, ("relu", lambda _: True))
-    net, loss = activation(nn.GELU())
+    monkeypatch.setitem(network.ACTIVATIONS, nn.ELU, lambda _: "relu")
+    net, loss = activation(nn.ELU())
     assert check_module(net, loss).method == "stacked"
     with (
         unchanged(net),
@@ -258,7 +258,7 @@ def test_many_entries_are_looked_at_along_directions(
     monkeypatch: pytest.MonkeyPatch, frozen: bool
 ) -> None:
     monkeypatch.setattr(ModuleCost, "affordable", 20)
-    net, loss = activation(nn.GELU())
+    net, loss = activation(nn.ELU())
     net[2].requires_grad_(not frozen)  # type: ignore[index]  # of a Sequential
     report = check_module(net, loss)
     assert (report.verdict, report.method) == ("correct", "stacked" if frozen else "random")
@@ -268,7 +268,7 @@ def test_many_entries_are_looked_at_along_directions(
 
 
 def test_a_wrong_entry_of_many_is_located() -> None:
-    net = nn.Sequential(nn.Linear(300, 200), nn.GELU(), nn.Linear(200, 1))
+    net = nn.Sequential(nn.Linear(300, 200), nn.ELU(), nn.Linear(200, 1))
     loss = (F.mse_loss, x32(2, 300), x32(2, 1))
 
     def hook(grad: Any) -> Any:
@@ -646,7 +646,7 @@ def test_assert_module() -> None:
 
 @pytest.mark.parametrize("around", [torch.no_grad, torch.inference_mode, torch.enable_grad])
 def test_whatever_mode_it_is_called_in(around: Any) -> None:
-    net, loss = activation(nn.GELU())
+    net, loss = activation(nn.ELU())
     net2, loss2 = closure()
     with around():
         assert check_module(net, loss).ok

@@ -309,7 +309,7 @@ def direct() -> Made:
 def penalised() -> Made:
     """A loss_fn that refers to the module itself."""
     first = nn.Linear(3, 4)
-    net = nn.Sequential(first, nn.GELU(), nn.Linear(4, 2))
+    net = nn.Sequential(first, nn.ELU(), nn.Linear(4, 2))
     return net, (
         lambda out, y: F.mse_loss(out, y) + 0.1 * first.weight.square().sum(),
         x32(6, 3), x32(6, 2),
@@ -406,7 +406,7 @@ def sparse_targets() -> Made:
     def loss_fn(out: torch.Tensor, edges: torch.Tensor) -> Any:
         return torch.sparse.mm(edges, out).square().mean()
 
-    return activation(nn.GELU())[0], (loss_fn, x32(6, 3), torch.eye(6).to_sparse())
+    return activation(nn.ELU())[0], (loss_fn, x32(6, 3), torch.eye(6).to_sparse())
 
 
 def leaf_outside(*, inner: bool) -> Made:
@@ -654,7 +654,10 @@ CASES = [
         ),
         "incremental",
     ),
-    Case("smooth L1", partial(mlp, nn.SmoothL1Loss(), real), "stacked"),
+    Case("smooth L1", partial(mlp, nn.SmoothL1Loss(), real), "incremental"),
+    Case("smooth L1, beta ½", partial(mlp, nn.SmoothL1Loss(beta=0.5), real), "stacked"),
+    Case("huber", partial(mlp, nn.HuberLoss(reduction="sum"), real), "incremental"),
+    Case("huber, delta 2", partial(mlp, nn.HuberLoss(delta=2.0), real), "stacked"),
     Case("leaky", lambda: activation(nn.LeakyReLU()), "incremental"),
     Case("leakier", lambda: activation(nn.LeakyReLU(0.2)), "stacked"),
     Case("tanh", lambda: activation(nn.Tanh()), "incremental"),
@@ -663,7 +666,9 @@ CASES = [
     Case("softplus, beta 2", lambda: activation(nn.Softplus(beta=2)), "stacked"),
     Case("silu", lambda: activation(nn.SiLU()), "incremental"),
     Case("identity", lambda: activation(nn.Identity()), "incremental"),
-    Case("gelu", lambda: activation(nn.GELU()), "stacked"),
+    Case("gelu", lambda: activation(nn.GELU()), "incremental"),
+    Case("gelu by tanh", lambda: activation(nn.GELU(approximate="tanh")), "incremental"),
+    Case("elu", lambda: activation(nn.ELU()), "stacked"),
     Case(
         "dropout, inactive",
         lambda: activation(nn.Sequential(nn.Dropout(0.5).eval(), nn.ReLU(), nn.Dropout(0.0))),

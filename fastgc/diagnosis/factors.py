@@ -9,7 +9,7 @@ import numpy as np
 
 from fastgc.core.tree import FloatArray
 from fastgc.diagnosis.evidence import CLEAR, Evidence, Surroundings, exactly, number, signed
-from fastgc.network.layers import slopes
+from fastgc.network.layers import ACTIVATIONS
 from fastgc.report.data import Diagnosis
 
 NORM = "the derivative of a norm or projection"
@@ -176,10 +176,10 @@ CHAINS = (
     Chain("exp(φ)", np.exp),
     Chain("exp(−φ)", lambda p: -np.exp(-p)),
     Chain("log φ", lambda p: 1.0 / p),
-    Chain("softplus(φ)", lambda p: slopes("softplus", p)),
-    Chain("sigmoid(φ)", lambda p: slopes("sigmoid", p)),
+    Chain("softplus(φ)", lambda p: ACTIVATIONS["softplus"].slopes(p)),
+    Chain("sigmoid(φ)", lambda p: ACTIVATIONS["sigmoid"].slopes(p)),
     Chain("logit φ", lambda p: 1.0 / (p * (1.0 - p))),
-    Chain("tanh(φ)", lambda p: slopes("tanh", p)),
+    Chain("tanh(φ)", lambda p: ACTIVATIONS["tanh"].slopes(p)),
     Chain("φ²", lambda p: 2.0 * p),
     Chain("√φ", lambda p: 0.5 / np.sqrt(p)),
     Chain("1/φ", lambda p: -1.0 / (p * p)),

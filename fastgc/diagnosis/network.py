@@ -17,7 +17,7 @@ from fastgc.diagnosis.evidence import UNKNOWN, Evidence, Hypothesis, Surrounding
 from fastgc.diagnosis.factors import as_factor, factor_of, is_multiple
 from fastgc.diagnosis.kinds import LAST, PLAIN, SECOND
 from fastgc.diagnosis.samples import some_samples
-from fastgc.network.layers import ACTIVATIONS, CHANGES, KINKED, LOSSES, slopes
+from fastgc.network.layers import ACTIVATIONS
 from fastgc.network.state import ForwardState, rounding_of_gradients
 from fastgc.report.data import Diagnosis
 
@@ -234,30 +234,30 @@ def _variants(state: ForwardState, l: int, above: FloatArray | None) -> Iterator
     layer, Zs = state.layers[l - 1], state.values[1]
     Z, slope = Zs[l - 1], state.slopes[l - 1]
     dA = _times_W(state, l + 1, above)
-    derivative = "the activation mask" if layer.activation in KINKED else "the derivative"
+    derivative = "the activation mask" if layer.act.kink is not None else "the derivative"
     yield Variant("mask", f"{derivative} of {layer.activation} is missing", dA)
-    if layer.activation != "relu":
+    if layer.act is not ACTIVATIONS["relu"]:
         text = f"{derivative} of {layer.activation} is applied twice"
         yield Variant("twice", text, dA * slope**2)
-    if layer.activation in KINKED:
-        yield Variant("mask", "the activation mask is inverted", dA * slopes(layer.activation, -Z))
+    if layer.act.kink is not None:
+        yield Variant("mask", "the activation mask is inverted", dA * layer.act.slopes(-Z))
     else:
-        A = ACTIVATIONS[layer.activation](Z.copy())
-        at_A = slopes(layer.activation, A)
+        A = layer.act.value(Z.copy())
+        at_A = layer.act.slopes(A)
         text = f"the derivative of {layer.activation} is taken at A{l} instead of Z{l}"
         yield Variant("derivative", text, dA * at_A)
         for formula, slope_of in FORMULAS.get(layer.activation, ()):
             text = f"the derivative of {layer.activation} is written as {formula.format(l=l)}"
             yield Variant("derivative", text, dA * slope_of(A, Z))
-    for k, other in enumerate(state.slopes, start=1):
-        if k != l and other.shape == slope.shape:
-            yield Variant("mask", f"{derivative} is that of layer {k}", dA * other)
+    for k, of_k in enumerate(state.slopes, start=1):
+        if k != l and of_k.shape == slope.shape:
+            yield Variant("mask", f"{derivative} is that of layer {k}", dA * of_k)
     X = state.net.X.T
     if X.shape == slope.shape:
-        yield Variant("mask", f"{derivative} is taken at X", dA * slopes(layer.activation, X))
-    for name in CHANGES:
+        yield Variant("mask", f"{derivative} is taken at X", dA * layer.act.slopes(X))
+    for name, other in ACTIVATIONS.items():
         if name not in (layer.activation, "identity"):
-            yield Variant("derivative", f"the derivative is that of {name}", dA * slopes(name, Z))
+            yield Variant("derivative", f"the derivative is that of {name}", dA * other.slopes(Z))
     above_layer = state.layers[l]
     if above_layer.n == above_layer.k:
         W = state.theta[above_layer.W].reshape(above_layer.n, above_layer.k)
@@ -266,15 +266,14 @@ def _variants(state: ForwardState, l: int, above: FloatArray | None) -> Iterator
 
 def _last(state: ForwardState) -> Iterator[Variant]:
     """What dZ_L may have been, beside factors."""
-    net, Z, dZ = state.net, state.values[1][-1], state.sensitivities[-1]
-    if net.loss == "squared":
-        yield Variant("labels", "the labels are not subtracted", Z)
+    loss, Z, dZ = state.net.losses, state.values[1][-1], state.sensitivities[-1]
+    forgotten = loss.without_labels(Z.T, state.net.labels, dZ.T).T
+    yield Variant("labels", "the labels are not subtracted", np.ascontiguousarray(forgotten))
+    if not loss.probable:
         return
-    labels = np.ascontiguousarray(LOSSES[net.loss].targets(net.labels, Z.shape[1]).T)
-    yield Variant("labels", "the labels are not subtracted", dZ + labels)
     # at the last layer's own sigmoid, which the loss already undoes
     text = "multiplied by the sigmoid's derivative, which the loss has cancelled"
-    yield Variant("twice", text, dZ * slopes("sigmoid", Z))
+    yield Variant("twice", text, dZ * ACTIVATIONS["sigmoid"].slopes(Z))
 
 
 def _inputs(state: ForwardState, l: int) -> Iterator[tuple[str, FloatArray]]:

@@ -1,8 +1,17 @@
-"""The activations and the losses of a Network: values and exact differences, never a derivative."""
+"""The activations and the losses of a Network, one object each; never a derivative.
+
+An activation takes the pre-activations Z, any shape. A loss takes z (…, n_L, m) and the labels
+that `labels` made, and returns the loss of each sample, (…, m). Every loss is a sum of terms that
+are not negative, so that it keeps its relative accuracy where the output saturates.
+
+A new one is an object here, and its change in `kernels`, which Numba wants in one file. Codes stay
+what they are: what is compiled and kept on disk has them in it.
+"""
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -10,23 +19,48 @@ from fastgc.core.tree import FloatArray
 
 LEAKY_SLOPE = 0.01
 
-# Step of `slopes`: exact differences lose nothing to a short one.
+# Step of slopes: exact differences lose nothing to a short one.
 STEP = 2.0**-40
 
+# The tanh form of GELU is z σ(w), w = GELU_RATE (z + GELU_CUBE z³), as ½(1 + tanh(½w)) is σ(w).
+GELU_RATE, GELU_CUBE = 2.0 * math.sqrt(2.0 / math.pi), 0.044715
 
-def relu(z: FloatArray) -> FloatArray:
-    """max(0, z)."""
-    return np.maximum(z, 0.0, out=z)
-
-
-def leaky_relu(z: FloatArray) -> FloatArray:
-    """z where z > 0, else 0.01 z."""
-    return np.maximum(z, LEAKY_SLOPE * z, out=z)
+#: Gauss and Legendre's points and weights on [0, 1], for Φ(z + δ) − Φ(z): over a step along which
+#: the density changes by a factor of e or less, ten are good to a rounding unit.
+NODES, WEIGHTS = (0.5 * values for values in np.polynomial.legendre.leggauss(10))
+NODES += 0.5
 
 
-def tanh(z: FloatArray) -> FloatArray:
-    """tanh z."""
-    return np.tanh(z, out=z)
+@dataclass(frozen=True, eq=False, repr=False)
+class Activation:
+    """A hidden activation φ.
+
+    Attributes:
+        code: what the kernels call it.
+        value: z -> φ(z); it may overwrite z.
+        change: (z, δ) -> φ(z + δ) − φ(z), exact, for |δ| ≤ 1. The kernels have it compiled and for
+            any δ; this one serves where nothing should wait for a compiler.
+        steepest: the most that |φ(z + δ) − φ(z)| / |δ| can be: a ReLU that nothing below can wake
+            is left out by it.
+        kink: its slopes left and right of 0, where they differ; else None.
+        curved: whether it, and its slope, are often computed with an error of a rounding unit of 1
+            (or z): a sigmoid as ½(1 + tanh), a slope of tanh as 1 − a².
+    """
+
+    code: int
+    value: Callable[[FloatArray], FloatArray]
+    change: Callable[[FloatArray, float], FloatArray]
+    steepest: float = 1.0
+    kink: tuple[float, float] | None = None
+    curved: bool = False
+
+    def slopes(self, z: FloatArray) -> FloatArray:
+        """The slope to the left of z, by an exact difference over 2⁻⁴⁰.
+
+        To the left, so that it is 0 where a ReLU is at its kink, as in nearly every backward pass.
+        """
+        with np.errstate(all="ignore"):
+            return np.asarray(self.change(z, -STEP) / -STEP)
 
 
 def sigmoid(z: FloatArray) -> FloatArray:
@@ -36,82 +70,81 @@ def sigmoid(z: FloatArray) -> FloatArray:
     return np.where(z >= 0, 1.0, decay) / (1.0 + decay)
 
 
-def softplus(z: FloatArray) -> FloatArray:
-    """log(1 + e^z)."""
+def _softplus(z: FloatArray) -> FloatArray:
     return np.maximum(z, 0.0) + np.log1p(np.exp(-np.abs(z)))
 
 
-def silu(z: FloatArray) -> FloatArray:
-    """z σ(z)."""
-    return z * sigmoid(z)
+def _normal(z: FloatArray) -> FloatArray:
+    """Φ(z), relatively accurate in its left tail: 50 ns each; to load SciPy's takes 0.2 s."""
+    halves = map(math.erfc, np.ravel(-math.sqrt(0.5) * z).tolist())
+    return 0.5 * np.fromiter(halves, np.float64, np.size(z)).reshape(np.shape(z))
 
 
-def identity(z: FloatArray) -> FloatArray:
-    """z."""
-    return z
+def _gelu_tanh(z: FloatArray) -> FloatArray:
+    return z * sigmoid(GELU_RATE * z * (1.0 + GELU_CUBE * z * z))
 
 
-def change_sigmoid(z: FloatArray, d: float) -> FloatArray:
-    """σ(z + δ) − σ(z), for |δ| ≤ 1."""
-    decay = np.exp(-np.abs(z))
-    small, large = decay / (1.0 + decay), 1.0 / (1.0 + decay)
-    p, q = np.where(z >= 0, large, small), np.where(z >= 0, small, large)
-    growth = p * math.expm1(d)
-    return np.asarray(q * growth / (1.0 + growth))
-
-
-def change_rectifier(slope: float, z: FloatArray, d: float) -> FloatArray:
+def _change_rectifier(slope: float, z: FloatArray, d: float) -> FloatArray:
     """The change of a ReLU whose slope left of 0 is `slope`."""
     above = np.where(d < -z, slope * (z + d) - z, d)
     return np.where(z > 0, above, np.where(z + d < 0, slope * d, z + d - slope * z))
 
 
-#: The exact differences φ(z + δ) − φ(z), for |δ| ≤ 1: the kernels have them compiled and for any δ;
-#: these serve where nothing should wait for a compiler.
-CHANGES: dict[str, Callable[[FloatArray, float], FloatArray]] = {
-    "relu": lambda z, d: change_rectifier(0.0, z, d),
-    "leaky_relu": lambda z, d: change_rectifier(LEAKY_SLOPE, z, d),
-    "tanh": lambda z, d: 2.0 * change_sigmoid(2.0 * z, 2.0 * d),
-    "sigmoid": change_sigmoid,
-    "softplus": lambda z, d: np.log1p(sigmoid(z) * math.expm1(d)),
-    "silu": lambda z, d: d * sigmoid(z + d) + z * change_sigmoid(z, d),
-    "identity": lambda z, d: np.full_like(z, d),
-}
+def _change_sigmoid(z: FloatArray, d: FloatArray | float) -> FloatArray:
+    sign = np.sign(d)  # as a rise, which divides by no less than 1
+    growth = sigmoid(sign * z) * np.expm1(np.abs(d))
+    return np.asarray(sign * sigmoid(-sign * z) * growth / (1.0 + growth))
 
 
-def slopes(name: str, z: FloatArray) -> FloatArray:
-    """The slope of an activation to the left of z, by an exact difference over 2⁻⁴⁰.
+def _change_normal(z: FloatArray, d: float) -> FloatArray:
+    """Φ(z + δ) − Φ(z): an integral, or where the density changes much a difference of tails."""
+    density = sum(
+        weight * np.exp(-0.5 * np.square(z + node * d))
+        for node, weight in zip(NODES.tolist(), WEIGHTS.tolist(), strict=True)
+    )
+    side = np.where(z + d > -z, -1.0, 1.0)
+    tails = side * (_normal(side * (z + d)) - _normal(side * z))
+    steep = abs(d) * (np.abs(z) + 0.5 * abs(d)) > 1
+    return np.where(steep, tails, d * density / math.sqrt(math.tau))
 
-    To the left, so that it is 0 where a ReLU is at its corner, as in nearly every backward pass.
-    """
-    with np.errstate(all="ignore"):
-        return np.asarray(CHANGES[name](z, -STEP) / -STEP)
+
+def _change_gelu_tanh(z: FloatArray, d: float) -> FloatArray:
+    near = np.clip(z, -50.0, 50.0)  # beyond, σ(w) is 0 or 1
+    w = GELU_RATE * near * (1.0 + GELU_CUBE * near * near)
+    middle = near + 0.5 * d
+    rise = _change_sigmoid(w, GELU_RATE * d * (1.0 + GELU_CUBE * (3.0 * middle**2 + 0.25 * d * d)))
+    return d * (sigmoid(w) + rise) + z * rise
 
 
-#: The most that |φ(z + δ) − φ(z)| / |δ| can be: a ReLU that nothing below can wake is left out by
-#: it. An activation without a line here is refused.
-STEEPEST = {
-    "relu": 1.0,
-    "leaky_relu": 1.0,
-    "tanh": 1.0,
-    "sigmoid": 0.25,
-    "softplus": 1.0,
-    "silu": 1.1,
-    "identity": 1.0,
-}
+def _change_silu(z: FloatArray, d: float) -> FloatArray:
+    return d * sigmoid(z + d) + z * _change_sigmoid(z, d)
 
-#: The activations with a corner, at 0: their slopes to its left and to its right.
-KINKED = {"relu": (0.0, 1.0), "leaky_relu": (LEAKY_SLOPE, 1.0)}
 
-ACTIVATIONS: dict[str, Callable[[FloatArray], FloatArray]] = {
-    "relu": relu,
-    "leaky_relu": leaky_relu,
-    "tanh": tanh,
-    "sigmoid": sigmoid,
-    "softplus": softplus,
-    "silu": silu,
-    "identity": identity,
-}
+ACTIVATIONS: dict[str, Activation] = {
+    "relu": Activation(
+        0, lambda z: np.maximum(z, 0.0, out=z), partial(_change_rectifier, 0.0), kink=(0.0, 1.0)
+    ),
+    "leaky_relu": Activation(
+        1, lambda z: np.maximum(z, LEAKY_SLOPE * z, out=z),
+        partial(_change_rectifier, LEAKY_SLOPE), kink=(LEAKY_SLOPE, 1.0),
+    ),
+    "tanh": Activation(
+        2, lambda z: np.tanh(z, out=z), lambda z, d: 2.0 * _change_sigmoid(2.0 * z, 2.0 * d),
+        curved=True,
+    ),
+    "sigmoid": Activation(3, sigmoid, _change_sigmoid, steepest=0.25, curved=True),
+    "softplus": Activation(
+        4, _softplus, lambda z, d: np.log1p(sigmoid(z) * math.expm1(d)), curved=True
+    ),
+    "silu": Activation(5, lambda z: z * sigmoid(z), _change_silu, steepest=1.1, curved=True),
+    "identity": Activation(6, lambda z: z, lambda z, d: np.full_like(z, d)),
+    # Φ(z) + z φ(z) is greatest at √2: 1.1289; of the tanh form it is 1.1290, at 1.41
+    "gelu": Activation(
+        7, lambda z: z * _normal(z), lambda z, d: d * _normal(z + d) + z * _change_normal(z, d),
+        steepest=1.13, curved=True,
+    ),
+    "gelu_tanh": Activation(8, _gelu_tanh, _change_gelu_tanh, steepest=1.13, curved=True),
+}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -119,25 +152,32 @@ class Loss:
     """A loss: its value, and what its labels have to be.
 
     Attributes:
+        code: what the kernels call it.
         value: (z, labels) -> losses.
         labels: makes the labels from Y (n, m) or (m,), raising ValueError for what it cannot use.
         change: (z, labels, δ) -> exact differences (n, m): by how much each sample's loss changes
             when one of its outputs changes by δ, |δ| ≤ 1.
-        targets: (labels, n) -> (n, m): what a backward pass subtracts from the outputs.
+        without_labels: (z, labels, dZ) -> (n, m): dZ_L of a backward pass that forgets the labels.
         output_size: (z, labels) -> (n, m): |A_L| + |Y|, the terms of that difference.
         rounding: (z, labels, dZ, moved) -> (n, m): how far rounding may move dZ_L, in rounding
             units, where z is itself good to `moved` of them.
+        chances: z (n, m) -> the probabilities of classes, (n, m), of a loss whose labels are class
+            indices; None of any other.
+        probable: whether the output is a probability, whose own slope the loss cancels.
     """
 
+    code: int
     value: Callable[[FloatArray, FloatArray], FloatArray]
     labels: Callable[[FloatArray], FloatArray]
     change: Callable[[FloatArray, FloatArray, float], FloatArray]
-    targets: Callable[[FloatArray, int], FloatArray]
+    without_labels: Callable[[FloatArray, FloatArray, FloatArray], FloatArray]
     output_size: Callable[[FloatArray, FloatArray], FloatArray]
     rounding: Callable[[FloatArray, FloatArray, FloatArray, FloatArray], FloatArray]
+    chances: Callable[[FloatArray], FloatArray] | None = None
+    probable: bool = False
 
 
-def logistic(z: FloatArray, y: FloatArray) -> FloatArray:
+def _logistic(z: FloatArray, y: FloatArray) -> FloatArray:
     """−[y log σ(z) + (1 − y) log(1 − σ(z))].
 
     As log(1 + e^−|z|) + |z| · (1 − y if z > 0 else y).
@@ -148,7 +188,7 @@ def logistic(z: FloatArray, y: FloatArray) -> FloatArray:
     return _over_outputs(value)
 
 
-def softmax(z: FloatArray, classes: FloatArray) -> FloatArray:
+def _softmax(z: FloatArray, classes: FloatArray) -> FloatArray:
     """log Σ_k exp z_k − z_y, as (max z − z_y) + log1p of the sum over all k but one largest."""
     largest = np.argmax(z, axis=-2, keepdims=True)
     top = np.take_along_axis(z, largest, axis=-2)
@@ -160,17 +200,24 @@ def softmax(z: FloatArray, classes: FloatArray) -> FloatArray:
     return value
 
 
-def softmax_of(z: FloatArray) -> FloatArray:
+def _softmax_of(z: FloatArray) -> FloatArray:
     """exp z_k / Σ exp z, over the rows of z (n, m)."""
     powers = np.exp(z - z.max(axis=0))
     chances: FloatArray = powers / powers.sum(axis=0)
     return chances
 
 
-def squared(z: FloatArray, y: FloatArray) -> FloatArray:
+def _squared(z: FloatArray, y: FloatArray) -> FloatArray:
     """½ (z − y)²."""
     residual = z - y
     return _over_outputs(0.5 * residual * residual)
+
+
+def _huber(z: FloatArray, y: FloatArray) -> FloatArray:
+    """½ r² up to |r| = 1, |r| − ½ beyond, with r = z − y."""
+    residual = np.abs(z - y)
+    inner = np.minimum(residual, 1.0)
+    return _over_outputs(inner * (residual - 0.5 * inner))
 
 
 def _over_outputs(values: FloatArray) -> FloatArray:
@@ -215,7 +262,7 @@ def _change_logistic(z: FloatArray, y: FloatArray, d: float) -> FloatArray:
 
 
 def _change_softmax(z: FloatArray, classes: FloatArray, d: float) -> FloatArray:
-    chances = softmax_of(z)
+    chances = _softmax_of(z)
     right = classes.astype(np.intp), np.arange(classes.size)
     change = np.log1p(chances * math.expm1(d))
     chances[right] = 0.0
@@ -225,6 +272,15 @@ def _change_softmax(z: FloatArray, classes: FloatArray, d: float) -> FloatArray:
 
 def _change_squared(z: FloatArray, y: FloatArray, d: float) -> FloatArray:
     return np.asarray(d * ((z - y) + 0.5 * d))
+
+
+def _change_huber(z: FloatArray, y: FloatArray, d: float) -> FloatArray:
+    size = np.abs(z - y)
+    d_size = np.where(z < y, -d, d)
+    moved = size + d_size  # below −1 it is not, for |δ| ≤ 1
+    inside, lacked = np.maximum(1.0 - moved, 0.0), np.maximum(1.0 - size, 0.0)
+    beyond = d_size + 0.5 * (inside * inside - lacked * lacked)
+    return np.where((size <= 1) & (moved <= 1), d_size * (size + 0.5 * d_size), beyond)
 
 
 def _one_hot(classes: FloatArray, n: int) -> FloatArray:
@@ -238,7 +294,7 @@ def _size_logistic(z: FloatArray, y: FloatArray) -> FloatArray:
 
 
 def _size_softmax(z: FloatArray, classes: FloatArray) -> FloatArray:
-    size: FloatArray = softmax_of(z) + _one_hot(classes, len(z))
+    size: FloatArray = _softmax_of(z) + _one_hot(classes, len(z))
     return size
 
 
@@ -252,7 +308,7 @@ def _size_squared(z: FloatArray, y: FloatArray) -> FloatArray:
 def _rounding_logistic(
     z: FloatArray, _y: FloatArray, _dZ: FloatArray, moved: FloatArray
 ) -> FloatArray:
-    return 2.0 + slopes("sigmoid", z) * moved
+    return 2.0 + ACTIVATIONS["sigmoid"].slopes(z) * moved
 
 
 def _rounding_softmax(
@@ -270,15 +326,20 @@ def _rounding_squared(
 
 LOSSES: dict[str, Loss] = {
     "logistic": Loss(
-        logistic, _probabilities, _change_logistic,
-        targets=lambda y, _: y, output_size=_size_logistic, rounding=_rounding_logistic,
+        0, _logistic, _probabilities, _change_logistic, without_labels=lambda _, y, dZ: dZ + y,
+        output_size=_size_logistic, rounding=_rounding_logistic, probable=True,
     ),
     "softmax": Loss(
-        softmax, _classes, _change_softmax,
-        targets=_one_hot, output_size=_size_softmax, rounding=_rounding_softmax,
+        1, _softmax, _classes, _change_softmax,
+        without_labels=lambda _, classes, dZ: dZ + _one_hot(classes, len(dZ)),
+        output_size=_size_softmax, rounding=_rounding_softmax, chances=_softmax_of, probable=True,
     ),
     "squared": Loss(
-        squared, np.atleast_2d, _change_squared,
-        targets=lambda y, _: y, output_size=_size_squared, rounding=_rounding_squared,
+        2, _squared, np.atleast_2d, _change_squared, without_labels=lambda z, *_: z,
+        output_size=_size_squared, rounding=_rounding_squared,
+    ),
+    "huber": Loss(
+        3, _huber, np.atleast_2d, _change_huber, without_labels=lambda z, *_: np.clip(z, -1, 1),
+        output_size=_size_squared, rounding=_rounding_squared,
     ),
 }  # fmt: skip

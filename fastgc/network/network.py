@@ -1,7 +1,7 @@
 """Whether the shapes of a network's layers fit together, and what to do where they do not."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastgc.core.tree import Container, FloatArray, Layout, as_real_array, flatten_parameters
-from fastgc.network.layers import ACTIVATIONS, KINKED, LOSSES
+from fastgc.network.layers import ACTIVATIONS, LOSSES, Activation, Loss
 from fastgc.options import require_number
 
 Shape = tuple[int, ...]
@@ -69,8 +69,8 @@ class Layer:
         )
 
     @property
-    def activate(self) -> Callable[[FloatArray], FloatArray]:
-        """The activation; it may overwrite what it is given."""
+    def act(self) -> Activation:
+        """What is known of the activation."""
         return ACTIVATIONS[self.activation]
 
 
@@ -95,13 +95,14 @@ class Network:
     Args:
         X: the inputs, (n_0, m).
         Y: the labels, (n_L, m) or (m,). Logistic: numbers in [0, 1]. Softmax: one-hot columns
-            (n_L, m) or class indices (m,). Squared: any numbers.
+            (n_L, m) or class indices (m,). Squared, Huber: any numbers.
         activation: of the hidden layers: ``relu``, ``leaky_relu`` (slope 0.01), ``tanh``,
-            ``sigmoid``, ``softplus``, ``silu`` or ``identity``; one name for all hidden layers, or
-            a sequence with one name for each.
+            ``sigmoid``, ``softplus``, ``silu``, ``gelu``, ``gelu_tanh`` (its approximation by
+            tanh) or ``identity``; one name for all hidden layers, or a sequence with one name for
+            each.
         loss: ``logistic`` (sigmoid and cross-entropy, summed over outputs), ``softmax`` (and
-            cross-entropy) or ``squared`` (½ the squared error of a linear output); the cost is
-            its mean over the samples.
+            cross-entropy), ``squared`` (½ the squared error of a linear output) or ``huber`` (½ r²
+            up to an error |r| of 1, |r| − ½ beyond); the cost is its mean over the samples.
         weight_decay: λ; adds λ/(2m) · Σ W² over all weights, no biases.
         divisor: what the sums over the samples, and of weight decay, are divided by; None for m.
             1 makes the cost a sum, m n_L a mean over the outputs as well.
@@ -138,9 +139,14 @@ class Network:
         self.weight_decay = require_number(weight_decay, "weight_decay")
         self.X, self.Y = _data(X, Y)
         self.divisor = _divisor(divisor, self.m)
-        self.labels = LOSSES[self.loss].labels(self.Y)
+        self.labels = self.losses.labels(self.Y)
         for array in (self.X, self.Y, self.labels):
             array.flags.writeable = False
+
+    @property
+    def losses(self) -> Loss:
+        """What is known of the loss."""
+        return LOSSES[self.loss]
 
     @property
     def m(self) -> int:
@@ -191,7 +197,7 @@ class Network:
         """The loss of each sample, (…, m), for flat parameter vectors (…, P)."""
         for _, _, Z in self.propagate(layers, vectors, forced):
             last = Z
-        losses: FloatArray = LOSSES[self.loss].value(last, self.labels)
+        losses: FloatArray = self.losses.value(last, self.labels)
         return losses
 
     def propagate(
@@ -204,12 +210,13 @@ class Network:
             Z = vectors[..., layer.W].reshape(*lead, layer.n, layer.k) @ A
             Z += vectors[..., layer.b].reshape(*lead, layer.n, 1)
             yield layer, A, Z
-            if forced is None or layer.activation not in KINKED or not forced.units[l].any():
-                A = layer.activate(Z)
+            kink = layer.act.kink
+            if forced is None or kink is None or not forced.units[l].any():
+                A = layer.act.value(Z)
             else:
-                left, right = KINKED[layer.activation]
+                left, right = kink
                 line = (left + forced.share * (right - left)) * Z
-                A = np.where(forced.units[l], line, layer.activate(Z))
+                A = np.where(forced.units[l], line, layer.act.value(Z))
 
     def decay(self, layers: Sequence[Layer], vectors: FloatArray) -> FloatArray:
         """λ/2 · Σ W², (…), for flat parameter vectors (…, P)."""
@@ -221,7 +228,7 @@ class Network:
 
     def output_size(self, z: FloatArray) -> FloatArray:
         """|A_L| + |Y| (n_L, m), for the last pre-activations: the terms that dZ_L subtracts."""
-        return LOSSES[self.loss].output_size(z, self.labels)
+        return self.losses.output_size(z, self.labels)
 
     def layers(self, layout: Layout) -> tuple[tuple[Layer, ...], Layout]:
         """The layers that `layout` describes, and `layout` with the names W1, b1, …
@@ -272,7 +279,7 @@ class Network:
         return self.activation
 
     def _check_output(self, outputs: int, last: str) -> None:
-        if self.loss == "softmax" and self.Y.ndim == 1:
+        if self.losses.chances is not None and self.Y.ndim == 1:
             if self.labels.max() >= outputs:
                 raise ValueError(
                     f"Y holds class {int(self.labels.max())}; {last} has {outputs} rows, so the "

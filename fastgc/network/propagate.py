@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from fastgc.core import jit
 from fastgc.core.tree import FloatArray
 from fastgc.network.flops import carried_flops, perturbations
-from fastgc.network.layers import STEEPEST, softmax_of
 from fastgc.network.state import ForwardState, KernelArguments
 from fastgc.parallel.chunks import perform
 from fastgc.parallel.threads import share
@@ -92,7 +91,7 @@ def _warm_up(module: ModuleType) -> None:
     arguments = KernelArguments(
         theta=np.ones(2), Z=one, A=one, widths=number, activations=number,
         weights_at=np.array([0, 0]), biases_at=np.array([0, 1]), units_at=np.array([0, 0]),
-        largest=np.ones((2, 2)), loss=module.SQUARED, labels=table, chances=table, sizes=table,
+        largest=np.ones((2, 2)), loss=0, labels=table, chances=table, sizes=table,
     )  # fmt: skip
     tasks, found = np.array([[1, 0, 0]]), np.empty((3, 1))
     jit.warm_up(module.respond, arguments, 0.5, 2, True, tasks, found)
@@ -267,36 +266,35 @@ def unit_slopes(
 
 def kernel_arguments(state: ForwardState) -> KernelArguments:
     """The network at θ, described to the kernels."""
-    from fastgc.network import kernels  # not before they are needed: Numba takes 0.3 s
-
     net, layers, m, L = state.net, state.layers, state.net.m, len(state.layers)
     inputs, Zs = state.values
-    Z_L = Zs[-1]
+    Z_L, chances = Zs[-1], net.losses.chances
     tables = _tables(
         state.widths,
-        tuple([getattr(kernels, layer.activation.upper()) for layer in layers]),
+        tuple([layer.act.code for layer in layers]),
         tuple([layer.W.start for layer in layers]),
         tuple([layer.b.start for layer in layers]),
     )
     largest = np.zeros((L + 1, 2))
-    hidden = [layer.activation for layer in layers[:-1]]
+    hidden = [layer.act for layer in layers[:-1]]
+    silent = any(act.kink is not None and act.kink[0] == 0 for act in hidden)
     for t, layer in enumerate(layers[:-1], start=1):
         # only the bounds of what wakes a ReLU are read: W_2 is reached by single units alone
-        if t > 1 and "relu" in hidden:
+        if t > 1 and silent:
             W = state.theta[layer.W]
             largest[t, 0] = max(W.max(), -W.min())
             if t > 2:
                 sums = np.abs(W).reshape(layer.n, layer.k).sum(axis=1)
-                largest[t, 1] = STEEPEST[hidden[t - 2]] * sums.max()
+                largest[t, 1] = hidden[t - 2].steepest * sums.max()
     return KernelArguments(
         theta=state.theta,
         Z=np.concatenate([Z.ravel() for Z in Zs]),
         A=np.concatenate([A.ravel() for A in (*inputs[1:], inputs[0])]),
         **tables,
         largest=largest,
-        loss=getattr(kernels, net.loss.upper()),
+        loss=net.losses.code,
         labels=np.array(net.labels.reshape(-1, m).T, order="C"),
-        chances=np.array(softmax_of(Z_L.T).T, order="C") if net.loss == "softmax" else Z_L,
+        chances=Z_L if chances is None else np.array(chances(Z_L.T).T, order="C"),
         sizes=np.array(net.output_size(Z_L.T).T, order="C"),
     )
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgc.core.tree import UNIT_ROUNDOFF, FloatArray
-from fastgc.network.layers import ACTIVATIONS, KINKED, LOSSES, STEP, slopes
+from fastgc.network.layers import ACTIVATIONS, STEP
 from fastgc.network.network import Forced, Layer, Network
 
 # Products of fewer multiplications than this are made by BLAS on the calling thread: OpenBLAS takes
@@ -58,7 +58,7 @@ class ForwardState:
         """J(θ), to the last bit what `Network.forward` returns."""
         Z_L = np.ascontiguousarray(self.values[1][-1].T)
         with np.errstate(all="ignore"):
-            losses = LOSSES[self.net.loss].value(Z_L, self.net.labels)
+            losses = self.net.losses.value(Z_L, self.net.labels)
             return float(self.net.mean(losses, self.layers, self.theta))
 
     def tensors(self) -> Iterator[tuple[Layer, FloatArray, FloatArray]]:
@@ -69,9 +69,7 @@ class ForwardState:
     def slopes(self) -> list[FloatArray]:
         """The slope of each hidden activation at its Z_lᵀ, (m, n_l), by exact differences."""
         _, Zs = self.values
-        return [
-            slopes(layer.activation, Z) for layer, Z in zip(self.layers[:-1], Zs[:-1], strict=True)
-        ]
+        return [layer.act.slopes(Z) for layer, Z in zip(self.layers[:-1], Zs[:-1], strict=True)]
 
     @cached_property
     def sensitivities(self) -> list[FloatArray]:
@@ -87,14 +85,14 @@ class ForwardState:
         """`sensitivities` of a backward pass that takes the mean of both slopes at corners."""
         slopes = []
         for layer, slope, at in zip(self.layers, self.slopes, self.kinks[:-1], strict=False):
-            mean = sum(KINKED.get(layer.activation, (0.0, 0.0))) / 2
+            mean = sum(layer.act.kink or (0.0, 0.0)) / 2
             slopes.append(np.where(at, mean, slope))
         return self._carried_down(slopes)
 
     @cached_property
     def last(self) -> FloatArray:
         """D_Lᵀ (m, n_L), from the loss alone."""
-        loss, Z_L = LOSSES[self.net.loss], self.values[1][-1].T
+        loss, Z_L = self.net.losses, self.values[1][-1].T
         labels = self.net.labels
         with np.errstate(all="ignore"):
             rise = loss.change(Z_L, labels, STEP) - loss.change(Z_L, labels, -STEP)
@@ -158,13 +156,13 @@ class ForwardState:
         for (layer, _, Z), sums in zip(self.tensors(), self.term_sizes, strict=True):
             W = np.abs(self.theta[layer.W].reshape(layer.n, layer.k))
             uncertainty = uncertainty @ W.T + 4 * (layer.k + 2) * UNIT_ROUNDOFF * sums
-            found.append((layer.activation in KINKED) & (np.abs(Z) <= uncertainty))
+            found.append((layer.act.kink is not None) & (np.abs(Z) <= uncertainty))
         return found
 
     def near_kink(self) -> bool:
         """Whether a hidden unit lies close to its corner: |z| ≤ 1e-4 of the layer's largest."""
         return any(
-            layer.activation in KINKED and np.abs(Z).min() <= 1e-4 * np.abs(Z).max()
+            layer.act.kink is not None and np.abs(Z).min() <= 1e-4 * np.abs(Z).max()
             for layer, _, Z in self.tensors()
         )
 
@@ -187,11 +185,6 @@ class ForwardState:
         return np.concatenate((losses, decay[:, np.newaxis]), axis=1)
 
 
-# These, and their slopes, are often computed with an error of a rounding unit of 1 (or z): a
-# sigmoid as ½(1 + tanh), a slope of tanh as 1 − a².
-CURVED = ("tanh", "sigmoid", "softplus", "silu")
-
-
 def rounding_of_gradients(state: ForwardState) -> FloatArray:
     """How far rounding may move each entry of a right gradient, (P,).
 
@@ -209,11 +202,11 @@ def rounding_of_gradients(state: ForwardState) -> FloatArray:
     bound = np.empty(theta.size)
     with np.errstate(all="ignore"):
         last = Zs[-1].T, net.labels, D[-1].T, state.term_sizes[-1].T
-        spread = np.ascontiguousarray(LOSSES[net.loss].rounding(*last).T)
+        spread = np.ascontiguousarray(net.losses.rounding(*last).T)
         for l in range(len(layers) - 1, -1, -1):
             layer = layers[l]
             below = spread.T @ np.abs(inputs[l])
-            if l > 0 and layers[l - 1].activation in CURVED:
+            if l > 0 and layers[l - 1].act.curved:
                 size = np.maximum(1.0, np.abs(Zs[l - 1]))
                 below += np.abs(D[l]).T @ size
             bound[layer.W] = below.ravel()
@@ -223,7 +216,7 @@ def rounding_of_gradients(state: ForwardState) -> FloatArray:
                 slope = np.where(state.kinks[l - 1], 1.0, state.slopes[l - 1])
                 reach = spread @ W
                 spread = np.abs(slope) * reach
-                if layers[l - 1].activation in CURVED:
+                if layers[l - 1].act.curved:
                     spread += size * (8 * UNIT_ROUNDOFF * reach + np.abs(D[l]) @ W)
     return 8 * UNIT_ROUNDOFF / net.divisor * bound
 

@@ -75,11 +75,11 @@ def check_module(
     50,000 entries were to be evaluated by the last two.
 
     A Network is made of ``Sequential`` (nested as well), ``Linear``, ``ReLU``, ``LeakyReLU``,
-    ``Tanh``, ``Sigmoid``, ``Softplus``, ``SiLU``, ``Identity``, ``Flatten`` and inactive
+    ``Tanh``, ``Sigmoid``, ``Softplus``, ``SiLU``, ``GELU``, ``Identity``, ``Flatten`` and inactive
     ``Dropout``, without hooks, under ``BCEWithLogitsLoss``, ``BCELoss`` after a ``Sigmoid``,
-    ``CrossEntropyLoss``, ``NLLLoss`` after a ``LogSoftmax``, ``MSELoss``, or their functions, with
-    the reduction mean or sum. That it computes the module's loss is verified at the parameters and
-    at five random points around them.
+    ``CrossEntropyLoss``, ``NLLLoss`` after a ``LogSoftmax``, ``MSELoss``, ``HuberLoss`` and
+    ``SmoothL1Loss`` that bend at 1, or their functions, with the reduction mean or sum. That it
+    computes the module's loss is verified at the parameters and at five random points around them.
 
     Returns:
         A `fastgc.Report` whose entries are called ``0.weight[3, 7]``. A parameter without a

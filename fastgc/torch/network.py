@@ -36,14 +36,15 @@ class Unknown(Exception):  # noqa: N818  it is no error: the module is evaluated
     """Why a module is no Network."""
 
 
-#: What a hidden activation has to be to be one of a Network's.
-ACTIVATIONS: dict[type[nn.Module], tuple[str, Callable[[Any], bool]]] = {
-    nn.ReLU: ("relu", lambda _: True),
-    nn.LeakyReLU: ("leaky_relu", lambda layer: layer.negative_slope == LEAKY_SLOPE),
-    nn.Tanh: ("tanh", lambda _: True),
-    nn.Sigmoid: ("sigmoid", lambda _: True),
-    nn.Softplus: ("softplus", lambda layer: layer.beta == 1 and layer.threshold >= 20),
-    nn.SiLU: ("silu", lambda _: True),
+#: The name that a hidden activation has in a Network, or None where it has other settings.
+ACTIVATIONS: dict[type[nn.Module], Callable[[Any], str | None]] = {
+    nn.ReLU: lambda _: "relu",
+    nn.LeakyReLU: lambda layer: "leaky_relu" if layer.negative_slope == LEAKY_SLOPE else None,
+    nn.Tanh: lambda _: "tanh",
+    nn.Sigmoid: lambda _: "sigmoid",
+    nn.Softplus: lambda s: "softplus" if s.beta == 1 and s.threshold >= 20 else None,
+    nn.SiLU: lambda _: "silu",
+    nn.GELU: lambda layer: {"none": "gelu", "tanh": "gelu_tanh"}.get(layer.approximate),
 }
 
 LOSSES: dict[Any, str] = {
@@ -57,10 +58,17 @@ LOSSES: dict[Any, str] = {
     F.nll_loss: "log softmax",
     nn.MSELoss: "squared",
     F.mse_loss: "squared",
+    nn.HuberLoss: "huber",
+    F.huber_loss: "huber",
+    nn.SmoothL1Loss: "huber",
+    F.smooth_l1_loss: "huber",
 }
 
 # Options that a known loss may be given, with the values that change nothing.
-PLAIN = {"weight": None, "pos_weight": None, "label_smoothing": 0.0, "ignore_index": -100}
+PLAIN = {
+    "weight": None, "pos_weight": None, "label_smoothing": 0.0, "ignore_index": -100,
+    "delta": 1.0, "beta": 1.0,
+}  # fmt: skip
 
 
 def recognise(module: nn.Module, loss_fn: Any, inputs: Any, targets: Any) -> Recognised:
@@ -164,10 +172,10 @@ def _chain(
             layers[name] = step
         elif type(step) is nn.Flatten and step.start_dim == 1 and len(layers) > 0:
             continue  # of rows
-        elif type(step) in ACTIVATIONS and ACTIVATIONS[type(step)][1](step):
+        elif activation := ACTIVATIONS.get(type(step), lambda _: None)(step):
             if len(activations) != len(layers) - 1:
                 raise Unknown(f"layer {name} follows no Linear layer")
-            activations.append(ACTIVATIONS[type(step)][0])
+            activations.append(activation)
         else:
             raise Unknown(f"layer {name} is a {type(step).__name__}" if name else
                           f"it is a {type(step).__name__}")  # fmt: skip
