@@ -44,7 +44,9 @@ def _tensor(
         g.shape, None, g, found, np.zeros(g.shape), codes, np.zeros(0, np.intp), (none, none)
     )
     place = int(np.lexsort((arrays.errors().ravel(), codes.ravel()))[-1])
-    counts = {word: int((codes == code).sum()) for code, word in enumerate(ENTRY_VERDICTS)}
+    counts: dict[str, int] = {
+        word: int((codes == code).sum()) for code, word in enumerate(ENTRY_VERDICTS)
+    }
     return TensorReport(
         name=name, shape=g.shape, verdict=verdict_of(int(codes.max())), difference=0.1,
         worst=arrays.entry(name, place), counts=counts, at_rounding=0, resolution=1e-9,

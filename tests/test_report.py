@@ -138,7 +138,7 @@ def test_a_terminal_gets_colour_and_every_digit(
 
 
 def test_reports_are_frozen(reports: tuple[fastgc.Report, fastgc.Report]) -> None:
-    with pytest.raises(dataclasses.FrozenInstanceError, match="cannot assign to field 'verdict'"):
+    with pytest.raises(dataclasses.FrozenInstanceError, match="verdict"):
         reports[0].verdict = "correct"  # type: ignore[misc]  # the mistake under test
 
 
@@ -235,9 +235,9 @@ def test_the_worst_entries(reports: tuple[fastgc.Report, fastgc.Report]) -> None
     assert reports[0].worst(9)[8].verdict == "agree"
     assert len(reports[0].worst(1000)) == 47
     assert len(reports[0].worst()) == 10
-    with pytest.raises(ValueError, match="n is 0; wanted a number of entries, 1 or more"):
+    with pytest.raises(ValueError, match="n is 0"):
         reports[0].worst(0)
-    with pytest.raises(TypeError, match=r"n is 2\.5; wanted a number of entries"):
+    with pytest.raises(TypeError, match=r"n is 2\.5"):
         reports[0].worst(2.5)  # type: ignore[arg-type]  # the mistake under test
 
 
@@ -280,22 +280,71 @@ def test_a_report_comes_back_from_a_dict(reports: tuple[fastgc.Report, fastgc.Re
     assert [e.name for e in again.worst(3)] == ["parameters[1]"]
 
 
+def test_keys_in_order(reports: tuple[fastgc.Report, fastgc.Report]) -> None:
+    data = reports[0].to_dict()
+    assert list(data)[:4] == ["schema", "verdict", "ok", "difference"]
+    assert list(data)[-1] == "tensors"
+    assert list(data["tensors"]["W2"]) == [
+        "shape", "verdict", "ok", "difference", "worst", "counts", "at_rounding", "resolution",
+        "tolerance", "dtype", "diagnosis", "estimate", "located", "epsilon", "zeros", "zero_within",
+    ]  # fmt: skip
+    assert list(data["tensors"]["W2"]["worst"]) == [
+        "name", "index", "analytic", "numerical", "uncertainty", "verdict", "slopes"
+    ]  # fmt: skip
+
+
+def test_reports_of_before_some_keys_are_read(
+    reports: tuple[fastgc.Report, fastgc.Report],
+) -> None:
+    data = reports[1].to_dict()
+    for key in ("scope", "estimate", "unit"):
+        del data[key]
+    for tensor in data["tensors"].values():
+        for key in ("estimate", "located", "epsilon", "zeros", "zero_within"):
+            del tensor[key]
+    again = fastgc.Report.from_dict(data)
+    assert (again.scope, again.estimate, again.unit) == (None, None, "evaluations")
+    tensor = again.tensors["W1"]
+    assert (tensor.estimate, tensor.located, tensor.epsilon) == (None, (), None)
+    assert (tensor.zeros, tensor.zero_within) == (0, 0.0)
+
+
+def without(data: dict[str, Any], key: str) -> dict[str, Any]:
+    return {k: value for k, value in data.items() if k != key}
+
+
+def in_W1(data: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    return {**data, "tensors": {**data["tensors"], "W1": {**data["tensors"]["W1"], **changes}}}
+
+
 @pytest.mark.parametrize(
-    ("change", "error", "message"),
+    ("change", "error", "named"),
     [
-        (lambda d: [], TypeError, "the report is a list; wanted what Report.to_dict made"),
-        (lambda d: {**d, "schema": 99}, ValueError, "the report has schema 99; this fastgc reads schema 1"),
-        (lambda d: {k: v for k, v in d.items() if k != "method"}, ValueError, 'the report has no "method"'),
-        (lambda d: {**d, "verdict": "fine"}, ValueError, "the report has \"verdict\": 'fine'; wanted"),
-        (lambda d: {**d, "difference": "much"}, ValueError, "the report has \"difference\": 'much'"),
-        (lambda d: {**d, "tensors": {"W1": 3}}, TypeError, 'tensors["W1"] is a int'),
-        (lambda d: {**d, "tensors": {"W1": {**d["tensors"]["W1"], "worst": {}}}}, ValueError, 'tensors["W1"].worst has no "name"'),
+        (lambda d: [], TypeError, "the report is a list"),
+        (lambda d: {**d, "schema": 99}, ValueError, "schema 99"),
+        (lambda d: without(d, "schema"), ValueError, '"schema"'),
+        (lambda d: without(d, "method"), ValueError, '"method"'),
+        (lambda d: without(d, "epsilon"), ValueError, '"epsilon"'),
+        (lambda d: {**d, "verdict": "fine"}, ValueError, "\"verdict\": 'fine'"),
+        (lambda d: {**d, "difference": "much"}, ValueError, "\"difference\": 'much'"),
+        (lambda d: {**d, "evaluations": math.nan}, ValueError, '"evaluations": nan'),
+        (lambda d: {**d, "method": 3}, ValueError, '"method": 3'),
+        (lambda d: {**d, "estimate": {"low": 1}}, ValueError, 'the report.estimate has no "directions"'),
+        (lambda d: {**d, "tensors": []}, ValueError, '"tensors": []'),
+        (lambda d: {**d, "tensors": {"W1": 3}}, TypeError, 'tensors["W1"]'),
+        (lambda d: in_W1(d, worst={}), ValueError, 'tensors["W1"].worst has no "name"'),
+        (lambda d: in_W1(d, shape=["3"]), ValueError, 'tensors["W1"] has "shape"'),
+        (lambda d: in_W1(d, counts={"agree": None}), ValueError, 'tensors["W1"] has "counts"'),
+        (lambda d: in_W1(d, located=[None]), TypeError, 'tensors["W1"].located'),
+        (lambda d: in_W1(d, diagnosis={"kind": "sign"}), ValueError, 'tensors["W1"].diagnosis has no "text"'),
+        (lambda d: in_W1(d, worst={**d["tensors"]["W1"]["worst"], "verdict": "correct"}), ValueError, "\"verdict\": 'correct'"),
+        (lambda d: in_W1(d, worst={**d["tensors"]["W1"]["worst"], "slopes": [1.0]}), ValueError, '"slopes": [1.0]'),
     ],
 )  # fmt: skip
 def test_what_is_no_report(
-    reports: tuple[fastgc.Report, fastgc.Report], change: Any, error: type[Exception], message: str
+    reports: tuple[fastgc.Report, fastgc.Report], change: Any, error: type[Exception], named: str
 ) -> None:
-    with pytest.raises(error, match=re.escape(message)):
+    with pytest.raises(error, match=re.escape(named)):
         fastgc.Report.from_dict(change(reports[0].to_dict()))
 
 

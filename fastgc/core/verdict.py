@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from fastgc.core.tree import UNIT_ROUNDOFF, FloatArray
 
 Verdict: TypeAlias = Literal["correct", "wrong", "unresolved"]
+EntryVerdict: TypeAlias = Literal["agree", "kink", "unresolved", "disagree", "nonfinite"]
 
 #: What can be said of one entry, from best to worst; `entry_verdicts` returns their indices.
-ENTRY_VERDICTS = ("agree", "kink", "unresolved", "disagree", "nonfinite")
+ENTRY_VERDICTS: tuple[EntryVerdict, ...] = get_args(EntryVerdict)
 AGREE, KINK, UNRESOLVED, DISAGREE, NONFINITE = range(5)
 
 

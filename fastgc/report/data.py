@@ -10,7 +10,13 @@ from numpy.typing import NDArray
 
 from fastgc.core.statistics import Estimate
 from fastgc.core.tree import FloatArray, entry_name, index_of
-from fastgc.core.verdict import ENTRY_VERDICTS, Verdict, entry_scale, root_mean_square
+from fastgc.core.verdict import (
+    ENTRY_VERDICTS,
+    EntryVerdict,
+    Verdict,
+    entry_scale,
+    root_mean_square,
+)
 from fastgc.options import require_count
 
 C = TypeVar("C", bound="Contents")
@@ -65,7 +71,7 @@ class Entry:
     analytic: float
     numerical: float
     uncertainty: float
-    verdict: str
+    verdict: EntryVerdict
     slopes: tuple[float, float] | None = None
 
     @property
