@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmarks import scaling
 from benchmarks.scaling import COMMAND, LARGE, NETWORK, ROUNDS, TASKS, Scaling
 from benchmarks.tables import bytes_of, time_of
-from fastgc.parallel import chunks as blocks
+from fastgc.parallel.executor import SECONDS
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "scale.md"
 
@@ -51,7 +51,7 @@ def tables(found: Scaling) -> list[str]:
         ),
         "",
         f"{TASKS:,} tasks of one entry each whose cost does nothing, over two workers: what an",
-        f"ordinary task of {blocks.SECONDS} s has on top. With Dask the CPU is that of its",
+        f"ordinary task of {SECONDS} s has on top. With Dask the CPU is that of its",
         "scheduler too, which a LocalCluster runs in the caller's process. A subject is what all",
         f"tasks have in common ({bytes_of(LARGE)} here): packed, sent to every worker,",
         "unpacked.",
@@ -59,8 +59,8 @@ def tables(found: Scaling) -> list[str]:
         "- A worker is sent, once: "
         + "; ".join(f"{bytes_of(size)} for {name}" for name, size in found.sent.items())
         + ".",
-        f"- One saving of a checkpoint of `loop` takes {time_of(seconds * 1e6)} and "
-        f"{bytes_of(per_entry * 1e6)} for 10⁶ parameters.",
+        f"- A checkpoint of `loop` takes {time_of(seconds * 1e6)} and {bytes_of(per_entry * 1e6)} "
+        "for 10⁶ parameters, in all: a saving appends what is finished since the last.",
         "- One look for finished blocks takes "
         + " and ".join(f"{time_of(s)} with {count:,} pending" for count, s in found.waits.items())
         + ".",

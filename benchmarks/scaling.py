@@ -7,6 +7,7 @@ are warm: the cost and its data are there, the kernels loaded.
 
 import contextlib
 import importlib
+import math
 import os
 import pickle
 import tempfile
@@ -27,7 +28,8 @@ from fastgc.costs.base import as_cost
 from fastgc.network.cost import NetworkCost
 from fastgc.network.propagate import kernel_arguments
 from fastgc.network.state import ForwardState
-from fastgc.parallel import chunks as blocks
+from fastgc.parallel import dask as over_dask
+from fastgc.parallel import executor as executors
 from fastgc.parallel.checkpoint import Checkpoint
 from fastgc.parallel.executor import Dispatcher
 from tests.cases import NetworkCase, Tensors
@@ -224,12 +226,12 @@ class Task:
 @contextlib.contextmanager
 def blocks_of_one() -> Iterator[None]:
     """Each item a task of its own, however short."""
-    before = blocks.SECONDS, blocks.DASK_SECONDS
-    blocks.SECONDS = blocks.DASK_SECONDS = 0.0
+    before = executors.SECONDS, over_dask.SECONDS
+    executors.SECONDS = over_dask.SECONDS = 0.0
     try:
         yield
     finally:
-        blocks.SECONDS, blocks.DASK_SECONDS = before
+        executors.SECONDS, over_dask.SECONDS = before
 
 
 def task_costs(name: str, pools: Callable[[int], Any]) -> Task:
@@ -276,18 +278,20 @@ def pending_wait(count: int) -> float:
 
 
 def checkpoint_costs(entries: int = 10**6) -> tuple[float, float]:
-    """Seconds and bytes of one saving for each entry of `loop`."""
+    """Seconds and bytes of keeping the results of each entry of `loop`, once."""
+    results = np.random.default_rng(0).standard_normal((4, entries))
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "run.npz"
-        checkpoint = Checkpoint(path)
-        checkpoint.identify({})
-        _, held = checkpoint.resume(("benchmark",), entries, (4, entries))
-        held[:] = np.random.default_rng(0).standard_normal(held.shape)
-        times = []
-        for _ in range(5):
-            checkpoint.save_if_due()
-            times.append(_seconds(checkpoint.save))
-        return median(times) / entries, path.stat().st_size / entries
+        path = Path(folder) / "run.ckpt"
+        with contextlib.closing(Checkpoint(path, interval=math.inf)) as checkpoint:
+            checkpoint.identify({})
+            checkpoint.begin(("benchmark",))
+
+            def keep(number: int) -> None:
+                checkpoint.add(number * entries, (number + 1) * entries, results)
+                checkpoint.save()
+
+            times = [_seconds(keep, number) for number in range(5)]
+        return median(times) / entries, path.stat().st_size / (5 * entries)
 
 
 def bytes_to_worker() -> dict[str, int]:

@@ -249,7 +249,13 @@ class _Work:
             advance=self._bar.advance,
             skip=self._bar.skip,
             # kernels are sent arrays that fastgc makes; all else evaluates the cost
-            chunking=chunking(choices.executor, choices.checkpoint, None if method.exact else cost),
+            chunking=chunking(
+                choices.executor,
+                choices.checkpoint,
+                None if method.exact else cost,
+                one_blas_thread=cost.traits.blas_threads,
+                alone=cost.traits.reseeded,
+            ),
         )
 
     def __enter__(self) -> Resources:

@@ -22,9 +22,9 @@ import pytest
 
 import fastgc
 from fastgc.costs.base import as_cost
-from fastgc.parallel import chunks as blocks
-from fastgc.parallel import executor as dispatcher
-from fastgc.parallel.worker import Filed, Packed
+from fastgc.parallel.chunks import Chunking, Resources, _Todo, perform
+from fastgc.parallel.executor import Dispatcher, in_threads
+from fastgc.parallel.worker import Held
 from tests.cases import NetworkCase, backward
 from tests.hostile import Frozen
 
@@ -105,8 +105,9 @@ class Raises:
 class Data:
     """Data that say where they were unpickled."""
 
-    def __init__(self, log: Path) -> None:
+    def __init__(self, log: Path, more: int = 0) -> None:
         self.log, self.values = log, np.random.default_rng(1).standard_normal((7, 9))
+        self.more = np.zeros(more)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__ = state
@@ -286,9 +287,7 @@ def test_stacks_are_left_to_the_loop() -> None:
     with ThreadPoolExecutor(2) as pool:
         report = fastgc.check(stacked, THETA, GRADIENTS, vectorized=True, executor=pool)
         assert (report.ok, report.method) == (True, "loop")
-        with pytest.raises(
-            ValueError, match=r'method "stacked" evaluates .* serves loop, random, incremental'
-        ):
+        with pytest.raises(ValueError, match='method "stacked"'):
             fastgc.check(
                 stacked, THETA, GRADIENTS, vectorized=True, method="stacked", executor=pool
             )
@@ -301,7 +300,7 @@ def test_a_random_cost_is_reseeded_on_its_worker(processes: Executor) -> None:
     assert plain(alone) == plain(spread)
     with (
         ThreadPoolExecutor(2) as pool,
-        pytest.raises(ValueError, match=r"reseed= seeds .* Pass a ProcessPoolExecutor"),
+        pytest.raises(ValueError, match="reseed="),
     ):
         fastgc.check(cost, THETA, GRADIENTS, reseed=cost.reseed, executor=pool)
 
@@ -312,10 +311,7 @@ def test_what_is_no_executor_is_refused(wrong: Any) -> None:
         partial(fastgc.check, smooth, THETA, GRADIENTS),
         partial(fastgc.numerical_gradient, smooth, THETA),
     ):
-        with pytest.raises(
-            TypeError,
-            match=rf"executor is a {type(wrong).__name__}; wanted a concurrent.futures.Executor: ",
-        ):
+        with pytest.raises(TypeError, match=f"executor is a {type(wrong).__name__}"):
             call(executor=wrong)
 
 
@@ -328,9 +324,7 @@ def test_a_cost_that_cannot_be_sent(processes: Executor, dask: Executor) -> None
         return smooth(p)
 
     for cost in (local, lambda p: smooth(p), Weighted(threading.Lock())):  # type: ignore[arg-type]  # of all kinds
-        with pytest.raises(
-            TypeError, match=r"the cost cannot be sent to another process: .* at the top level of"
-        ):
+        with pytest.raises(TypeError, match="the cost cannot be sent"):
             fastgc.check(cost, THETA, GRADIENTS, executor=processes)
     assert not calls
     report = fastgc.check(lambda p: scale * smooth(p) / 2, THETA, GRADIENTS, executor=dask)
@@ -349,22 +343,16 @@ with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as 
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
     )
     assert re.search(
-        r"TypeError: the cost cannot be loaded by a worker of the executor: AttributeError: "
-        r".*attribute 'cost'.*\. Define it",
-        run.stderr,
+        r"TypeError: the cost cannot be loaded .* AttributeError: .*attribute 'cost'", run.stderr
     ), run.stderr
 
 
 def test_a_killed_worker_loses_nothing_that_is_done(tmp_path: Path, processes: Executor) -> None:
     cost = Deadly(tmp_path, last=90)
-    with pytest.warns(RuntimeWarning, match="the executor has lost a worker") as caught:
+    with pytest.warns(RuntimeWarning, match="lost a worker") as caught:
         report = fastgc.check(cost, THETA, GRADIENTS, executor=processes)
     assert len(caught) == 1
-    told = re.search(
-        r"\(BrokenProcessPool: .*\): (\d+) of 132 evaluations are done, and the others run in this "
-        "process",
-        str(caught[0].message),
-    )
+    told = re.search(r"\(BrokenProcessPool: .*\): (\d+) of 132 ", str(caught[0].message))
     assert told
     here = (tmp_path / "calls").read_text().split().count(str(os.getpid()))
     assert int(told[1]) > 0
@@ -376,9 +364,7 @@ def test_a_broken_executor_is_done_without() -> None:
     with ProcessPoolExecutor(1) as pool:
         with pytest.raises(Exception, match="terminated abruptly"):
             pool.submit(os._exit, 1).result()
-        with pytest.warns(
-            RuntimeWarning, match="0 of 132 .* Did its workers never start"
-        ) as caught:
+        with pytest.warns(RuntimeWarning, match="0 of 132 .* never start") as caught:
             report = fastgc.check(smooth, THETA, WRONG, executor=pool)
     assert len(caught) == 1  # later looks know
     assert plain(report) == plain(fastgc.check(smooth, THETA, WRONG))
@@ -391,9 +377,7 @@ def test_dask_survives_a_killed_worker(tmp_path: Path, dask: Executor) -> None:
     assert plain(report) == plain(fastgc.check(smooth, THETA, GRADIENTS))
 
 
-def test_dask_is_sent_again_what_it_lost_with_its_only_worker(
-    tmp_path: Path, lone_dask: Executor
-) -> None:
+def test_dask_goes_on_where_its_only_worker_was_killed(tmp_path: Path, lone_dask: Executor) -> None:
     report = fastgc.check(Deadly(tmp_path, last=90), THETA, GRADIENTS, executor=lone_dask)
     assert (tmp_path / "died").exists()
     assert plain(report) == plain(fastgc.check(smooth, THETA, GRADIENTS))
@@ -427,13 +411,12 @@ class Elsewhere(Executor):
     """A machine of its own: no file of ours is there, and what it gets has been pickled."""
 
     def __init__(self) -> None:
-        self.parcels: list[Any] = []
+        self.payloads: list[Any] = []
 
     def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
         payload, *others = pickle.loads(pickle.dumps(args))
-        self.parcels.append(payload)
-        if isinstance(payload, Filed):
-            payload = dataclasses.replace(payload, path="nowhere")
+        self.payloads.append(payload)
+        payload = dataclasses.replace(payload, path="nowhere")
         future: Future[Any] = Future()
         future.set_result(fn(payload, *others, **kwargs))
         return future
@@ -444,8 +427,25 @@ def test_a_worker_on_another_machine_gets_the_bytes_once(tmp_path: Path) -> None
     cost = Weighted(Data(tmp_path / "log"))
     alone = fastgc.check(cost, THETA, WRONG)
     assert plain(fastgc.check(cost, THETA, WRONG, executor=executor)) == plain(alone)
-    assert sum(isinstance(payload, Packed) for payload in executor.parcels) == 1
+    assert sum(payload.content is not None for payload in executor.payloads) == 1
     assert len((tmp_path / "log").read_text().split()) == 1
+
+
+def test_dask_workers_on_other_machines_get_the_bytes_once(tmp_path: Path, dask: Executor) -> None:
+    distributed = pytest.importorskip("distributed", reason="needs the extra dask")
+    whole = []
+
+    class Afar(type(dask)):  # type: ignore[misc]  # Dask's class
+        def submit(self, fn: Any, payload: Any, *args: Any, **kwargs: Any) -> Any:
+            whole.append(payload.content is not None)
+            payload = dataclasses.replace(payload, path="nowhere")
+            return super().submit(fn, payload, *args, **kwargs)
+
+    cost = Weighted(Data(tmp_path / "log", more=1_500_000))  # of which Dask would warn
+    report = fastgc.check(cost, THETA, WRONG, executor=Afar(distributed.default_client()))
+    assert plain(report) == plain(fastgc.check(cost, THETA, WRONG))
+    pids = (tmp_path / "log").read_text().split()
+    assert len(pids) == len(set(pids)) == sum(whole) <= 2
 
 
 class Losing(ThreadPoolExecutor):
@@ -465,11 +465,51 @@ class Losing(ThreadPoolExecutor):
 def test_what_other_workers_finish_is_kept() -> None:
     with Losing(2) as executor:
         with pytest.warns(
-            RuntimeWarning, match=r"\(OSError: the line is dead\): \d+ of 132 ev"
+            RuntimeWarning, match=r"\(OSError: the line is dead\): \d+ of 132 "
         ) as all_:
             report = fastgc.check(smooth, THETA, WRONG, executor=executor)
         assert len(all_) == 1
     assert plain(report) == plain(fastgc.check(smooth, THETA, WRONG))
+
+
+class Forgetful(ThreadPoolExecutor):
+    """Some of its futures do not end, once the first have."""
+
+    submitted = 0
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        self.submitted += 1
+        return Future() if self.submitted % 7 == 0 else super().submit(fn, *args, **kwargs)
+
+
+def doubled(_: None, items: Any, _advance: Any) -> Any:
+    time.sleep(0.001)
+    return np.stack([2.0 * items, -items])
+
+
+def test_a_future_that_never_ends_is_not_waited_for() -> None:
+    with Forgetful(2) as executor:
+        dispatcher, found = Dispatcher(executor, patience=0.2), np.zeros((2, 200))
+        resources = Resources(0, 1, lambda _: None, chunking=Chunking(dispatcher))
+        with pytest.warns(RuntimeWarning, match=r"\(no result for \d+ s\): \d+ of 200 "):
+            perform(doubled, None, (np.arange(200.0),), found, resources, perturbations=200)
+    assert np.array_equal(found, np.stack([2 * np.arange(200.0), -np.arange(200.0)]))
+
+
+def refuses(subject: int, items: Any, _advance: Any) -> Any:
+    if 7 in items:
+        raise Stubborn("no", "never") if os.getpid() == subject else MemoryError
+    return items[np.newaxis]
+
+
+def test_what_the_work_raises_is_raised_here(processes: Executor) -> None:
+    resources = Resources(0, 1, lambda _: None, chunking=Chunking(Dispatcher(processes)))
+    perform_on = partial(
+        perform, refuses, items=(np.arange(9.0),), resources=resources, perturbations=9
+    )
+    found = np.zeros((1, 9))
+    with pytest.warns(RuntimeWarning, match="MemoryError"), pytest.raises(Stubborn, match="never"):
+        perform_on(subject=os.getpid(), out=found)
 
 
 @pytest.mark.parametrize(
@@ -490,30 +530,35 @@ def test_the_callers_handler_of_floating_point_errors_is_called() -> None:
     assert seen
 
 
-def test_no_file_is_left(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: Executor
-) -> None:
+class Watched(ProcessPoolExecutor):
+    """Sees the folders of what it is sent, and who else may read them."""
+
+    def __init__(self) -> None:
+        super().__init__(2)
+        self.modes: dict[Path, int] = {}
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        folder = Path(args[0].path).parent
+        self.modes[folder] = folder.stat().st_mode & 0o077
+        return super().submit(fn, *args, **kwargs)
+
+
+def test_no_file_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    seen = []
-    filed = dispatcher.Dispatcher._filed
-
-    def watched(self: Any, packed: Packed) -> Filed:
-        found = filed(self, packed)
-        seen.append(Path(found.path).stat().st_mode & 0o777)
-        return found
-
-    monkeypatch.setattr(dispatcher.Dispatcher, "_filed", watched)
-    assert fastgc.check(smooth, THETA, GRADIENTS, executor=processes).ok
-    with pytest.raises(Killed):
-        fastgc.check(Raises(Killed), THETA, GRADIENTS, executor=processes)
-    assert len(seen) == 2
+    with Watched() as executor:
+        assert fastgc.check(smooth, THETA, GRADIENTS, executor=executor).ok
+        with pytest.raises(Killed):
+            fastgc.check(Raises(Killed), THETA, GRADIENTS, executor=executor)
+        with pytest.raises(ValueError, match="sample"):
+            fastgc.check(smooth, THETA, GRADIENTS, sample=0, executor=executor)
+    assert list(executor.modes.values()) == [0, 0]
     assert not list(tmp_path.iterdir())
 
 
 def test_blocks_are_as_long_as_they_should_be() -> None:
     done = np.zeros(1000, dtype=np.bool_)
     done[100:900] = True
-    todo = blocks._Todo(done, 0.2, workers=5)
+    todo = _Todo(done, 0.2, workers=5)
     sizes = []
     for block in todo:
         assert not done[slice(*block)].any()
@@ -527,15 +572,24 @@ def test_blocks_are_as_long_as_they_should_be() -> None:
     assert todo._size == 2
     todo.give_back((3, 5))
     assert next(todo) == (3, 4)
-    alone = blocks._Todo(np.zeros(1000, dtype=np.bool_), 0.2, workers=0)
+    alone = _Todo(np.zeros(1000, dtype=np.bool_), 0.2, workers=0)
     alone.took((0, 100), 0.02)
     assert next(alone) == (0, 800)
 
 
-def test_workers_are_counted() -> None:
-    for executor, wanted in ((ThreadPoolExecutor(3), 3), (Elsewhere(), dispatcher.UNKNOWN)):
-        assert dispatcher.Dispatcher(executor).workers == wanted
-    assert not dispatcher.in_threads(Elsewhere())
+def slow(_: None, items: Any, _advance: Any) -> Any:
+    time.sleep(0.05)
+    return items[np.newaxis]
+
+
+def test_workers_are_counted_by_what_they_bring() -> None:
+    with ThreadPoolExecutor(5) as executor:
+        dispatcher = Dispatcher(executor)
+        resources = Resources(0, 1, lambda _: None, chunking=Chunking(dispatcher))
+        perform(slow, None, (np.arange(40.0),), np.zeros((1, 40)), resources, perturbations=40)
+    assert dispatcher.workers == 5
+    assert isinstance(dispatcher.payload(THETA), Held)
+    assert not in_threads(Elsewhere())
 
 
 SCRIPT = """
@@ -601,18 +655,14 @@ def test_the_bar_counts_what_workers_do() -> None:
     assert output.rstrip().endswith("done correct")
 
 
-def test_what_an_executor_says_of_a_loss_is_one_line() -> None:
-    assert blocks._described(OSError("gone.\nTraceback …")) == "OSError: gone"
-    assert blocks._described(OSError()) == "OSError"
-
-
-def test_the_readmes_lines_for_dask(dask: Executor) -> None:
-    client: Any = dask
+@pytest.mark.usefixtures("dask")
+def test_the_readmes_lines_for_dask() -> None:
+    distributed = pytest.importorskip("distributed", reason="needs the extra dask")
     block = re.search(r"```py\n(from dask.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert block
     names: dict[str, Any] = {
         "fastgc": fastgc,
-        "address": client._client.scheduler.address,
+        "address": distributed.default_client().scheduler.address,
         "cost": smooth,
         "theta": THETA,
         "gradients": GRADIENTS,
@@ -626,5 +676,5 @@ def test_the_readmes_lines_for_dask(dask: Executor) -> None:
 def test_an_executor_that_is_shut_down(kind: type[Executor]) -> None:
     pool = kind()
     pool.shutdown()
-    with pytest.raises(ValueError, match="executor= takes no work: cannot schedule new futures"):
+    with pytest.raises(ValueError, match="executor= takes no work"):
         fastgc.check(smooth, THETA, GRADIENTS, executor=pool)

@@ -187,12 +187,12 @@ def test_kinks_and_corners_of_a_part(method: str) -> None:
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"only": ["W9"]}, ValueError, r'only holds "W9", which is no tensor\'s name and matches none; the parameters have: W1, b1'),
-        ({"only": []}, ValueError, r"only is empty; wanted one name or more"),
-        ({"only": [1]}, TypeError, r"only is \[1\]; wanted a list of names, or of patterns"),
-        ({"only": 3}, TypeError, r"only is 3; wanted a list of names, or of patterns"),
-        ({"sample": 0}, ValueError, r"sample is 0; wanted a number of entries of each tensor, 1 or more"),
-        ({"sample": "5"}, TypeError, r"sample is '5'; wanted a number of entries of each tensor"),
+        ({"only": ["W9"]}, ValueError, "W9"),
+        ({"only": []}, ValueError, "only is empty"),
+        ({"only": [1]}, TypeError, r"only is \[1\]"),
+        ({"only": 3}, TypeError, "only is 3"),
+        ({"sample": 0}, ValueError, "sample is 0"),
+        ({"sample": "5"}, TypeError, "sample is '5'"),
     ],
 )  # fmt: skip
 def test_bad_parts(options: dict[str, Any], error: type[Exception], message: str) -> None:

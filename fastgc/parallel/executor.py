@@ -1,23 +1,35 @@
 """The workers of an executor, as one check uses them: what they are about is sent to each once."""
 
-import asyncio
 import hashlib
 import pickle
 import shutil
-import sys
 import tempfile
+import time
+import weakref
 from concurrent import futures
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from fastgc.parallel import dask
+from fastgc.parallel.threads import available_cores
+from fastgc.parallel.worker import (
+    Done,
+    Held,
+    Outcome,
+    Packed,
+    Payload,
+    Unloadable,
+    Unread,
+    Work,
+    run,
+)
 
-from fastgc.parallel.worker import Filed, Held, Outcome, Packed, Unread, Work, run
-
-UNKNOWN = 64  # workers of an executor that does not tell
-PATIENCE = 60.0  # seconds for the result of a task that is done to arrive
-RESENT = 3  # times that Dask gets a subject again, having lost it with its last worker
+SECONDS = 0.2  # of a chunk: a hundred times what a task costs, and soon over
+# Dask's futures do not all end: one whose result is lost, and then the worker that makes it again.
+PATIENCE = 300.0  # seconds without a chunk, besides ten times the longest there was
+LAST_WORDS = 30.0  # the same, once a worker is lost
 ALIGNED = 64  # bytes, as NumPy's own allocations at best
 
 ADVICE = (
@@ -30,129 +42,153 @@ ADVICE = (
 class Dispatcher:
     """Submits work on a subject to an executor; what it made for that is removed by `close`.
 
+    Args:
+        executor: of any kind.
+        one_blas_thread: whether workers hold BLAS to one thread.
+        alone: whether the threads of a worker take turns, as for a cost that is seeded.
+        patience: seconds without a chunk after which a worker counts as lost, besides ten times
+            the longest that a chunk has taken.
+
     Attributes:
-        workers: how many there are, as far as the executor tells.
-        lost: whether a worker has been lost; then nothing more is submitted.
-        on_dask: whether they are Dask's.
+        seconds: that a chunk should take.
+        lost: how a worker was lost; empty while none is. Then nothing more should be submitted.
     """
 
-    def __init__(self, executor: Executor) -> None:
-        self._executor = executor
-        self._threads = in_threads(executor)
-        self._client = _dask_client(executor)
-        self._folder: Path | None = None
-        self._last: tuple[Any, Packed | None] = None, None  # the subject it is of
-        self._sent: dict[bytes, Any] = {}
-        self._resent = 0
-        self.workers = _count(executor, self._client)
-        self.lost = False
-        self.on_dask = self._client is not None
+    def __init__(
+        self,
+        executor: Executor,
+        *,
+        one_blas_thread: bool = False,
+        alone: bool = False,
+        patience: float = PATIENCE,
+    ) -> None:
+        self._executor, self._patience = executor, patience
+        self._conditions = one_blas_thread, alone
+        self._threads, self._dask = in_threads(executor), dask.is_dask(executor)
+        self._folder = ""
+        self._payloads: dict[bytes, Packed] = {}
+        self._last: tuple[Any, Payload] | None = None  # the subject it is of
+        self._workers: set[object] = set()
+        self._longest, self._heard = 0.0, 0.0
+        self.seconds = dask.SECONDS if self._dask else SECONDS
+        self.lost = ""
+
+    @property
+    def workers(self) -> int:
+        """How many have brought results; until then a guess."""
+        return len(self._workers) or available_cores()
 
     def submit(
-        self, subject: Any, work: Work, items: tuple[Any, ...], *, whole: bool = False
+        self, subject: Any, work: Work, items: tuple[Any, ...], unread: Unread | None = None
     ) -> "Future[Outcome]":
         """Has a worker do `work` on some items of the subject.
 
         Args:
-            subject: sent once to each worker; with the task itself if `whole`.
+            subject: sent once to each worker.
             work: a function of a module, or a partial of one.
             items: arrays.
-            whole: for a worker that cannot read this machine's files.
+            unread: of a worker that cannot read this machine's files, and is sent them.
 
         Raises:
             TypeError: for a subject that cannot be pickled.
             ValueError: for an executor that is shut down.
         """
-        payload = self._packed(subject) if whole else self._payload(subject)
+        payload = self.payload(subject)
+        if unread is not None and isinstance(payload, Packed):
+            payload = replace(payload, content=Path(payload.path).read_bytes())
+        task = payload, work, items, *self._conditions
+        self._heard = time.monotonic()
         try:
-            if self._client is not None:
-                return self._on_dask(payload, work, items)
-            return self._executor.submit(run, payload, work, items)
-        except futures.BrokenExecutor:
-            raise
+            if self._dask:
+                return dask.submit(self._executor, unread and unread.address, *task)
+            return self._executor.submit(run, *task)
+        except futures.BrokenExecutor as error:
+            broken: Future[Outcome] = Future()
+            broken.set_exception(error)
+            return broken
         except RuntimeError as error:  # it has been shut down
             raise ValueError(
                 f"executor= takes no work: {str(error).rstrip('.')}. Check within its with block"
             ) from error
 
-    def _on_dask(self, payload: Any, work: Work, items: tuple[Any, ...]) -> "Future[Outcome]":
-        """What the executor's own submit does; but that future never ends where Dask forgets it.
+    def outcome(self, future: "Future[Outcome]") -> Done | Unread | None:
+        """What has come back; None where the work failed, or its worker was lost.
 
-        As it does with a task that has killed its worker; and with those of a subject that it has
-        lost with the last worker that had it, which is Unread.
+        Raises:
+            TypeError: for a subject that the worker cannot load.
         """
-        if self._executor._shutdown:  # type: ignore[attr-defined]  # of Dask's class
-            raise RuntimeError("cannot schedule new futures after shutdown")
-        options = {**getattr(self._executor, "_kwargs", {}), "pure": False}
-        distant = self._client.submit(run, payload, work, items, **options)
-        here: Future[Outcome] = Future()
+        self._heard = time.monotonic()
+        try:
+            outcome = future.result()
+        except Exception as error:  # one of the work's own is met again in this process
+            first = str(error).strip().partition("\n")[0].rstrip(".")
+            self.lost = self.lost or f"{type(error).__name__}: {first}".removesuffix(": ")
+            return None
+        if isinstance(outcome, Unloadable):
+            raise TypeError(
+                f"the cost cannot be loaded by a worker of the executor: {outcome.why}. {ADVICE}"
+            )
+        if isinstance(outcome, Done):
+            self._workers.add(outcome.worker)
+            self._longest = max(self._longest, outcome.seconds)
+        return outcome
 
-        def finish(_: Any) -> None:
-            if not here.set_running_or_notify_cancel():
-                return
-            try:
-                here.set_result(distant.result(timeout=PATIENCE))
-            except (futures.CancelledError, asyncio.CancelledError) as error:
-                if isinstance(payload, Packed):
-                    here.set_exception(error)
-                else:
-                    here.set_result(Unread())
-            except BaseException as error:  # whatever Dask raises for a task that is lost
-                here.set_exception(error)
+    def is_silent(self) -> bool:
+        """Whether a chunk should have come back long ago; then a worker is lost."""
+        silence = time.monotonic() - self._heard
+        patience = min(self._patience, LAST_WORDS) if self.lost else self._patience
+        if not (self._longest or self.lost) or silence < patience + 10 * self._longest:
+            return False
+        self.lost = self.lost or f"no result for {silence:.0f} s"
+        return True
 
-        distant.add_done_callback(finish)
-        here.add_done_callback(lambda future: distant.cancel() if future.cancelled() else None)
-        return here
+    def payload(self, subject: Any) -> Payload:
+        """What a task carries for a subject.
 
-    def prepare(self, subject: Any) -> None:
-        """Raises TypeError for a subject that cannot be sent."""
-        if not self._threads:
-            self._packed(subject)
+        Raises:
+            TypeError: for one that cannot be sent.
+        """
+        if self._last is None or self._last[0] is not subject:
+            self._last = subject, Held(subject) if self._threads else self._packed(subject)
+        return self._last[1]
 
     def _packed(self, subject: Any) -> Packed:
-        last, packed = self._last
-        if packed is None or last is not subject:
-            packed = _pickled(subject, for_dask=self._client is not None)
-            self._last = subject, packed
-        return packed
+        """The subject in a file, by its content."""
+        buffers: list[pickle.PickleBuffer] = []
+        dumps: Any = dask.dumps if self._dask else pickle.dumps
+        try:
+            pickled = dumps(subject, protocol=5, buffer_callback=buffers.append)
+        except Exception as error:
+            raise TypeError(
+                f"the cost cannot be sent to another process: {str(error).rstrip('.')}. {ADVICE}"
+            ) from error
+        parts = [memoryview(pickled), *(buffer.raw() for buffer in buffers)]
+        digest = hashlib.blake2b(digest_size=16)
+        for part in parts:
+            digest.update(part)
+        name = digest.digest()
+        if name not in self._payloads:
+            self._payloads[name] = self._filed(name, parts)
+        return self._payloads[name]
 
-    def _payload(self, subject: Any) -> Any:
-        """What a task carries for a subject; for Dask, the future of a Packed one."""
-        if self._threads:
-            return Held(subject)
-        packed = self._packed(subject)
-        if packed.digest not in self._sent:
-            send = self._filed if self._client is None else self._scattered
-            self._sent[packed.digest] = send(packed)
-        elif self._client is not None and self._sent[packed.digest].cancelled():
-            if self._resent == RESENT:  # perhaps it is the task that ends the workers
-                return packed
-            self._resent += 1
-            self._sent[packed.digest] = self._scattered(packed)
-        return self._sent[packed.digest]
-
-    def _filed(self, packed: Packed) -> Filed:
-        if self._folder is None:
-            self._folder = Path(tempfile.mkdtemp(prefix="fastgc-"))
-        path = self._folder / f"{len(self._sent)}.pickle"
-        spans = []
+    def _filed(self, digest: bytes, parts: list[memoryview]) -> Packed:
+        if not self._folder:
+            self._folder = tempfile.mkdtemp(prefix="fastgc-")
+            # of a check that ends before its work begins, too
+            weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        path, spans = Path(self._folder, digest.hex()), []
         with path.open("wb") as file:
-            parts = memoryview(packed.pickle), *(buffer.data for buffer in packed.buffers)
-            for part, writable in zip(parts, (False, *packed.writable), strict=True):
+            for part in parts:
                 file.write(bytes(-file.tell() % ALIGNED))
                 start = file.tell()
                 file.write(part)
-                spans.append((start, file.tell(), writable))
-        return Filed(packed.digest, str(path), tuple(spans))
-
-    def _scattered(self, packed: Packed) -> Any:
-        return self._client.scatter(packed, broadcast=True, hash=False)
+                spans.append((start, file.tell(), not part.readonly))
+        return Packed(digest, str(path), tuple(spans))
 
     def close(self) -> None:
         """Removes the files; workers that have them open keep what they hold."""
-        self._sent.clear()
-        self._last = None, None
-        if self._folder is not None:
+        self._last = None
+        if self._folder:
             shutil.rmtree(self._folder, ignore_errors=True)
 
 
@@ -177,40 +213,3 @@ def in_threads(executor: Executor) -> bool:
     """Whether its workers are threads of this process, which see the same objects."""
     interpreters = getattr(futures, "InterpreterPoolExecutor", ())  # of Python 3.14
     return isinstance(executor, ThreadPoolExecutor) and not isinstance(executor, interpreters)
-
-
-def _dask_client(executor: Executor) -> Any:
-    """The client of an executor of Dask; None for any other."""
-    module = sys.modules.get("distributed.cfexecutor")
-    if module is not None and isinstance(executor, module.ClientExecutor):
-        return executor._client
-    return None
-
-
-def _count(executor: Executor, client: Any) -> int:
-    if client is not None:
-        return max(1, int(sum(client.ncores().values())))
-    count = getattr(executor, "_max_workers", None)
-    return count if isinstance(count, int) and count > 0 else UNKNOWN
-
-
-def _pickled(subject: Any, *, for_dask: bool) -> Packed:
-    buffers: list[pickle.PickleBuffer] = []
-    try:
-        if for_dask:
-            import cloudpickle  # type: ignore[import-untyped, unused-ignore]  # Dask's own
-
-            pickled = cloudpickle.dumps(subject, protocol=5, buffer_callback=buffers.append)
-        else:
-            pickled = pickle.dumps(subject, protocol=5, buffer_callback=buffers.append)
-    except Exception as error:
-        raise TypeError(
-            f"the cost cannot be sent to another process: {str(error).rstrip('.')}. {ADVICE}"
-        ) from error
-    arrays = tuple(np.asarray(buffer.raw()) for buffer in buffers)
-    digest = hashlib.blake2b(pickled, digest_size=16)
-    for array in arrays:
-        digest.update(array.data)
-    return Packed(
-        digest.digest(), pickled, arrays, tuple(bool(array.flags.writeable) for array in arrays)
-    )
