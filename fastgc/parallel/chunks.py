@@ -115,16 +115,16 @@ def chunking(
     if executor is None and checkpoint is None:
         return None
     dispatcher = kept = None
+    if checkpoint is not None:
+        from fastgc.parallel.checkpoint import Checkpoint
+
+        kept = Checkpoint(checkpoint)
     if executor is not None:
         from fastgc.parallel.executor import Dispatcher
 
         dispatcher = Dispatcher(executor, one_blas_thread=one_blas_thread, alone=alone)
         if subject is not None:
             dispatcher.payload(subject)
-    if checkpoint is not None:
-        from fastgc.parallel.checkpoint import Checkpoint
-
-        kept = Checkpoint(checkpoint)
     return Chunking(dispatcher, kept)
 
 

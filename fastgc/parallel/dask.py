@@ -12,6 +12,8 @@ from fastgc.parallel.worker import Outcome, Unread, run
 # A task costs Dask 6 ms, partly of the workers' own cores: over two workers chunks of 0.2 s took
 # 2.2 s in all, of 0.4 s 1.6.
 SECONDS = 1.0  # of a chunk
+# A future does not end whose result was lost with its worker, and then the next worker as well.
+PATIENCE = 300.0  # seconds without a result
 
 
 def is_dask(executor: Executor) -> bool:

@@ -1,6 +1,7 @@
 """The workers of an executor, as one check uses them: what they are about is sent to each once."""
 
 import hashlib
+import math
 import pickle
 import shutil
 import tempfile
@@ -27,9 +28,6 @@ from fastgc.parallel.worker import (
 )
 
 SECONDS = 0.2  # of a chunk: a hundred times what a task costs, and soon over
-# Dask's futures do not all end: one whose result is lost, and then the worker that makes it again.
-PATIENCE = 300.0  # seconds without a chunk, besides ten times the longest there was
-LAST_WORDS = 30.0  # the same, once a worker is lost
 ALIGNED = 64  # bytes, as NumPy's own allocations at best
 
 ADVICE = (
@@ -46,8 +44,8 @@ class Dispatcher:
         executor: of any kind.
         one_blas_thread: whether workers hold BLAS to one thread.
         alone: whether the threads of a worker take turns, as for a cost that is seeded.
-        patience: seconds without a chunk after which a worker counts as lost, besides ten times
-            the longest that a chunk has taken.
+        patience: seconds without a result after which a worker counts as lost, besides ten times
+            the longest that a chunk has taken; None for what suits the executor.
 
     Attributes:
         seconds: that a chunk should take.
@@ -60,11 +58,12 @@ class Dispatcher:
         *,
         one_blas_thread: bool = False,
         alone: bool = False,
-        patience: float = PATIENCE,
+        patience: float | None = None,
     ) -> None:
-        self._executor, self._patience = executor, patience
-        self._conditions = one_blas_thread, alone
+        self._executor, self._conditions = executor, (one_blas_thread, alone)
         self._threads, self._dask = in_threads(executor), dask.is_dask(executor)
+        usual = dask.PATIENCE if self._dask else math.inf  # the futures of others end
+        self._patience = usual if patience is None else patience
         self._folder = ""
         self._payloads: dict[bytes, Packed] = {}
         self._last: tuple[Any, Payload] | None = None  # the subject it is of
@@ -136,7 +135,7 @@ class Dispatcher:
     def is_silent(self) -> bool:
         """Whether a chunk should have come back long ago; then a worker is lost."""
         silence = time.monotonic() - self._heard
-        patience = min(self._patience, LAST_WORDS) if self.lost else self._patience
+        patience = self._patience / 10 if self.lost else self._patience
         if not (self._longest or self.lost) or silence < patience + 10 * self._longest:
             return False
         self.lost = self.lost or f"no result for {silence:.0f} s"
