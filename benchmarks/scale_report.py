@@ -61,7 +61,7 @@ def tables(found: Scaling) -> list[str]:
         + ".",
         f"- A checkpoint of `loop` takes {time_of(seconds * 1e6)} and {bytes_of(per_entry * 1e6)} "
         "for 10⁶ parameters, in all: a saving appends what is finished since the last.",
-        "- One look for finished blocks takes "
+        "- One look for finished chunks takes "
         + " and ".join(f"{time_of(s)} with {count:,} pending" for count, s in found.waits.items())
         + ".",
         "",

@@ -224,7 +224,7 @@ class Task:
 
 
 @contextlib.contextmanager
-def blocks_of_one() -> Iterator[None]:
+def chunks_of_one() -> Iterator[None]:
     """Each item a task of its own, however short."""
     before = executors.SECONDS, over_dask.SECONDS
     executors.SECONDS = over_dask.SECONDS = 0.0
@@ -242,7 +242,7 @@ def task_costs(name: str, pools: Callable[[int], Any]) -> Task:
             quick, theta, method="loop", progress=False, executor=executor
         )
 
-    with pools(2) as executor, blocks_of_one():
+    with pools(2) as executor, chunks_of_one():
         here = min(_seconds(run, None) for _ in range(3))
         run(executor)
         times, caller = [], []
@@ -272,7 +272,7 @@ def _rates(executor: Executor) -> tuple[float, float]:
 
 
 def pending_wait(count: int) -> float:
-    """Seconds that one look takes for what is done, of so many blocks that are not."""
+    """Seconds that one look takes for what is done, of so many chunks that are not."""
     pending: dict[Future[Any], int] = {Future(): i for i in range(count)}
     return min(_seconds(lambda: wait(pending, timeout=0.0)) for _ in range(5))
 
@@ -315,7 +315,7 @@ class Scaling:
         load: the machine's load averages before it began.
         loops, node: the work spread over workers.
         tasks: by kind of executor.
-        waits: seconds of one look at so many pending blocks.
+        waits: seconds of one look at so many pending chunks.
         saving: seconds and bytes of a checkpoint for each entry.
         sent: bytes that a worker is sent.
         parameters: of the network, and its name -> array.

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,11 @@ import fastgc
 from fastgc.parallel.checkpoint import Checkpoint, digest
 from tests.cases import NetworkCase, backward
 
-ROOT = Path(__file__).parent.parent
+# Python 3.12 warns of any fork beside threads
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:This process .* is multi-threaded:DeprecationWarning"
+)
+
 THETA = np.random.default_rng(0).standard_normal(60)
 GRADIENTS = np.cos(THETA)
 WRONG = GRADIENTS * np.where(np.arange(60) % 7, 1.0, 1.01)
@@ -119,6 +123,18 @@ def test_every_method_has_the_same_bits(tmp_path: Path, method: str) -> None:
                 assert plain(check(checkpoint=path, executor=pool)) == wanted
                 assert plain(check(checkpoint=tmp_path / "new", executor=pool)) == wanted
             (tmp_path / "new").unlink()
+
+
+def test_processes_bring_what_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    with ProcessPoolExecutor(2) as executor:
+        for gradients in (-np.sin(THETA), WRONG):
+            check = partial(fastgc.check, other, THETA, gradients)
+            assert plain(check(checkpoint=path, executor=executor)) == plain(check())
+    assert plain(check(checkpoint=path)) == plain(check())
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["run"]
 
 
 def test_stacks_go_on_too(tmp_path: Path) -> None:

@@ -555,16 +555,16 @@ def test_no_file_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert not list(tmp_path.iterdir())
 
 
-def test_blocks_are_as_long_as_they_should_be() -> None:
+def test_chunks_are_as_long_as_they_should_be() -> None:
     done = np.zeros(1000, dtype=np.bool_)
     done[100:900] = True
     todo = _Todo(done, 0.2, workers=5)
     sizes = []
-    for block in todo:
-        assert not done[slice(*block)].any()
-        done[slice(*block)] = True
-        sizes.append(block[1] - block[0])
-        todo.took(block, 1e-3 * sizes[-1])
+    for chunk in todo:
+        assert not done[slice(*chunk)].any()
+        done[slice(*chunk)] = True
+        sizes.append(chunk[1] - chunk[0])
+        todo.took(chunk, 1e-3 * sizes[-1])
     assert done.all()
     # growing, no more than a share of all, then shares of what is left
     assert sizes == [1, 8, 20, 18, 16, 14, 13, 10, 10, 9, 9, 8, 7, 6, 6, *[5] * 9]

@@ -52,7 +52,7 @@ class Checkpoint:
         self._due = time.monotonic() + interval
         _require_writable(self.path)
         if self.path.exists():
-            with closing(sqlite3.connect(self._file, timeout=0)) as connection:
+            with closing(self._opened()) as connection:
                 self._stored_identity(connection)
 
     def identify(self, identity: Mapping[str, tuple[object, ...]]) -> None:
@@ -62,8 +62,8 @@ class Checkpoint:
             ValueError: where the file is of something else, or another check has it open.
         """
         self._identity = {name: digest(*contents) for name, contents in identity.items()}
-        self._connection = connection = sqlite3.connect(self._file, timeout=0)
-        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        self._connection = connection = self._opened()
+        list(self._rows(connection, "PRAGMA locking_mode = EXCLUSIVE"))
         try:
             connection.execute("BEGIN EXCLUSIVE")
         except sqlite3.Error as error:  # one that is read-only can be read
@@ -142,6 +142,12 @@ class Checkpoint:
                 self._connection.close()
             self._connection = None
 
+    def _opened(self) -> sqlite3.Connection:
+        try:
+            return sqlite3.connect(self._file, timeout=0)
+        except sqlite3.Error as error:
+            raise self._refusal(error) from error
+
     def _stored_identity(self, connection: sqlite3.Connection) -> dict[str, str]:
         """Name of a part -> the digest of its contents; empty for a new file."""
         if not list(self._rows(connection, "SELECT name FROM sqlite_master")):
@@ -159,8 +165,8 @@ class Checkpoint:
             why = "is in use by another check. Wait for its end, or name another file"
         else:
             why = (
-                "is there already and holds no checkpoint that this fastgc can read. Name another "
-                "file, or remove this one"
+                f"is there already and holds no checkpoint that this fastgc can read: {error}. "
+                "Name another file, or remove this one"
             )
         return ValueError(f'checkpoint="{self.path}" {why}')
 

@@ -193,8 +193,6 @@ class Dispatcher:
 
 def require_executor(executor: Any, *, reseeded: bool) -> None:
     """Raises TypeError or ValueError for what cannot be an executor=."""
-    if executor is None:
-        return
     if not isinstance(executor, Executor):
         raise TypeError(
             f"executor is a {type(executor).__name__}; wanted a concurrent.futures.Executor: "

@@ -1,4 +1,4 @@
-"""How a Report looks: a headline, the figures, a table with a line for each tensor."""
+"""A bar in a terminal while a check lasts, and the console that reports are printed to."""
 
 import os
 import sys
