@@ -60,7 +60,8 @@ def _source(folder: Path) -> Path:
 def _index(tmp_path: Path, folder: Path, stamp: float = 0.0) -> Path:
     """A file as Numba's index of the kernels, newer than their source by `stamp` seconds."""
     version = f"py{sys.version_info[0]}{sys.version_info[1]}{getattr(sys, 'abiflags', '')}"
-    path = folder / f"kernels.respond-1.{version}.nbi"
+    name = jit.kept_as(_source(tmp_path), "respond")
+    path = folder / f"kernels.{name}-1.{version}.nbi"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
     when = _source(tmp_path).stat().st_mtime + stamp
@@ -121,6 +122,16 @@ def test_what_is_older_than_its_source_or_of_another_python_does_not_count(
     assert not _kept(tmp_path)
     _index(tmp_path, folders[0], stamp=1.0)
     assert _kept(tmp_path)
+
+
+def test_what_was_compiled_of_other_files_of_the_folder_does_not_count(
+    folders: list[Path], tmp_path: Path
+) -> None:
+    _index(tmp_path, folders[0])
+    assert _kept(tmp_path)
+    _source(tmp_path).with_name("changes.py").write_text("x = 1\n", encoding="utf-8")
+    jit._digest.cache_clear()  # as in the next process
+    assert not _kept(tmp_path)
 
 
 def test_a_place_under_a_file_is_not_writable(folders: list[Path], tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from fastgc.core.verdict import THRESHOLDS
 from fastgc.costs.base import Base, Cost, as_cost
 from fastgc.methods.base import Approximation
 from fastgc.methods.registry import METHODS
-from fastgc.network import kernels
+from fastgc.network import exact_changes
 from fastgc.network.layers import ACTIVATIONS, LOSSES
 from fastgc.parallel.chunks import Resources
 from tests import exact
@@ -38,15 +38,15 @@ GRID = [(z, sign * d) for z in POINTS for d in STEPS for sign in (1, -1)]
 def each_change(code: int, z: Any, d: Any, alone: Any, in_row: Any) -> None:
     row = np.empty(1)
     for i in range(z.size):
-        alone[i] = kernels.change_at(code, z[i], d[i])
+        alone[i] = exact_changes.change_at(code, z[i], d[i])
         row[0] = d[i]
-        kernels.change_row(code, z[i], row, 1)
+        exact_changes.change_row(code, z[i], row, 1)
         in_row[i] = row[0]
 
 
 @numba.njit
 def loss_change(loss: int, Z: Any, labels: Any, chances: Any, D: Any, r: Any) -> None:
-    kernels.change_loss(loss, Z, 0, labels, chances, D, r.size, r)
+    exact_changes.change_loss(loss, Z, 0, labels, chances, D, r.size, r)
 
 
 def within(found: float, wanted: Any, d: float) -> bool:

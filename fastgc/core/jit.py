@@ -4,6 +4,7 @@ import hashlib
 import os
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -29,6 +30,7 @@ def entry(function: F) -> F:
     """Compiled, and kept on disk where there is a place for it."""
     from numba import njit
 
+    function.__qualname__ = kept_as(Path(function.__code__.co_filename), function.__name__)
     try:
         return cast(F, njit(cache=True, **OPTIONS)(function))
     except RuntimeError:  # no cache directory is writable
@@ -50,7 +52,22 @@ def is_kept(function: Callable[..., Any]) -> bool | None:
         return True
     if stats.cache_path is None:
         return None
-    return any(Path(stats.cache_path).glob(f"kernels.{function.__name__}-*.nbi"))
+    return any(Path(stats.cache_path).glob(f"*.{function.__qualname__}-*.nbi"))
+
+
+def kept_as(source: Path, name: str) -> str:
+    """The name under which Numba keeps an `entry`.
+
+    It changes with every file of the folder: Numba itself looks at the entry's own file alone, and
+    would go on with what it compiled of another.
+    """
+    return f"{name}_{_digest(source.parent)}"
+
+
+@cache
+def _digest(folder: Path) -> str:
+    files = b"".join(path.read_bytes() for path in sorted(folder.glob("*.py")))
+    return hashlib.sha1(files, usedforsecurity=False).hexdigest()[:12]
 
 
 def is_on_disk(source: Path, name: str) -> bool:
@@ -65,7 +82,7 @@ def is_on_disk(source: Path, name: str) -> bool:
         return False
     version = f"py{sys.version_info[0]}{sys.version_info[1]}"
     written = source.stat().st_mtime
-    found = folder.glob(f"{source.stem}.{name}-*.{version}*.nbi")
+    found = folder.glob(f"{source.stem}.{kept_as(source, name)}-*.{version}*.nbi")
     return any(index.stat().st_mtime >= written for index in found)
 
 

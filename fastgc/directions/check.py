@@ -91,7 +91,7 @@ def _seconds(cost: Cost, _: Resources) -> float:
     draw = np.random.default_rng(0).standard_normal
     drawing = lines * best(lambda: draw(min(P, 2**16)), 3) * max(1.0, P / 2**16)
     evaluations = _evaluations(cost, cost.layout, Choices())
-    return drawing + evaluations * best(lambda: cost.value(cost.theta), 5)
+    return drawing + evaluations * best(lambda: cost.value(cost.theta), 3)
 
 
 ALONG = Method(

@@ -4,8 +4,7 @@ An activation takes the pre-activations Z, any shape. A loss takes z (…, n_L, 
 that `labels` made, and returns the loss of each sample, (…, m). Every loss is a sum of terms that
 are not negative, so that it keeps its relative accuracy where the output saturates.
 
-A new one is an object here, and its change in `kernels`, which Numba wants in one file. Codes stay
-what they are: what is compiled and kept on disk has them in it.
+A new one is an object here, and its change, compiled, in `exact_changes`.
 """
 
 import math
@@ -38,8 +37,8 @@ class Activation:
     Attributes:
         code: what the kernels call it.
         value: z -> φ(z); it may overwrite z.
-        change: (z, δ) -> φ(z + δ) − φ(z), exact, for |δ| ≤ 1. The kernels have it compiled and for
-            any δ; this one serves where nothing should wait for a compiler.
+        change: (z, δ) -> φ(z + δ) − φ(z), exact, for |δ| ≤ 1. `exact_changes` has it compiled and
+            for any δ; this one serves where nothing should wait for a compiler.
         steepest: the most that |φ(z + δ) − φ(z)| / |δ| can be: a ReLU that nothing below can wake
             is left out by it.
         kink: its slopes left and right of 0, where they differ; else None.
