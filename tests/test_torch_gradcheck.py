@@ -364,6 +364,19 @@ def test_many_points_at_once() -> None:
     assert calls[0] < 40  # of 520 points
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
+def test_many_tangents_at_once(dtype: Any) -> None:
+    calls = [0]
+
+    def func(x: Any) -> Any:
+        calls[0] += 1
+        return (x * x.conj()).real.sin()
+
+    forward = {"check_forward_ad": True, "check_backward_ad": False, "check_undefined_grad": False}
+    assert gradcheck(func, draw(10, 20, dtype=dtype), **forward)
+    assert calls[0] < 40  # of 200 tangents, or 400
+
+
 def test_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fastgc.torch.numerical.BLOCK", 4000)
     monkeypatch.setattr("fastgc.torch.analytical.BLOCK", 4000)
@@ -380,10 +393,13 @@ def test_a_wrong_batch_decides_nothing(
 ) -> None:
     """What batched passes say, right or wrong, is not believed where plain ones say otherwise."""
     if wrong == "rows":
-        real = analytical._pulled_back_at_once
-        monkeypatch.setattr(
-            analytical, "_pulled_back_at_once", lambda *a: [J * (2 / factor**2) for J in real(*a)]
-        )
+        real = analytical._pulled_back
+
+        def scaled(*arguments: Any, batched: bool = False) -> Any:
+            by = 2 / factor**2 if batched else 1.0
+            return [J * by for J in real(*arguments, batched=batched)]
+
+        monkeypatch.setattr(analytical, "_pulled_back", scaled)
     else:
         vmap = torch.func.vmap
         monkeypatch.setattr(torch.func, "vmap", lambda f: lambda p: [2 * o for o in vmap(f)(p)])
@@ -397,12 +413,12 @@ def test_wrong_as_computed_at_once_is_looked_at_again(monkeypatch: pytest.Monkey
 
     def off(*arguments: Any, batch: bool, **options: Any) -> Any:
         looks.append(batch)
-        found = real(*arguments, batch=batch, **options)
+        matrices = real(*arguments, batch=batch, **options)
         if batch:
-            found.central[0][17] *= 2
-        return found
+            matrices[0][17] *= 2
+        return matrices
 
-    monkeypatch.setattr("fastgc.torch.jacobian.slopes", off)
+    monkeypatch.setattr("fastgc.torch.comparison.slopes", off)
     assert gradcheck(torch.sin, draw(4, 5))
     assert looks == [True, False]
 

@@ -11,8 +11,7 @@ except ModuleNotFoundError as error:
     advice = 'fastgc.torch needs PyTorch; pip install "fastgc[torch]"'
     raise ModuleNotFoundError(advice, name="torch") from error
 
-from fastgc.torch.gradgradcheck import gradgradcheck
-from fastgc.torch.jacobian import GradcheckError, gradcheck
+from fastgc.torch.jacobian import GradcheckError, gradcheck, gradgradcheck
 from fastgc.torch.module import assert_module, check_module
 from fastgc.torch.watching import watch
 

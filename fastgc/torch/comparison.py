@@ -1,49 +1,60 @@
-"""Entries of a Jacobian, as computed and as found: which are wrong, and a second look at these."""
+"""Analytic and numerical Jacobians side by side, and a second look at the entries that differ."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from fastgc.torch.analytical import row
-from fastgc.torch.numerical import Subject, Tolerance, around
+from fastgc.torch import analytical
+from fastgc.torch.function import Component, Function, is_quiet, parts_of, real_part
+from fastgc.torch.numerical import Tolerance, around, slopes
 
-At = tuple[int, complex]  # which input or output, and which part of it, 1 or 1j
+LOOKS = 64  # columns, and rows, that are looked at again one by one before they are called wrong
+
+#: An output's component, an input's, and a real Jacobian, (entries of the output, of the input).
+Analytic = tuple[Component, Component, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Jacobian:
+    """The real Jacobian of one component of an output with respect to one of an input.
+
+    Attributes:
+        output, input: the components.
+        analytic, numerical: (entries of the output, entries of the input), float64.
+    """
+
+    output: Component
+    input: Component
+    analytic: Tensor
+    numerical: Tensor
 
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """The Jacobian of one output with respect to one input; of complex ones, two real parts.
+    """The Jacobian of one output with respect to one input; of complex ones, both real parts."""
 
-    Attributes:
-        outputs, inputs: of each part, whose Jacobian it is.
-        analytic, numerical: each part, (entries of the output, entries of the input), float64.
-    """
-
-    outputs: tuple[At, ...]
-    inputs: tuple[At, ...]
-    analytic: tuple[Tensor, ...]
-    numerical: tuple[Tensor, ...]
+    jacobians: tuple[Jacobian, ...]
 
     def __len__(self) -> int:
-        return self.analytic[0].numel()
-
-    def wrong(self, tolerance: Tolerance) -> Tensor:
-        """Which entries are; as ``torch.allclose``, a NaN always is, and equal ones never are."""
-        errors, sizes = self.errors, self.numerical[0]
-        same = self.analytic[0] == self.numerical[0]
-        if len(self.inputs) == 2:
-            sizes = torch.hypot(*self.numerical)
-            same = same & (self.analytic[1] == self.numerical[1])
-        return ~(same | (tolerance.allows(errors, sizes) & errors.isfinite()))
+        return self.jacobians[0].analytic.numel()
 
     @cached_property
     def errors(self) -> Tensor:
         """|analytic − numerical|, of complex numbers if there are two parts."""
-        apart = [a - n for a, n in zip(self.analytic, self.numerical, strict=True)]
-        return torch.hypot(*apart) if len(apart) == 2 else apart[0].abs()
+        return _size([j.analytic - j.numerical for j in self.jacobians])
+
+    @cached_property
+    def sizes(self) -> Tensor:
+        """|numerical|, likewise."""
+        return _size([j.numerical for j in self.jacobians])
+
+    def wrong(self, tolerance: Tolerance) -> Tensor:
+        """Which entries are; as ``torch.allclose``, a NaN always is, and equal ones never are."""
+        same = torch.stack([j.analytic == j.numerical for j in self.jacobians]).all(dim=0)
+        return ~(same | (tolerance.allows(self.errors, self.sizes) & self.errors.isfinite()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,17 +66,15 @@ class Comparison:
         eps: the step.
         tolerance: of each entry.
         pairs: all Jacobians.
-        ends: of columns that were looked at again, by input, part and entry: each output a step
-            below, and a step above.
+        ends: of columns that were looked at again, by component of the input and entry: each output
+            a step below, and a step above.
     """
 
     mode: str
     eps: float
     tolerance: Tolerance
     pairs: tuple[Pair, ...]
-    ends: Mapping[tuple[int, complex, int], list[tuple[Tensor, Tensor]]] = field(
-        default_factory=dict
-    )
+    ends: Mapping[tuple[Component, int], list[tuple[Tensor, Tensor]]] = field(default_factory=dict)
 
     @cached_property
     def wrong(self) -> tuple[Tensor, ...]:
@@ -77,53 +86,112 @@ class Comparison:
         """Whether any entry is."""
         return any(bool(wrong.any()) for wrong in self.wrong)
 
-    def confirms(self, other: "Comparison") -> bool:
-        """Whether the same entries are wrong."""
-        return all(map(torch.equal, self.wrong, other.wrong))
+
+def compare(function: Function, mode: str, eps: float, tolerance: Tolerance) -> Comparison:
+    """Analytic against numerical; what is wrong as computed in batches is looked at again.
+
+    Raises:
+        analytical.Refused: for a derivative that has no Jacobian.
+    """
+    graph = not is_quiet(function)
+    bounds = replace(tolerance, atol=0.0, rtol=0.0) if mode == "no gradient" else tolerance
+    for batch in (True, False):
+        numerical = {
+            (k, part): slopes(function, k, part * eps, tolerance, graph=graph, batch=batch)
+            for k, part in function.components()
+        }
+        pairs = tuple(
+            Pair(
+                tuple(
+                    Jacobian(out, x, J, _real(numerical[x][out[0]], out[1]).T)
+                    for out, x, J in jacobians
+                )
+            )
+            for jacobians in _analytic(function, mode, tolerance.nondet, batch)
+        )
+        comparison = Comparison(mode, eps, bounds, pairs)
+        if not comparison.at_fault:
+            return comparison
+        again = _second_look(function, comparison, graph=graph)
+        if not batch:
+            return replace(comparison, ends=again.ends)
+        if all(map(torch.equal, again.wrong, comparison.wrong)):
+            return again
+    raise AssertionError("the second time nothing is batched")
 
 
-def look_again(subject: Subject, found: Comparison, looks: int, *, graph: bool) -> Comparison:
+def _analytic(
+    function: Function, mode: str, nondet_tol: float, batch: bool
+) -> Iterator[list[Analytic]]:
+    """The Jacobians of automatic differentiation; those of a complex number's parts together."""
+    if mode == "backward AD":
+        wanted = [function.inputs[k] for k in function.wanted]
+        for o, output in enumerate(function.outputs):
+            for of_output in parts_of(output):
+                derivative = analytical.backward(real_part(output, of_output), wanted, nondet_tol)
+                matrices = derivative.jacobian(batch=batch)
+                for k, x, J in zip(function.wanted, wanted, matrices, strict=True):
+                    yield [((o, of_output), (k, part), _real(J, part)) for part in parts_of(x)]
+        return
+    for k, part in function.components():
+        forward = mode == "forward AD"
+        if forward:
+            matrices = analytical.forward(function, (k, part)).jacobian(batch=batch)
+        else:  # outputs have no gradient, which says that it is zero
+            n = function.inputs[k].numel()
+            matrices = [o.new_zeros((n, o.numel())) for o in function.outputs]
+        for o, (output, J) in enumerate(zip(function.outputs, matrices, strict=True)):
+            jacobians: list[Analytic] = [
+                ((o, of_output), (k, part), _real(J, of_output).T) for of_output in parts_of(output)
+            ]
+            yield from [jacobians] if forward else ([jacobian] for jacobian in jacobians)
+
+
+def _second_look(function: Function, first: Comparison, *, graph: bool) -> Comparison:
     """Wrong entries evaluated one by one; what lies on both sides of them is kept.
 
-    Args:
-        subject: the function.
-        found: what is wrong with it, as computed in batches.
-        looks: how many columns, and rows, of each pair at most; those with the largest errors.
-        graph: whether evaluations have to record one.
+    Of each pair that is `LOOKS` columns, and rows, at most: those with the largest errors.
     """
-    ends: dict[tuple[int, complex, int], list[tuple[Tensor, Tensor]]] = {}
+    ends: dict[tuple[Component, int], list[tuple[Tensor, Tensor]]] = {}
     pairs = []
-    for pair, wrong in zip(found.pairs, found.wrong, strict=True):
+    for pair, wrong in zip(first.pairs, first.wrong, strict=True):
+        if not bool(wrong.any()):
+            pairs.append(pair)
+            continue
         errors = torch.where(wrong, pair.errors.nan_to_num(nan=torch.inf), -1.0)
-        numerical = tuple(n.clone() for n in pair.numerical)
-        analytic = tuple(a.clone() for a in pair.analytic)
-        for n in _largest(errors.amax(dim=0), looks) if len(pair) else ():
-            for to, (k, part), (o, of_output) in zip(
-                numerical, pair.inputs, pair.outputs, strict=True
-            ):
-                if (k, part, n) not in ends:
-                    ends[k, part, n] = around(subject, k, n, part * found.eps, graph=graph)
-                low, high = ends[k, part, n][o]
-                to[:, n] = real_part((high - low) / (2 * found.eps), of_output).reshape(-1)
-        if found.mode == "backward AD" and len(pair):
-            (k, _), (o, of_output) = pair.inputs[0], pair.outputs[0]
-            output = real_part(subject.outputs[o], of_output)
-            for m in _largest(errors.amax(dim=1), looks):
-                (g,) = row(output, [subject.inputs[k]], m)
-                for to, (_, part) in zip(analytic, pair.inputs, strict=True):
-                    to[m] = real_part(g, part)
-        pairs.append(replace(pair, numerical=numerical, analytic=analytic))
-    return replace(found, pairs=tuple(pairs), ends=ends)
+        jacobians = tuple(
+            replace(j, analytic=j.analytic.clone(), numerical=j.numerical.clone())
+            for j in pair.jacobians
+        )
+        for n in _largest(errors.amax(dim=0)):
+            for j in jacobians:
+                k, part = j.input
+                if (j.input, n) not in ends:
+                    ends[j.input, n] = around(function, k, n, part * first.eps, graph=graph)
+                low, high = ends[j.input, n][j.output[0]]
+                slope = real_part((high - low) / (2 * first.eps), j.output[1])
+                j.numerical[:, n] = slope.reshape(-1)
+        if first.mode == "backward AD":
+            (o, of_output), (k, _) = jacobians[0].output, jacobians[0].input
+            output = real_part(function.outputs[o], of_output)
+            derivative = analytical.backward(output, [function.inputs[k]], first.tolerance.nondet)
+            for m in _largest(errors.amax(dim=1)):
+                (gradient,) = derivative.row(m)
+                for j in jacobians:
+                    j.analytic[m] = real_part(gradient, j.input[1])
+        pairs.append(Pair(jacobians))
+    return replace(first, pairs=tuple(pairs), ends=ends)
 
 
-def real_part(x: Tensor, part: complex) -> Tensor:
-    """The real part of a tensor, or for 1j the imaginary one; of a real tensor, itself."""
-    if not x.is_complex():
-        return x
-    return torch.real(x) if part == 1.0 else torch.imag(x)
+def _size(parts: list[Tensor]) -> Tensor:
+    return torch.hypot(*parts) if len(parts) == 2 else parts[0].abs()
 
 
-def _largest(errors: Tensor, count: int) -> list[int]:
+def _real(x: Tensor, part: complex) -> Tensor:
+    return real_part(x, part).to(torch.float64)
+
+
+def _largest(errors: Tensor) -> list[int]:
     """Where the largest of them are that are not negative."""
-    order = errors.argsort(descending=True)[:count]
+    order = errors.argsort(descending=True)[:LOOKS]
     return [int(n) for n in order[errors[order] >= 0]]

@@ -16,8 +16,8 @@ from fastgc.core.tree import FloatArray, flatten_parameters
 from fastgc.costs.base import Batch, Candidate, Noting
 from fastgc.costs.function import LEAST_ROWS, FunctionCost
 from fastgc.diagnosis.upstream import Findings, findings
-from fastgc.torch.float64 import InFloat64
-from fastgc.torch.module_copy import Subject, leaves_of
+from fastgc.torch.float64 import InFloat64, name_of
+from fastgc.torch.module_copy import ModuleCopy, leaves_of
 from fastgc.torch.state import State
 from fastgc.torch.upstream import Scaled, noise_of
 
@@ -81,7 +81,7 @@ class ModuleCost(FunctionCost):
     Every evaluation finds generators, buffers and attributes as they were when this was made.
 
     Args:
-        subject: the module, in float64, with its loss.
+        copy: the module, in float64, with its loss.
         memory: bytes that evaluations together may take.
         tolerance: relative, of the gradient of 2·loss; None where the backward pass is not looked
             at further.
@@ -98,10 +98,10 @@ class ModuleCost(FunctionCost):
 
     affordable, noun = AFFORDABLE, "module"
 
-    def __init__(self, subject: Subject, memory: int, tolerance: float | None = None) -> None:
-        self.subject = subject
-        self.state = State(subject.modules, subject.tensors)
-        self._handles = {name: p.data for name, p in subject.parameters.items()}
+    def __init__(self, copy: ModuleCopy, memory: int, tolerance: float | None = None) -> None:
+        self.module_copy = copy
+        self.state = State(copy.modules, copy.tensors)
+        self._handles = {name: p.data for name, p in copy.parameters.items()}
         self.arrays = {
             name: data.detach().cpu().numpy().copy() for name, data in self._handles.items()
         }
@@ -111,7 +111,7 @@ class ModuleCost(FunctionCost):
         self._float64: InFloat64 | None = InFloat64()
         self._tracked = False
         self.leaves: list[torch.Tensor] = []
-        self._holder = _Holder(subject)
+        self._holder = _Holder(copy)
         value, self.gradients, passed = self._backward()
         self.findings = Findings()
         if tolerance is not None:
@@ -136,7 +136,7 @@ class ModuleCost(FunctionCost):
         self._require_unmoved()
         self.state.settle()
         self._bytes = max(1, self._float64.bytes // 2)
-        if not self._float64.used:
+        if not self._float64.narrowed:
             self._float64 = None
         if self._tracked:
             self.unbatched = 'the loss is evaluated with gradients recorded. Pass method="loop"'
@@ -150,9 +150,9 @@ class ModuleCost(FunctionCost):
         return self.now()
 
     def now(self) -> float:
-        """The loss at the parameters that the subject has now."""
+        """The loss at the parameters that the copy has now."""
         with self._recording(), self._float64 or nullcontext():
-            return _value(_number(self.subject.loss(), self._tracked))
+            return _value(_number(self.module_copy.loss(), self._tracked))
 
     def values(self, rows: FloatArray) -> FloatArray:
         """The losses (K,) at K sets of parameters (K, P), in as few calls as memory allows."""
@@ -184,7 +184,7 @@ class ModuleCost(FunctionCost):
         count = len(next(iter(rows.values())))
         buffers = {
             f"module.{name}": buffer.expand(count, *buffer.shape).clone()
-            for name, buffer in self.subject.module.named_buffers()
+            for name, buffer in self.module_copy.module.named_buffers()
             if self.state.changes(buffer)
         }
         batch = {f"module.{name}": row for name, row in rows.items()} | buffers
@@ -204,13 +204,13 @@ class ModuleCost(FunctionCost):
         The two differ where a closure does more with its gradients. It goes back from `factor`
         times the loss.
         """
-        parameters = self.subject.parameters
+        parameters = self.module_copy.parameters
         self._tracked = True
         others: list[tuple[torch.Tensor, torch.Tensor | None]] = []
         scaled = Scaled(parameters, factor, seed)
         try:
             with self._recording(), self._float64 or nullcontext(), scaled:
-                loss = self.subject.loss()
+                loss = self.module_copy.loss()
                 value = _value(_number(loss, self._closed()))
                 if isinstance(loss, torch.Tensor) and loss.requires_grad and not self._closed():
                     own = {id(p) for p in parameters.values()}
@@ -240,7 +240,7 @@ class ModuleCost(FunctionCost):
             return gradients if abs(found - value) <= ROUNDING * abs(value) else None
 
         try:
-            return findings(passed, again, tolerance, noise_of(self.subject.parameters))
+            return findings(passed, again, tolerance, noise_of(self.module_copy.parameters))
         except Exception:  # as of a graph that was made before the loss, and is gone by now
             return Findings()
         finally:
@@ -248,7 +248,7 @@ class ModuleCost(FunctionCost):
 
     def _closed(self) -> bool:
         """Whether the loss has taken the backward pass by itself, as closures for LBFGS do."""
-        return any(p.grad is not None for p in self.subject.parameters.values())
+        return any(p.grad is not None for p in self.module_copy.parameters.values())
 
     def _move(self, arrays: Arrays) -> None:
         for name, handle in self._handles.items():
@@ -258,13 +258,13 @@ class ModuleCost(FunctionCost):
         """Whether gradients are recorded; all that an evaluation changes is put back first."""
         self.state.restore()
         if self._tracked:
-            for p in self.subject.parameters.values():
+            for p in self.module_copy.parameters.values():
                 p.grad = None
             return torch.enable_grad()
         return torch.no_grad()
 
     def _require_unmoved(self) -> None:
-        for name, p in self.subject.parameters.items():
+        for name, p in self.module_copy.parameters.items():
             handle = self._handles[name]
             same = np.array_equal(handle.cpu().numpy(), self.arrays[name])
             if p.data_ptr() != handle.data_ptr() or not same:
@@ -277,10 +277,10 @@ class ModuleCost(FunctionCost):
 class _Holder(nn.Module):
     """Lets `functional_call` put tensors into the module for the whole of a loss."""
 
-    def __init__(self, subject: Subject) -> None:
+    def __init__(self, copy: ModuleCopy) -> None:
         super().__init__()
-        self.module = subject.module
-        self.loss = subject.loss
+        self.module = copy.module
+        self.loss = copy.loss
 
     def forward(self) -> torch.Tensor:
         """The loss."""
@@ -293,8 +293,7 @@ def _number(loss: Any, returned: bool) -> torch.Tensor | float:
     """The loss as one number; a float will do where it has been differentiated already."""
     if isinstance(loss, torch.Tensor):
         if loss.is_complex() or not loss.is_floating_point():
-            dtype = str(loss.dtype).removeprefix("torch.")
-            raise TypeError(f"the loss has dtype {dtype}; wanted one real number")
+            raise TypeError(f"the loss has dtype {name_of(loss.dtype)}; wanted one real number")
         if loss.numel() != 1:
             raise ValueError(
                 f"the loss has shape {tuple(loss.shape)}; wanted one number. "

@@ -15,13 +15,18 @@ WIDE = {
     torch.complex64: torch.complex128,
 }
 
-# Methods that take a tensor to a narrow dtype; here they leave it in double precision.
-NARROWING = {"float", "half", "bfloat16"}
+# Methods that take a tensor to a narrow dtype; `InFloat64` leaves it in double precision.
+NARROWING = {"float": torch.float32, "half": torch.float16, "bfloat16": torch.bfloat16}
 
 # Operators that write to their first argument; methods that do end in one underscore.
 IN_PLACE = {"__setitem__"} | {
     f"__i{name}__" for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul")
 }
+
+
+def name_of(dtype: torch.dtype) -> str:
+    """``float32``."""
+    return str(dtype).removeprefix("torch.")
 
 
 def tensors_in(value: object) -> Iterator[torch.Tensor]:
@@ -38,37 +43,31 @@ def tensors_in(value: object) -> Iterator[torch.Tensor]:
 
 def tensors_of(modules: Iterable[torch.nn.Module]) -> list[torch.Tensor]:
     """Parameters, buffers and tensors in plain attributes of the modules, each once."""
-    found: dict[int, torch.Tensor] = {}
+    tensors: dict[int, torch.Tensor] = {}
     for module in modules:
-        own = (vars(module), [*module.parameters(False), *module.buffers(False)])
-        found |= {id(tensor): tensor for tensor in tensors_in(own)}
-    return list(found.values())
+        attributes = (vars(module), [*module.parameters(False), *module.buffers(False)])
+        tensors |= {id(tensor): tensor for tensor in tensors_in(attributes)}
+    return list(tensors.values())
 
 
-def widen(tensors: Iterable[torch.Tensor]) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Gives each of them values of its own, in double precision; and returns what they had.
+def wide(tensor: torch.Tensor, *, copy: bool = False) -> torch.Tensor:
+    """A tensor in double precision, if it is of a dtype that is narrower."""
+    return tensor.to(WIDE.get(tensor.dtype, tensor.dtype), copy=copy)
 
-    They stay the same objects, with their hooks. `put_back` takes what is returned.
+
+def widen(tensors: Iterable[torch.Tensor]) -> None:
+    """Gives each of them values of its own, in double precision.
+
+    They stay the same objects, with their hooks.
     """
-    had = []
     for tensor in tensors:
-        data = tensor.data
-        had.append((tensor, data))
-        tensor.data = data.to(WIDE.get(data.dtype, data.dtype), copy=True)
-    return had
-
-
-def put_back(had: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> None:
-    """Undoes `widen`, to the bit."""
-    for tensor, data in had:
-        tensor.data = data
+        tensor.data = wide(tensor.data, copy=True)
 
 
 def widened(value: Any) -> Any:
     """A copy of nested containers whose tensors are new, and in double precision."""
     if isinstance(value, torch.Tensor):
-        wide = value.detach().to(WIDE.get(value.dtype, value.dtype), copy=True)
-        return wide.requires_grad_(value.requires_grad)
+        return wide(value.detach(), copy=True).requires_grad_(value.requires_grad)
     if isinstance(value, tuple) and hasattr(value, "_fields"):  # a namedtuple, a PackedSequence
         return type(value)(*map(widened, value))
     if type(value) in (list, tuple):
@@ -85,13 +84,13 @@ class InFloat64(TorchFunctionMode):
     made with ``dtype=torch.float32``, ``x.float()``.
 
     Attributes:
-        used: whether there has been any.
+        narrowed: the narrow dtypes that there were.
         bytes: of the tensors that calls returned, in all.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.used = False
+        self.narrowed: set[torch.dtype] = set()
         self.bytes = 0
 
     def __torch_function__(
@@ -109,26 +108,21 @@ class InFloat64(TorchFunctionMode):
             args = (*first, *map(self._wide, args[len(first) :]))
             kwargs = {k: v if k == "out" else self._wide(v) for k, v in kwargs.items()}
             if func.__name__ in NARROWING and isinstance(args[0], torch.Tensor):
-                self.used = True
-                wide = WIDE.get(args[0].dtype, torch.float64)
-                return args[0].to(wide if args[0].is_complex() else torch.float64)
-        found = func(*args, **kwargs)
-        if isinstance(found, torch.Tensor):
-            self.bytes += found.numel() * found.element_size()
-        return found
+                self.narrowed.add(NARROWING[func.__name__])
+                return args[0].to(torch.float64)
+        result = func(*args, **kwargs)
+        if isinstance(result, torch.Tensor):
+            self.bytes += result.numel() * result.element_size()
+        return result
 
     def _wide(self, value: Any) -> Any:
-        if isinstance(value, torch.Tensor):
-            if value.dtype in WIDE:
-                self.used = True
-                return value.to(WIDE[value.dtype])
-        elif isinstance(value, torch.dtype):
-            if value in WIDE:
-                self.used = True
-                return WIDE[value]
-        elif type(value) in (list, tuple):
+        if type(value) in (list, tuple):
             return type(value)(map(self._wide, value))
-        return value
+        dtype = value.dtype if isinstance(value, torch.Tensor) else value
+        if not (isinstance(dtype, torch.dtype) and dtype in WIDE):
+            return value
+        self.narrowed.add(dtype)
+        return WIDE[dtype] if value is dtype else wide(value)
 
 
 def _keeps(func: Callable[..., Any]) -> bool:

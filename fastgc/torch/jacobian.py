@@ -1,8 +1,7 @@
-"""A drop-in for ``torch.autograd.gradcheck`` that compares all entries, fast, and reports."""
+"""Drop-ins for PyTorch's ``gradcheck`` and ``gradgradcheck`` that compare all entries, fast."""
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,14 +13,20 @@ from torch.autograd.gradcheck import gradcheck as torch_gradcheck
 
 from fastgc.options import require_number
 from fastgc.report.report import Report
-from fastgc.torch import analytical
-from fastgc.torch.comparison import Comparison, Pair, look_again, real_part
-from fastgc.torch.function import are_plain, meets, posed, unchanged_random_state
+from fastgc.torch.analytical import Refused
+from fastgc.torch.comparison import Comparison, compare
+from fastgc.torch.function import (
+    Function,
+    are_plain,
+    as_tuple,
+    function_at,
+    is_differentiated,
+    passes_nothing_back,
+    unchanged_random_state,
+)
 from fastgc.torch.mismatch import first_line, report_of
-from fastgc.torch.numerical import Subject, Tolerance, as_tuple, parts_of, quiet, slopes
+from fastgc.torch.numerical import Tolerance
 from fastgc.torch.reasons import reason_for
-
-LOOKS = 64  # columns, and rows, that are looked at again one by one before they are called wrong
 
 
 class GradcheckError(TorchGradcheckError):
@@ -141,48 +146,52 @@ def gradcheck(
             func, inputs, eps=eps, atol=atol, rtol=rtol, raise_exception=raise_exception,
             nondet_tol=nondet_tol, **requirements,
         )  # fmt: skip
-    began, tolerance = time.perf_counter(), Tolerance(float(atol), float(rtol))
+    began, tolerance = time.perf_counter(), Tolerance(float(atol), float(rtol), nondet_tol)
     with unchanged_random_state(arguments):
-        function, reason, lacking = _ready(func, inputs, eps, requirements)
+        function, reason, unimplemented = _function(func, inputs, eps, requirements)
         try:
-            comparison = _first_at_fault(function, float(eps), tolerance, nondet_tol, requirements)
-        except analytical.Refused as refusal:
+            comparison = _first_at_fault(function, float(eps), tolerance, requirements)
+        except Refused as refusal:
             reason, comparison = str(refusal), None
         wrong = comparison is not None and comparison.at_fault
-        if not wrong and lacking is not None:
-            raise lacking
+        if not wrong and unimplemented is not None:
+            raise unimplemented
         if not wrong and reason is None:
             return True
         if not raise_exception:
             return False
-        raise _error(function, comparison, reason, nondet_tol, began)
+        raise _error(function, comparison, reason, began)
 
 
-def _ready(
+def _function(
     func: Callable[..., Any], inputs: Any, eps: float, requirements: Mapping[str, Any]
-) -> tuple[Subject, str | None, NotImplementedError | None]:
+) -> tuple[Function, str | None, NotImplementedError | None]:
     """The function at its inputs; what else PyTorch finds amiss; and what it does not implement."""
     arguments = as_tuple(inputs)
     undefined = bool(requirements["check_undefined_grad"])
     asked = {name for name, value in requirements.items() if value} - {"check_undefined_grad"}
     if are_plain(arguments) and asked == {"check_backward_ad"}:
-        function = posed(func, arguments)
-        if meets(function, check_undefined_grad=undefined):
+        function = function_at(func, arguments)
+        if passes_nothing_back(function, check_undefined_grad=undefined):
             return function, None, None
-    reason = lacking = None
-    try:  # PyTorch's own says what is amiss, if anything is
-        reason = _other_requirements(func, inputs, arguments, eps, requirements)
+    reason = unimplemented = None
+    # a step that moves nothing and a tolerance that allows everything, so that the one random
+    # projection of the fast mode decides nothing
+    half = any(isinstance(x, Tensor) and x.dtype == torch.float16 for x in arguments)
+    try:
+        torch_gradcheck(
+            func, inputs, eps=eps if half else 1e-30, atol=1e300, rtol=0.0, nondet_tol=float("inf"),
+            fast_mode=True, **requirements,
+        )  # fmt: skip
+    except TorchGradcheckError as error:
+        reason = str(error)
     except NotImplementedError as error:  # which a wrong backward pass comes before
-        lacking = error
-    return posed(func, arguments), reason, lacking
+        unimplemented = error
+    return function_at(func, arguments), reason, unimplemented
 
 
 def _first_at_fault(
-    function: Subject,
-    eps: float,
-    tolerance: Tolerance,
-    nondet_tol: float,
-    requirements: Mapping[str, Any],
+    function: Function, eps: float, tolerance: Tolerance, requirements: Mapping[str, Any]
 ) -> Comparison | None:
     """The comparison of the first mode that is wrong, else of the last."""
     modes: tuple[str, ...] = ("no gradient",)
@@ -191,34 +200,25 @@ def _first_at_fault(
         modes += ("forward AD",) * requirements["check_forward_ad"]
     comparison = None
     for mode in modes:
-        comparison = _compare(function, mode, eps, tolerance, nondet_tol)
+        comparison = compare(function, mode, eps, tolerance)
         if comparison.at_fault:
             break
     return comparison
 
 
 def _error(
-    subject: Subject,
-    comparison: Comparison | None,
-    reason: str | None,
-    nondet_tol: float,
-    began: float,
+    function: Function, comparison: Comparison | None, text: str | None, began: float
 ) -> GradcheckError:
     """What to raise: of a wrong Jacobian, whether the function lets anyone tell."""
     if comparison is not None and comparison.at_fault:
-        mode, reason = comparison.mode, None
-
-        def compare(other: Subject, step: float, tolerance: Tolerance) -> Comparison:
-            return _compare(other, mode, step, tolerance, nondet_tol)
-
-        amiss = reason_for(subject, comparison, compare)
-        if amiss is not None:
-            reason, comparison = amiss.text, amiss.comparison
-            subject = amiss.subject or subject
+        text = None
+        reason = reason_for(function, comparison)
+        if reason is not None:
+            text, comparison, function = reason.text, reason.comparison, reason.function
     if comparison is None or not any(len(pair) for pair in comparison.pairs):
-        return GradcheckError(str(reason))
-    report = report_of(comparison, subject, time.perf_counter() - began)
-    return GradcheckError(f"{reason or first_line(report)}\n{report}", report)
+        return GradcheckError(str(text))
+    report = report_of(comparison, function, time.perf_counter() - began)
+    return GradcheckError(f"{text or first_line(report)}\n{report}", report)
 
 
 def _is_beyond(x: object) -> bool:
@@ -226,122 +226,102 @@ def _is_beyond(x: object) -> bool:
     return isinstance(x, Tensor) and x.requires_grad and (x.layout != torch.strided or x.is_nested)
 
 
-def _other_requirements(
+def gradgradcheck(
     func: Callable[..., Any],
     inputs: Any,
-    arguments: tuple[Any, ...],
-    eps: float,
-    requirements: Mapping[str, Any],
-) -> str | None:
-    """What PyTorch's gradcheck finds amiss beside the Jacobian; None for nothing.
+    grad_outputs: Any = None,
+    *,
+    eps: float = 1e-6,
+    atol: float = 1e-5,
+    rtol: float = 1e-3,
+    gen_non_contig_grad_outputs: bool = False,
+    raise_exception: bool = True,
+    nondet_tol: float = 0.0,
+    check_undefined_grad: bool = True,
+    check_grad_dtypes: bool = False,
+    check_batched_grad: bool = False,
+    check_fwd_over_rev: bool = False,
+    check_rev_over_rev: bool = True,
+    fast_mode: bool = False,
+    masked: bool = False,
+) -> bool:
+    """Whether the gradients of the gradients of `func` are right; as PyTorch's ``gradgradcheck``.
 
-    This is its fast mode with a step that moves nothing and a tolerance that allows everything, so
-    that its one random projection decides nothing.
+    Args:
+        func: a function of tensors that returns a tensor or a tuple of them.
+        inputs: its arguments, as a tuple or a list; or its only one.
+        grad_outputs: what is pulled back, for each output that can be differentiated; None for
+            random numbers between −1 and 1. In the report they are the inputs that follow `func`'s.
+        gen_non_contig_grad_outputs: whether those are not contiguous.
+        check_fwd_over_rev: as `gradcheck`'s ``check_forward_ad``.
+        check_rev_over_rev: as `gradcheck`'s ``check_backward_ad``.
+        eps, atol, rtol, raise_exception, nondet_tol: as `gradcheck` has them.
+        check_undefined_grad, check_grad_dtypes: likewise.
+        check_batched_grad, fast_mode, masked: likewise.
+
+    Returns:
+        True; or False for wrong ones where `raise_exception` is False.
+
+    Raises:
+        GradcheckError: for wrong ones, with a report whose outputs are the first gradients.
+        AssertionError: for options that exclude each other, as PyTorch's.
+        ValueError, RuntimeError: as `gradcheck`.
+
+    Source: torch.autograd.gradgradcheck.
+
+    >>> import torch
+    >>> from fastgc.torch import gradgradcheck
+    >>> x = torch.tensor([1.0, 2.0], dtype=torch.float64, requires_grad=True)
+    >>> gradgradcheck(torch.sin, (x,))
+    True
     """
-    half = any(isinstance(x, Tensor) and x.dtype == torch.float16 for x in arguments)
-    try:
-        torch_gradcheck(
-            func, inputs, eps=eps if half else 1e-30, atol=1e300, rtol=0.0, nondet_tol=float("inf"),
-            fast_mode=True, **requirements,
-        )  # fmt: skip
-    except TorchGradcheckError as error:
-        return str(error)
-    return None
-
-
-def _compare(
-    subject: Subject, mode: str, eps: float, tolerance: Tolerance, nondet_tol: float
-) -> Comparison:
-    """Analytic against numerical; what is wrong as computed in batches is looked at again."""
-    graph = not quiet(subject)
-    for batch in (True, False):
-        numerical = {
-            (k, part): slopes(subject, k, part, eps, tolerance, graph=graph, batch=batch)
-            for k in subject.wanted
-            for part in parts_of(subject.inputs[k])
-        }
-        pairs = PAIRS[mode](
-            subject, {at: s.central for at, s in numerical.items()}, nondet_tol, batch
+    if not (check_fwd_over_rev or check_rev_over_rev):
+        raise AssertionError(
+            "check_fwd_over_rev and check_rev_over_rev are both False; wanted one of them at least"
         )
-        if mode == "no gradient":
-            tolerance = Tolerance(0.0, 0.0)
-        comparison = Comparison(mode, eps, tolerance, tuple(pairs))
-        if not comparison.at_fault:
-            return comparison
-        again = look_again(subject, comparison, LOOKS, graph=graph)
-        if not batch:
-            return replace(comparison, ends=again.ends)
-        if again.confirms(comparison):
-            return again
-    raise AssertionError("the second time nothing is batched")
-
-
-def _pairs_backward(
-    subject: Subject,
-    numerical: dict[tuple[int, complex], list[Tensor]],
-    nondet_tol: float,
-    batch: bool,
-) -> list[Pair]:
-    wanted = [subject.inputs[k] for k in subject.wanted]
-    pairs = []
-    for o, output in enumerate(subject.outputs):
-        for of_output in parts_of(output):
-            found = analytical.rows(real_part(output, of_output), wanted, nondet_tol, batch=batch)
-            for k, J in zip(subject.wanted, found.jacobian, strict=True):
-                parts = parts_of(subject.inputs[k])
-                pairs.append(
-                    Pair(
-                        outputs=tuple((o, of_output) for _ in parts),
-                        inputs=tuple((k, part) for part in parts),
-                        analytic=tuple(_real(J, part) for part in parts),
-                        numerical=tuple(
-                            _real(numerical[k, part][o], of_output).T for part in parts
-                        ),
-                    )
+    for name, value in (
+        ("check_undefined_grad", check_undefined_grad), ("check_batched_grad", check_batched_grad),
+    ):  # fmt: skip
+        if value and not check_rev_over_rev:
+            raise AssertionError(f"{name}=True needs check_rev_over_rev=True")
+    arguments = as_tuple(inputs)
+    with unchanged_random_state(arguments):
+        if grad_outputs is None:
+            pulled = tuple(
+                torch.testing.make_tensor(
+                    o.shape, dtype=o.dtype, device=o.device, low=-1, high=1,
+                    requires_grad=True, noncontiguous=gen_non_contig_grad_outputs,
                 )
-    return pairs
+                for o in filter(is_differentiated, as_tuple(func(*arguments)))
+            )  # fmt: skip
+        else:
+            pulled = as_tuple(grad_outputs)
+    return gradcheck(
+        _gradients_of(func, arguments, pulled), (*arguments, *pulled), eps=eps, atol=atol,
+        rtol=rtol, raise_exception=raise_exception, nondet_tol=nondet_tol,
+        check_undefined_grad=check_undefined_grad, check_grad_dtypes=check_grad_dtypes,
+        check_batched_grad=check_batched_grad, fast_mode=fast_mode,
+        check_forward_ad=check_fwd_over_rev, check_backward_ad=check_rev_over_rev, masked=masked,
+    )  # fmt: skip
 
 
-def _pairs_forward(
-    subject: Subject, numerical: dict[tuple[int, complex], list[Tensor]], _: float, batch: bool
-) -> list[Pair]:
-    pairs = []
-    for (k, part), found in numerical.items():
-        columns = analytical.columns(subject, k, part, batch=batch)
-        for o, (J, N) in enumerate(zip(columns, found, strict=True)):
-            parts = parts_of(subject.outputs[o])
-            pairs.append(
-                Pair(
-                    outputs=tuple((o, of_output) for of_output in parts),
-                    inputs=tuple((k, part) for _ in parts),
-                    analytic=tuple(_real(J, of_output).T for of_output in parts),
-                    numerical=tuple(_real(N, of_output).T for of_output in parts),
-                )
-            )
-    return pairs
+def _gradients_of(
+    func: Callable[..., Any], arguments: tuple[Any, ...], pulled: tuple[Any, ...]
+) -> Callable[..., tuple[Tensor, ...]]:
+    """The gradients of a function, as a function of its arguments and of what is pulled back."""
+    count = len(arguments)
+    wanted = [is_differentiated(x) for x in (*arguments, *pulled)]
 
+    def gradients(*values: Any) -> tuple[Tensor, ...]:
+        # forward AD gets tensors that require nothing
+        inputs = [x.requires_grad_() if w else x for x, w in zip(values, wanted, strict=True)]
+        derived = torch.autograd.grad(
+            [o for o in as_tuple(func(*inputs[:count])) if o.requires_grad],
+            [x for x, w in zip(inputs[:count], wanted, strict=False) if w],
+            inputs[count:],
+            create_graph=True,
+            allow_unused=True,
+        )
+        return tuple(g for g in derived if g is not None)
 
-def _pairs_zero(
-    subject: Subject, numerical: dict[tuple[int, complex], list[Tensor]], _: float, __: bool
-) -> list[Pair]:
-    """Of outputs that have no gradient, which says that it is zero."""
-    pairs = []
-    for (k, part), found in numerical.items():
-        for o, N in enumerate(found):
-            for of_output in parts_of(subject.outputs[o]):
-                real = _real(N, of_output).T
-                pairs.append(
-                    Pair(((o, of_output),), ((k, part),), (torch.zeros_like(real),), (real,))
-                )
-    return pairs
-
-
-PAIRS = {
-    "backward AD": _pairs_backward,
-    "forward AD": _pairs_forward,
-    "no gradient": _pairs_zero,
-}
-
-
-def _real(x: Tensor, part: complex) -> Tensor:
-    return real_part(x, part).to(torch.float64)
+    return gradients

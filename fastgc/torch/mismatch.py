@@ -1,7 +1,6 @@
 """What gradcheck found, as a Report whose tensors are Jacobians."""
 
 import math
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -16,55 +15,56 @@ from fastgc.diagnosis.evidence import Evidence
 from fastgc.report.data import Diagnosis
 from fastgc.report.report import Report
 from fastgc.report.text import by_fault
-from fastgc.torch.comparison import At, Comparison, real_part
-from fastgc.torch.numerical import Subject
+from fastgc.torch.comparison import Comparison, Jacobian, Pair
+from fastgc.torch.float64 import name_of
+from fastgc.torch.function import Component, Function, real_part
 from fastgc.verdicts.outcome import tensor_reports
 from fastgc.verdicts.record import Findings
 from fastgc.verdicts.summary import summarise, tensor_means
 
 
-class _Jacobian(NamedTuple):
-    """One real Jacobian, flat: (entries of the output · entries of the input,)."""
+class _Tensor(NamedTuple):
+    """One real Jacobian as a tensor of the report, flat; with its columns that had a second look.
 
-    name: str
-    shape: tuple[int, ...]
-    output_axes: int
-    grad: FloatArray
-    gradapprox: FloatArray
+    Attributes:
+        evidence: of it.
+        codes: the verdicts on its entries.
+        dtype: of the input.
+        looked_at: the entries in those columns, in order.
+        slopes: the lesser and the greater one-sided slope there.
+    """
+
+    evidence: Evidence
     codes: NDArray[np.uint8]
-    rounding: float
     dtype: str
-    parameters: FloatArray
     looked_at: NDArray[np.intp]
     slopes: tuple[FloatArray, FloatArray]
 
 
-def report_of(comparison: Comparison, subject: Subject, seconds: float) -> Report:
+def report_of(comparison: Comparison, function: Function, seconds: float = 0.0) -> Report:
     """The Report on a comparison that has any entries."""
-    found = list(_jacobians(comparison, subject))
-    offsets = np.cumsum([0, *(j.grad.size for j in found)]).tolist()
-    layout = Layout(
-        kind="sequence",
-        names=tuple(j.name for j in found),
-        shapes=tuple(j.shape for j in found),
-        offsets=tuple(offsets),
-        build=list,
-        output_axes=tuple(j.output_axes for j in found),
-    )
-    T, rtol = len(found), comparison.tolerance.rtol
+    tensors = [
+        _tensor(comparison, function, pair, jacobian, wrong)
+        for pair, wrong in zip(comparison.pairs, comparison.wrong, strict=True)
+        for jacobian in pair.jacobians
+        if len(pair)
+    ]
+    evidence = [tensor.evidence for tensor in tensors]
+    layout = _layout(evidence)
+    count, rtol = len(tensors), comparison.tolerance.rtol
     analytic = AnalyticGradient(
-        grad=np.concatenate([j.grad for j in found]),
-        tolerances=np.full(T, rtol),
-        units=np.ones(T),
-        least=np.zeros(T),
-        dtypes=tuple(j.dtype for j in found),
+        grad=np.concatenate([e.g for e in evidence]),
+        tolerances=np.full(count, rtol),
+        units=np.ones(count),
+        least=np.zeros(count),
+        dtypes=tuple(tensor.dtype for tensor in tensors),
         in_float64=True,
     )
-    gradapprox = np.concatenate([j.gradapprox for j in found])
-    uncertainty = np.repeat([j.rounding for j in found], layout.lengths)
-    codes = np.concatenate([j.codes for j in found])
+    gradapprox = np.concatenate([e.found for e in evidence])
+    uncertainty = np.concatenate([e.uncertainty for e in evidence])
+    codes = np.concatenate([tensor.codes for tensor in tensors])
     means = tensor_means(layout, gradapprox)
-    counted = summarise(layout, analytic, gradapprox, uncertainty, means, codes)
+    low, high = (np.concatenate([tensor.slopes[side] for tensor in tensors]) for side in (0, 1))
     findings = Findings(
         grad=analytic.grad,
         gradapprox=gradapprox,
@@ -72,29 +72,24 @@ def report_of(comparison: Comparison, subject: Subject, seconds: float) -> Repor
         codes=codes,
         at_rounding=np.empty(0, np.intp),
         disputed=np.concatenate(
-            [j.looked_at + at for j, at in zip(found, offsets[:-1], strict=True)]
+            [tensor.looked_at + at for tensor, at in zip(tensors, layout.offsets, strict=False)]
         ),
-        slopes=(
-            np.concatenate([j.slopes[0] for j in found]),
-            np.concatenate([j.slopes[1] for j in found]),
-        ),
-        summary=counted,
-        evaluations=subject.spent[0],
+        slopes=(low, high),
+        summary=summarise(layout, analytic, gradapprox, uncertainty, means, codes),
+        evaluations=function.spent[0],
     )
-    tensors = tensor_reports(layout, analytic, findings, _diagnoses(found, rtol))
-    only = subject.outputs[0] if len(subject.outputs) == 1 else None
-    is_number = only is not None and only.numel() == 1 and not only.is_complex()
+    reports = tensor_reports(layout, analytic, findings, _diagnoses(tensors))
     return Report(
-        verdict=worst_verdict(tensor.verdict for tensor in tensors.values()),
-        difference=counted.difference,
+        verdict=worst_verdict(report.verdict for report in reports.values()),
+        difference=findings.summary.difference,
         tolerance=rtol,
         epsilon=comparison.eps,
         method=f"gradcheck, {comparison.mode}",
-        cost=float(only.detach()) if is_number and only is not None else None,
+        cost=_cost(function),
         noise=0.0,
         evaluations=findings.evaluations,
         seconds=seconds,
-        tensors=tensors,
+        tensors=reports,
         scope=_scope(comparison),
     )
 
@@ -103,13 +98,32 @@ def first_line(report: Report) -> str:
     """Which entry is wrong, and how."""
     tensor = by_fault(report)[0]
     worst = tensor.worst
-    said = f"; {tensor.diagnosis}" if tensor.diagnosis is not None else ""
     count = tensor.counts["disagree"] + tensor.counts["nonfinite"]
     return (
         f"{worst.name}: the gradient is {worst.analytic:.7g}, numerically "
         f"{worst.numerical:.7g}; {count} of {tensor.size} entries of {tensor.name} "
-        f"{'is' if count == 1 else 'are'} wrong{said}"
+        f"{'is' if count == 1 else 'are'} wrong"
+        + ("" if tensor.diagnosis is None else f"; {tensor.diagnosis}")
     )
+
+
+def _layout(evidence: list[Evidence]) -> Layout:
+    return Layout(
+        kind="sequence",
+        names=tuple(e.name for e in evidence),
+        shapes=tuple(e.shape for e in evidence),
+        offsets=tuple(np.cumsum([0, *(e.g.size for e in evidence)]).tolist()),
+        build=list,
+        output_axes=tuple(e.output_axes for e in evidence),
+    )
+
+
+def _cost(function: Function) -> float | None:
+    """The value of a function that returns one real number."""
+    output = function.outputs[0]
+    if len(function.outputs) > 1 or output.numel() != 1 or output.is_complex():
+        return None
+    return float(output.detach())
 
 
 def _scope(comparison: Comparison) -> str:
@@ -119,58 +133,53 @@ def _scope(comparison: Comparison) -> str:
     return f"an entry agrees where |analytic − numerical| ≤ {atol:g} + {rtol:g} · |numerical|"
 
 
-def _name(subject: Subject, output: At, wanted: At) -> str:
-    (o, of_output), (k, part) = output, wanted
-    is_complex = subject.inputs[k].is_complex()
-    name = f"inputs[{k}]" + (_of(part) if is_complex else "")
-    if subject.outputs[o].is_complex():
-        only = "output" if len(subject.outputs) == 1 else f"outputs[{subject.chosen[o]}]"
-        return f"{only}{_of(of_output)}/{name}"
-    return name if len(subject.outputs) == 1 else f"outputs[{subject.chosen[o]}]/{name}"
+def _name(function: Function, jacobian: Jacobian) -> str:
+    (o, of_output), (k, part) = jacobian.output, jacobian.input
+    output, several = function.outputs[o], len(function.outputs) > 1
+    name = f"inputs[{k}]{_suffix(function.inputs[k], part)}"
+    if not (several or output.is_complex()):
+        return name
+    of = f"outputs[{function.chosen[o]}]" if several else "output"
+    return f"{of}{_suffix(output, of_output)}/{name}"
 
 
-def _of(part: complex) -> str:
+def _suffix(x: torch.Tensor, part: complex) -> str:
+    if not x.is_complex():
+        return ""
     return ".real" if part == 1.0 else ".imag"
 
 
-def _jacobians(comparison: Comparison, subject: Subject) -> Iterator[_Jacobian]:
-    for pair, wrong in zip(comparison.pairs, comparison.wrong, strict=True):
-        if not len(pair):
-            continue
-        allowed = comparison.tolerance.atol + comparison.tolerance.rtol * _size(pair.numerical)
-        share = 1.0 if len(pair.inputs) == 1 else math.sqrt(0.5)
-        for output, wanted, g, found in zip(
-            pair.outputs, pair.inputs, pair.analytic, pair.numerical, strict=True
-        ):
-            o, (k, part) = output[0], wanted
-            out, x = subject.outputs[o].detach(), subject.inputs[k].detach()
-            # of a complex entry that is wrong, one part at least is this far off
-            finite = g.isfinite() & found.isfinite()
-            at_fault = wrong & ~(finite & ((g - found).abs() <= share * allowed))
-            codes = torch.where(at_fault, torch.where(finite, DISAGREE, NONFINITE), AGREE)
-            columns = sorted(n for i, p, n in comparison.ends if (i, p) == (k, part))
-            looked_at = np.add.outer(np.arange(out.numel()) * x.numel(), np.array(columns, int))
-            size = float(out.abs().max())
-            yield _Jacobian(
-                name=_name(subject, output, wanted),
-                shape=(*out.shape, *x.shape),
-                output_axes=out.dim(),
-                grad=_flat(g),
-                gradapprox=_flat(found),
-                codes=codes.cpu().numpy().astype(np.uint8).ravel(),
-                rounding=torch.finfo(out.dtype).eps * (size if math.isfinite(size) else 0.0)
-                / comparison.eps,
-                dtype=str(x.dtype).removeprefix("torch."),
-                parameters=_flat(real_part(x, part))
-                if out.numel() == 1
-                else np.zeros(g.numel()),
-                looked_at=looked_at.ravel(),
-                slopes=_slopes(comparison, output, wanted, out, columns),
-            )  # fmt: skip
-
-
-def _size(parts: tuple[torch.Tensor, ...]) -> torch.Tensor:
-    return torch.hypot(*parts) if len(parts) == 2 else parts[0].abs()
+def _tensor(
+    comparison: Comparison, function: Function, pair: Pair, jacobian: Jacobian, wrong: torch.Tensor
+) -> _Tensor:
+    o, (k, part) = jacobian.output[0], jacobian.input
+    output, x = function.outputs[o].detach(), function.inputs[k].detach()
+    g, numerical = jacobian.analytic, jacobian.numerical
+    # of a complex entry that is wrong, one part at least is this far off
+    share = math.sqrt(1 / len(pair.jacobians))
+    finite = g.isfinite() & numerical.isfinite()
+    within = finite & comparison.tolerance.allows((g - numerical).abs(), pair.sizes, share)
+    verdicts = torch.where(wrong & ~within, torch.where(finite, DISAGREE, NONFINITE), AGREE)
+    codes = verdicts.cpu().numpy().astype(np.uint8).ravel()
+    columns = sorted(n for component, n in comparison.ends if component == jacobian.input)
+    looked_at = np.add.outer(np.arange(output.numel()) * x.numel(), np.array(columns, int))
+    size = float(output.abs().max())
+    rounding = torch.finfo(output.dtype).eps * (size if math.isfinite(size) else 0.0)
+    evidence = Evidence(
+        name=_name(function, jacobian),
+        shape=(*output.shape, *x.shape),
+        g=_flat(g),
+        found=_flat(numerical),
+        uncertainty=np.full(codes.size, rounding / comparison.eps),
+        wrong=codes >= DISAGREE,
+        known=np.ones(codes.size, dtype=np.bool_),
+        theta=_flat(real_part(x, part)) if output.numel() == 1 else np.zeros(codes.size),
+        fixed=np.zeros(codes.size),
+        tolerance=comparison.tolerance.rtol,
+        output_axes=output.dim(),
+    )
+    slopes = _slopes(comparison, jacobian.output, jacobian.input, output, columns)
+    return _Tensor(evidence, codes, name_of(x.dtype), looked_at.ravel(), slopes)
 
 
 def _flat(x: torch.Tensor) -> FloatArray:
@@ -179,66 +188,50 @@ def _flat(x: torch.Tensor) -> FloatArray:
 
 
 def _slopes(
-    comparison: Comparison, output: At, wanted: At, at: torch.Tensor, columns: list[int]
+    comparison: Comparison,
+    output: Component,
+    component: Component,
+    middle: torch.Tensor,
+    columns: list[int],
 ) -> tuple[FloatArray, FloatArray]:
     """The lesser and the greater one-sided slope in these columns, (entries · columns,) each."""
     if not columns:
         return np.empty(0), np.empty(0)
     sides = []
     for n in columns:
-        low, high = comparison.ends[(*wanted, n)][output[0]]
-        pair = (at - low) / comparison.eps, (high - at) / comparison.eps
+        low, high = comparison.ends[component, n][output[0]]
+        pair = (middle - low) / comparison.eps, (high - middle) / comparison.eps
         sides.append([_flat(real_part(side, output[1])) for side in pair])
     down, up = np.array(sides).transpose(1, 2, 0).reshape(2, -1)
     return np.minimum(down, up), np.maximum(down, up)
 
 
-def _diagnoses(found: list[_Jacobian], rtol: float) -> dict[str, Diagnosis]:
-    every = {j.name: _evidence(j, rtol) for j in found}
-    around = kinds.Surroundings(m=None, divisor=None, weight_decay=0.0, tensors=every)
-    said = {}
-    for j in found:
-        if every[j.name].at_fault:
-            known = (*kinds.PLAIN, *kinds.SECOND, *kinds.LAST)
-            said[j.name] = (
-                _at_kinks(j, every[j.name])
-                or kinds.first(known, every[j.name], around)
-                or kinds.UNKNOWN
-            )
-    return said
+def _diagnoses(tensors: list[_Tensor]) -> dict[str, Diagnosis]:
+    evidence = {tensor.evidence.name: tensor.evidence for tensor in tensors}
+    around = kinds.Surroundings(m=None, divisor=None, weight_decay=0.0, tensors=evidence)
+    known = (*kinds.PLAIN, *kinds.SECOND, *kinds.LAST)
+    return {
+        tensor.evidence.name: _at_kinks(tensor)
+        or kinds.first(known, tensor.evidence, around)
+        or kinds.UNKNOWN
+        for tensor in tensors
+        if tensor.evidence.at_fault
+    }
 
 
-def _evidence(j: _Jacobian, rtol: float) -> Evidence:
-    return Evidence(
-        name=j.name,
-        shape=j.shape,
-        g=j.grad,
-        found=j.gradapprox,
-        uncertainty=np.full(j.grad.size, j.rounding),
-        wrong=j.codes >= DISAGREE,
-        known=np.ones(j.grad.size, dtype=np.bool_),
-        theta=j.parameters,
-        fixed=np.zeros(j.grad.size),
-        tolerance=rtol,
-        output_axes=j.output_axes,
-    )
-
-
-def _at_kinks(j: _Jacobian, evidence: Evidence) -> Diagnosis | None:
+def _at_kinks(tensor: _Tensor) -> Diagnosis | None:
     """Wrong entries that all lie at corners, each between its one-sided slopes."""
-    wrong = np.flatnonzero(j.codes >= DISAGREE)
-    order = np.argsort(j.looked_at)
-    at = np.searchsorted(j.looked_at[order], wrong)
-    if (at >= order.size).any() or (j.looked_at[order][at] != wrong).any():
-        return None  # some were not looked at
-    low, high, g = j.slopes[0][order][at], j.slopes[1][order][at], j.grad[wrong]
-    spread = np.maximum(np.abs(low), np.abs(high))
-    allowance = 1e-3 * spread + 8 * j.rounding
+    wrong = np.flatnonzero(tensor.evidence.wrong)
+    if not np.isin(wrong, tensor.looked_at).all():
+        return None
+    at = np.searchsorted(tensor.looked_at, wrong)
+    low, high, g = tensor.slopes[0][at], tensor.slopes[1][at], tensor.evidence.g[wrong]
+    allowance = 1e-3 * np.maximum(np.abs(low), np.abs(high)) + 8 * tensor.evidence.uncertainty[0]
     if not ((high - low > 10 * allowance) & (low - allowance <= g) & (g <= high + allowance)).all():
         return None
     others = f", and so are the other {wrong.size - 1}" if wrong.size > 1 else ""
     text = (
-        f"{evidence.address(int(wrong[0]))} is at a corner of the function, with slopes of "
+        f"{tensor.evidence.address(int(wrong[0]))} is at a corner of the function, with slopes of "
         f"{low[0]:.4g} and {high[0]:.4g} on its two sides, and the gradient among them{others}. "
         "Move the inputs a little"
     )

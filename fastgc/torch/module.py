@@ -116,8 +116,8 @@ def check_module(
             with settings(choices.threads):
                 found = _on_a_copy(module, loss, own, choices)
         if found is None:
-            with settings(choices.threads), in_place(module, loss) as subject:
-                cost = ModuleCost(subject, choices.memory, choices.tolerance)
+            with settings(choices.threads), in_place(module, loss) as copy:
+                cost = ModuleCost(copy, choices.memory, choices.tolerance)
                 found = _checked(cost, own, choices)
         return replace(found, seconds=time.perf_counter() - began)
     finally:
@@ -151,16 +151,16 @@ def _on_a_copy(
     choices: Choices,
 ) -> Report | None:
     """The report; None where no copy can be made, or the loss does not keep to it."""
-    subject = copied(module, loss)
-    if subject is None:
+    copy = copied(module, loss)
+    if copy is None:
         return None
     original = State(list(module.modules()), module.buffers())
     with borrowed(loss[0]) as others:
-        subject = replace(
-            subject, modules=subject.modules + others, tensors=subject.tensors + tensors_of(others)
+        copy = replace(
+            copy, modules=copy.modules + others, tensors=copy.tensors + tensors_of(others)
         )
         try:
-            cost = ModuleCost(subject, choices.memory, choices.tolerance)
+            cost = ModuleCost(copy, choices.memory, choices.tolerance)
         finally:
             original.settle()
             original.restore()  # where loss_fn runs the module itself
@@ -207,7 +207,7 @@ def _as_network(cost: ModuleCost, gradients: Gradients, choices: Choices, subset
     Raises:
         Unknown: where it is none.
     """
-    module = cost.subject
+    module = cost.module_copy
     if module.parts is None:
         raise Unknown("its loss is a closure; pass (loss_fn, inputs, targets)")
     found = recognise(module.module, *module.parts)

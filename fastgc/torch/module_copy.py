@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import nn
 
-from fastgc.torch.float64 import put_back, tensors_in, tensors_of, widen, widened
+from fastgc.torch.float64 import name_of, tensors_in, tensors_of, widen, widened
 from fastgc.torch.state import attributes_of
 
 Loss: TypeAlias = Callable[[], Any] | tuple[Callable[..., Any], Any, Any]
@@ -25,7 +25,7 @@ NOWHERE = {
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Subject:
+class ModuleCopy:
     """A module in float64 whose parameters may be moved.
 
     Attributes:
@@ -56,7 +56,7 @@ def trained(module: nn.Module) -> dict[str, nn.Parameter]:
             f"module is a {type(module).__name__}; wanted a torch.nn.Module. The order of the "
             "arguments is module, loss"
         )
-    found = {}
+    parameters = {}
     for name, p in module.named_parameters():
         if isinstance(p, nn.parameter.UninitializedParameter):
             raise ValueError(
@@ -72,15 +72,15 @@ def trained(module: nn.Module) -> dict[str, nn.Parameter]:
             continue
         if p.is_complex():
             raise TypeError(
-                f"{name} has dtype {_dtype(p)}; wanted real parameters. Let the module hold the "
-                "real and the imaginary part as parameters of their own"
+                f"{name} has dtype {name_of(p.dtype)}; wanted real parameters. Let the module hold "
+                "the real and the imaginary part as parameters of their own"
             )
-        found[name] = p
-    if not found:
+        parameters[name] = p
+    if not parameters:
         raise ValueError(
             "the module has no parameters with requires_grad=True: there is nothing to check"
         )
-    return found
+    return parameters
 
 
 def require_loss(loss: object) -> Loss:
@@ -110,13 +110,13 @@ def captured(function: object) -> tuple[list[nn.Module], list[torch.Tensor]]:
     """
     modules: dict[int, nn.Module] = {}
     tensors: dict[int, torch.Tensor] = {}
-    seen: set[int] = set()
+    visited: set[int] = set()
     waiting = [function]
     while waiting:
         item = waiting.pop()
-        if id(item) in seen:
+        if id(item) in visited:
             continue
-        seen.add(id(item))
+        visited.add(id(item))
         if isinstance(item, nn.Module):
             modules |= {id(m): m for m in item.modules()}
         elif isinstance(item, torch.Tensor):
@@ -152,7 +152,7 @@ def _names(code: types.CodeType) -> set[str]:
     return set(code.co_names).union(*inner)
 
 
-def copied(module: nn.Module, loss: tuple[Callable[..., Any], Any, Any]) -> Subject | None:
+def copied(module: nn.Module, loss: tuple[Callable[..., Any], Any, Any]) -> ModuleCopy | None:
     """A float64 copy with its own loss and data; None for a module that cannot be copied."""
     loss_fn, inputs, targets = loss
     try:
@@ -170,77 +170,65 @@ def copied(module: nn.Module, loss: tuple[Callable[..., Any], Any, Any]) -> Subj
     if isinstance(twin_loss, nn.Module):
         modules += [m for m in twin_loss.modules() if m not in modules]
     widen(tensors_of(modules))
-    return _subject(twin, modules, (twin_loss, widened(inputs), widened(targets)))
+    return _module_copy(twin, modules, (twin_loss, widened(inputs), widened(targets)))
 
 
 @contextmanager
-def in_place(module: nn.Module, loss: Loss) -> Iterator[Subject]:
-    """The module itself, made double; it is put back to the bit, come what may.
+def in_place(module: nn.Module, loss: Loss) -> Iterator[ModuleCopy]:
+    """The module itself, made float64; it is put back to the bit, come what may.
 
     So are other modules that the loss holds, and its tensors.
     """
     with borrowed(loss[0] if isinstance(loss, tuple) else loss, module) as modules:
-        parts = None
         if isinstance(loss, tuple):
-            parts = (loss[0], widened(loss[1]), widened(loss[2]))
-        yield _subject(module, modules, parts, None if isinstance(loss, tuple) else loss)
+            loss = loss[0], widened(loss[1]), widened(loss[2])
+        yield _module_copy(module, modules, loss)
 
 
 @contextmanager
 def borrowed(function: object, module: nn.Module | None = None) -> Iterator[list[nn.Module]]:
-    """The modules that a function holds, and one more, made double, and put back to the bit."""
+    """The modules that a function holds, and one more, made float64, and put back to the bit."""
     modules = [] if module is None else list(module.modules())
     others, data = captured(function)
     modules += [m for m in others if m not in modules]
-    kept = attributes_of(modules)
-    tensors = tensors_of(modules)
-    known = set(map(id, tensors))
-    tensors += [tensor for tensor in data if id(tensor) not in known]
-    flags = [tensor.requires_grad for tensor in tensors]
-    leaves = [tensor for tensor in tensors if tensor.is_leaf]
-    grads = [leaf.grad for leaf in leaves]
-    stepping = [hooks for leaf in leaves if (hooks := leaf._post_accumulate_grad_hooks)]
-    steps = [dict(hooks) for hooks in stepping]
-    had: list[tuple[torch.Tensor, torch.Tensor]] = []
+    attributes = attributes_of(modules)
+    tensors = {id(tensor): tensor for tensor in [*tensors_of(modules), *data]}.values()
+    before = [(tensor, tensor.data, tensor.requires_grad) for tensor in tensors]
+    grads = [(tensor, tensor.grad) for tensor in tensors if tensor.is_leaf]
+    hooks = [leaf._post_accumulate_grad_hooks or {} for leaf, _ in grads]
+    steps = [dict(of_leaf) for of_leaf in hooks]
     try:
-        for leaf in leaves:
+        for leaf, _ in grads:
             leaf.grad = None
-        for hooks in stepping:  # they are for a step of the optimizer, most often
-            hooks.clear()
-        for tensor in tensors:
-            had += widen([tensor])
+        for of_leaf in hooks:  # they are for a step of the optimizer, most often
+            of_leaf.clear()
+        widen(tensors)
         yield modules
     finally:
-        for held, items in kept:
+        for held, items in attributes:
             held.clear()
             held.update(items)
-        for leaf in leaves:
+        for leaf, _ in grads:
             leaf.grad = None
-        put_back(had)
-        for tensor, flag in zip(tensors, flags, strict=True):
+        for tensor, values, flag in before:
+            tensor.data = values
             if tensor.is_leaf and tensor.requires_grad != flag:
                 tensor.requires_grad_(flag)
-        for leaf, grad in zip(leaves, grads, strict=True):
+        for leaf, grad in grads:
             leaf.grad = grad
-        for hooks, items in zip(stepping, steps, strict=True):
-            hooks.update(items)
+        for of_leaf, items in zip(hooks, steps, strict=True):
+            of_leaf.update(items)
 
 
-def _subject(
-    module: nn.Module,
-    modules: list[nn.Module],
-    parts: tuple[Any, Any, Any] | None,
-    closure: Callable[[], Any] | None = None,
-) -> Subject:
+def _module_copy(module: nn.Module, modules: list[nn.Module], loss: Loss) -> ModuleCopy:
+    """A float64 module as it is evaluated, with a loss on it."""
     parameters = trained(module)
     moved = {id(p) for p in parameters.values()}
-    held = [*tensors_of(modules), *tensors_in(parts)]
-    others = {id(tensor): tensor for tensor in held if id(tensor) not in moved}
-    loss = closure
-    if parts is not None:
-        loss = _call(module, *parts)
-    assert loss is not None
-    return Subject(module, parameters, loss, modules, list(others.values()), parts)
+    parts = loss if isinstance(loss, tuple) else None
+    tensors = [*tensors_of(modules), *tensors_in(parts)]
+    others = {id(tensor): tensor for tensor in tensors if id(tensor) not in moved}
+    call = _call(module, *loss) if isinstance(loss, tuple) else loss
+    return ModuleCopy(module, parameters, call, modules, list(others.values()), parts)
 
 
 def _call(
@@ -256,18 +244,14 @@ def _call(
 
 def leaves_of(loss: torch.Tensor) -> list[torch.Tensor]:
     """The tensors that a backward pass from `loss` would leave gradients in."""
-    found, seen, waiting = [], set(), [loss.grad_fn]
+    leaves, visited, waiting = [], set(), [loss.grad_fn]
     while waiting:
         node = waiting.pop()
-        if node is None or node in seen:
+        if node is None or node in visited:
             continue
-        seen.add(node)
+        visited.add(node)
         leaf = getattr(node, "variable", None)
         if isinstance(leaf, torch.Tensor):
-            found.append(leaf)
+            leaves.append(leaf)
         waiting += [above for above, _ in node.next_functions]
-    return found
-
-
-def _dtype(tensor: torch.Tensor) -> str:
-    return str(tensor.dtype).removeprefix("torch.")
+    return leaves

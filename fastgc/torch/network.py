@@ -17,6 +17,7 @@ from fastgc.network.layers import LEAKY_SLOPE
 from fastgc.network.network import Network
 from fastgc.report.data import Arrays, Diagnosis, Entry, TensorReport
 from fastgc.report.report import Report
+from fastgc.torch.float64 import name_of
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -204,7 +205,7 @@ def _numpy(tensor: torch.Tensor) -> NDArray[np.float64]:
 
 
 def _what(tensor: torch.Tensor) -> str:
-    return f"{str(tensor.dtype).removeprefix('torch.')} of shape {tuple(tensor.shape)}"
+    return f"{name_of(tensor.dtype)} of shape {tuple(tensor.shape)}"
 
 
 # What the diagnosis says: W2[3, 7], dZ1, the X of the first layer; not the 2 of "W2.weight".

@@ -123,8 +123,8 @@ def _moment(module: nn.Module, loss: Loss, held: bool, choices: Choices) -> Mome
     def evaluate() -> None:
         generators = Generators.now({p.device for p in module.parameters()})
         try:
-            with settings(choices.threads), in_place(module, loss) as subject:
-                ModuleCost(subject, choices.memory)
+            with settings(choices.threads), in_place(module, loss) as copy:
+                ModuleCost(copy, choices.memory)
         finally:
             generators.restore()
 
