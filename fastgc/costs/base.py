@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastgc.core.tree import (
     Container,
@@ -155,6 +156,7 @@ class Cost(ABC):
         flops: floating-point operations of one evaluation; None where nobody has counted them.
         samples: its samples, for slopes at kinks; None where nobody can see them.
         affordable: entries up to which ``method="auto"`` looks at each; None for any number.
+        derived: its gradients, by tensor, where its framework has them; one may be None.
         noun: what a message calls it.
     """
 
@@ -170,6 +172,7 @@ class Cost(ABC):
     flops: float | None = None
     samples: Samples | None = None
     affordable: int | None = None
+    derived: Mapping[str, NDArray[Any] | None] | None = None
     noun: str = "cost"
 
     @property
@@ -205,8 +208,12 @@ class Cost(ABC):
         return function(self.layout.build(self.layout.views(self.theta.copy())))
 
     def largest_gradient(self) -> float | None:
-        """The largest entry of its gradient, where its framework has derived it; else None."""
-        return None
+        """The largest finite entry of the gradients that are derived; None where none are."""
+        if self.derived is None:
+            return None
+        gradients = [np.asarray(g, np.float64) for g in self.derived.values() if g is not None]
+        sizes = [np.abs(g[np.isfinite(g)]) for g in gradients]
+        return max((float(size.max(initial=0.0)) for size in sizes), default=0.0)
 
     def rounding(self) -> FloatArray | None:
         """How far rounding may move each entry of a right gradient, (P,); None where unknown."""

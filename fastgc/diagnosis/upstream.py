@@ -45,15 +45,29 @@ class Findings:
     limited: tuple[str, ...] = ()
 
 
-def findings(first: Gradients, run: Pass, tolerance: float, noise: float = NOISE) -> Findings:
-    """What two, and where these differ, up to four passes show.
+def findings(
+    first: Gradients, run: Pass, tolerance: float, *, on_cpu: bool, single: bool = False
+) -> Findings:
+    """What two, and where these differ, up to four passes show; nothing where one raises.
+
+    One does of a graph that was made before the loss and is gone by now, or of a callback that
+    serves once.
 
     Args:
         first: the gradients of the pass that has been, in float64.
         run: another one.
         tolerance: relative: by this much of itself the gradient of 2·loss may be off.
-        noise: relative to the tensor's largest: by this much two passes may differ.
+        on_cpu: whether nothing is computed on another device.
+        single: whether gradients are made of float32 numbers.
     """
+    noise = NOISE if on_cpu else NOISE_OF_GPU
+    try:
+        return _findings(first, run, tolerance, NOISE_OF_SINGLE if single else noise)
+    except Exception:
+        return Findings()
+
+
+def _findings(first: Gradients, run: Pass, tolerance: float, noise: float) -> Findings:
     allowed = _allowed(first, noise)
     doubled = run(2.0, 1) if allowed else None
     if doubled is None:
@@ -83,9 +97,9 @@ def findings(first: Gradients, run: Pass, tolerance: float, noise: float = NOISE
     return Findings(diagnoses, tuple(limited))
 
 
-def told(report: Report, found: Findings) -> Report:
+def with_findings(report: Report, passes: Findings) -> Report:
     """The report with what backward passes show: a tensor whose backward pass is wrong is wrong."""
-    limited = [name for name in found.limited if name in report.tensors]
+    limited = [name for name in passes.limited if name in report.tensors]
     if limited:
         report = also_saying(
             report,
@@ -93,14 +107,14 @@ def told(report: Report, found: Findings) -> Report:
             "that of loss/2 is half of it: does the backward pass clip?",
         )
     tensors = dict(report.tensors)
-    at_fault = [name for name in tensors if name in found.diagnoses]
+    at_fault = [name for name in tensors if name in passes.diagnoses]
     if not at_fault:
         return report
     for name in at_fault:
-        tensor, said = tensors[name], found.diagnoses[name]
-        if said.kind == UPSTREAM and tensor.diagnosis is not None:
-            said = replace(said, text=f"{said.text}. As it is: {tensor.diagnosis}")
-        tensors[name] = replace(tensor, verdict="wrong", diagnosis=said)
+        tensor, diagnosis = tensors[name], passes.diagnoses[name]
+        if diagnosis.kind == UPSTREAM and tensor.diagnosis is not None:
+            diagnosis = replace(diagnosis, text=f"{diagnosis.text}. As it is: {tensor.diagnosis}")
+        tensors[name] = replace(tensor, verdict="wrong", diagnosis=diagnosis)
     return replace(report, verdict="wrong", tensors=tensors, origin=None)
 
 

@@ -23,10 +23,9 @@ from fastgc.check import GradientMismatch
 from fastgc.core.gradients import NARROW
 from fastgc.core.subset import subset_of
 from fastgc.core.tree import flatten_parameters
-from fastgc.diagnosis.upstream import NOISE, NOISE_OF_GPU, NOISE_OF_SINGLE, Findings, findings
-from fastgc.diagnosis.upstream import told as told_of_passes
+from fastgc.diagnosis.upstream import Findings, findings, with_findings
 from fastgc.jax.calling import PINNED, copied, float64, noting, unguarded
-from fastgc.jax.evaluation import LossCost, Posed
+from fastgc.jax.evaluation import Loss, LossCost
 from fastgc.jax.tree import Tree, gradients_of, is_function, tree_of
 from fastgc.methods.registry import RANDOM
 from fastgc.options import LossOptions, Options, read
@@ -127,32 +126,43 @@ def check(
     _require_known(options)
     choices = read(options, "fastgc.jax.check")
     tree = tree_of(params)
-    posed = Posed(loss, params, tree, args)
-    layout, theta = flatten_parameters(dict(zip(tree.checked, posed.values, strict=True)))
+    at_params = Loss(loss, params, tree, args)
+    layout, theta = flatten_parameters(dict(zip(tree.checked, at_params.values, strict=True)))
     subset = subset_of(layout, choices.only, choices.sample, choices.seed)
     with float64():
-        value, gradients = _gradients(posed, tree, grads, subset.layout.names)
-        narrow = _is_narrow(posed.narrow_dtypes(value))
-        found = _further(posed, tree, gradients, choices.tolerance, narrow=narrow)
-        rows = posed.rows(subset.layout.size, choices.memory)
-    cost = LossCost(posed, layout, theta, rows)
-    cost.knows(gradients)
-    if narrow:
-        cost.round_to(SINGLE)
-        tolerance = max(choices.tolerance, NARROW[SINGLE].tolerance)
-        epsilon = "auto" if choices.epsilon is None else choices.epsilon
-        choices = replace(choices, tolerance=tolerance, epsilon=epsilon)
+        value, gradients = _gradients(at_params, tree, grads, subset.layout.names)
+        single = _is_single(at_params.narrow_dtypes(value))
+        if single:
+            choices = replace(
+                choices,
+                tolerance=max(choices.tolerance, NARROW[SINGLE].tolerance),
+                epsilon="auto" if choices.epsilon is None else choices.epsilon,
+            )
+        passes = _passes(at_params, tree, gradients, choices.tolerance, single=single)
+        rows = at_params.rows(subset.layout.size, choices.memory)
+    cost = LossCost(at_params, layout, theta, rows=rows, single=single)
+    cost.derived = gradients
     report = pipeline.check(cost, gradients, choices)
     if not (report.ok or grads is None or is_function(grads, tree)):
         _require_same_loss(loss, params, args, float(value))
     if not tree.ordered:
         report = replace(report, origin=None)  # which is told by the order of the tensors
-    if narrow:
-        report = _with_precision(report)
-    return replace(told_of_passes(report, found), seconds=time.perf_counter() - began)
+    if single:
+        report = also_saying(
+            report,
+            f"a dtype or an astype in the loss keeps it in {SINGLE}: its gradients are held to "
+            f"{report.tolerance:g}, as that allows. x.dtype would follow its inputs",
+        )
+    return replace(with_findings(report, passes), seconds=time.perf_counter() - began)
 
 
-def assert_gradients(loss: Callable[..., Any], params: Any, *args: Any, **options: Any) -> Report:
+def assert_gradients(
+    loss: Callable[..., Any],
+    params: Any,
+    *args: Any,
+    grads: Any = None,
+    **options: Unpack[LossOptions],
+) -> Report:
     """`check`, for tests: returns the `Report` of right gradients and raises on any other.
 
     Takes the arguments and options of `check`.
@@ -165,7 +175,7 @@ def assert_gradients(loss: Callable[..., Any], params: Any, *args: Any, **option
     True
     """
     __tracebackhide__ = True
-    report = check(loss, params, *args, **options)
+    report = check(loss, params, *args, grads=grads, **options)
     if not report.ok:
         raise GradientMismatch(report)
     return report
@@ -192,39 +202,34 @@ def _require_known(options: Mapping[str, Any]) -> None:
 
 
 def _gradients(
-    posed: Posed, tree: Tree, grads: Any, wanted: Sequence[str]
+    loss: Loss, tree: Tree, grads: Any, wanted: Sequence[str]
 ) -> tuple[Any, dict[str, Any]]:
     """The loss, and the gradients that are to be checked, by name."""
     if grads is None:
-        value, derived = posed.derive()
+        value, derived = loss.derive()
         return value, dict(zip(tree.checked, map(np.asarray, derived), strict=True))
     if is_function(grads, tree):
-        value = posed.evaluate()
+        value = loss.evaluate()
         with noting(f"grads raised this, called in double precision. {PINNED}"):
-            grads = grads(*posed.called_with(posed.values))
+            grads = grads(*loss.called_with(loss.values))
         return value, gradients_of(tree, grads, wanted)
-    given = gradients_of(tree, grads, wanted)
-    return posed.evaluate(), given
+    gradients = gradients_of(tree, grads, wanted)
+    return loss.evaluate(), gradients
 
 
-def _further(
-    posed: Posed, tree: Tree, gradients: dict[str, Any], tolerance: float, *, narrow: bool
+def _passes(
+    loss: Loss, tree: Tree, gradients: dict[str, Any], tolerance: float, *, single: bool
 ) -> Findings:
     """What JAX's gradients of multiples of the loss show; nothing where JAX has made none."""
-    multiple = posed.multiple
+    multiple = loss.multiple
     if multiple is None:
         return Findings()
 
     def run(by: float, _: int) -> dict[str, Any]:
         return dict(zip(tree.checked, map(np.asarray, multiple(by)[1]), strict=True))
 
-    noise = NOISE if jax.default_backend() == "cpu" else NOISE_OF_GPU
-    if narrow:
-        noise, tolerance = NOISE_OF_SINGLE, max(tolerance, NARROW[SINGLE].tolerance)
-    try:
-        return findings(gradients, run, tolerance, noise)
-    except Exception:  # of a callback that serves once
-        return Findings()
+    on_cpu = jax.default_backend() == "cpu"
+    return findings(gradients, run, tolerance, on_cpu=on_cpu, single=single)
 
 
 def _require_same_loss(
@@ -238,23 +243,23 @@ def _require_same_loss(
     called = jax.tree_util.tree_map(copied, (params, *args))
     try:
         with unguarded():
-            found = loss(*called)
-            own = float(found)
+            returned = loss(*called)
+            as_called = float(returned)
     except Exception:  # in single precision it cannot be had, and there is nothing to compare
         return
-    narrow = NARROW.get(str(getattr(found, "dtype", None)))
+    narrow = NARROW.get(str(getattr(returned, "dtype", None)))
     apart = APART if narrow is None else max(APART, narrow.tolerance)
-    if abs(own - value) > apart * max(abs(own), abs(value)):
+    if abs(as_called - value) > apart * max(abs(as_called), abs(value)):
         raise ValueError(
-            f"the loss is {own!r} as you call it, and {value!r} in double precision, where fastgc "
-            "checks it, so that gradients computed beforehand may be those of something else. "
-            "Random numbers, as for dropout, differ between the two, and so does what is left "
-            "where nearly equal numbers are subtracted, as in a perfect fit. Pass a function as "
-            "grads=, such as jax.grad(loss): it is called in double precision as well"
+            f"the loss is {as_called!r} as you call it, and {value!r} in double precision, where "
+            "fastgc checks it, so that gradients computed beforehand may be those of something "
+            "else. Random numbers, as for dropout, differ between the two, and so does what is "
+            "left where nearly equal numbers are subtracted, as in a perfect fit. Pass a function "
+            "as grads=, such as jax.grad(loss): it is called in double precision as well"
         )
 
 
-def _is_narrow(dtypes: Sequence[str]) -> bool:
+def _is_single(dtypes: Sequence[str]) -> bool:
     """Whether the loss computes in single precision, of the `dtypes` below double that it is in.
 
     Raises:
@@ -268,12 +273,3 @@ def _is_narrow(dtypes: Sequence[str]) -> bool:
             "it follow its inputs, as x.dtype, or take the dtype as an argument"
         )
     return bool(dtypes)
-
-
-def _with_precision(report: Report) -> Report:
-    """The report with a word on what in the loss keeps it in single precision."""
-    return also_saying(
-        report,
-        f"a dtype or an astype in the loss keeps it in {SINGLE}: its gradients are held to "
-        f"{report.tolerance:g}, as that allows. x.dtype would follow its inputs",
-    )

@@ -1,6 +1,6 @@
 """The caller's loss in double precision: as it is, compiled, and over many sets of parameters."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 from typing import Any, TypeAlias
@@ -14,6 +14,7 @@ from fastgc.costs.base import Batch, Candidate, Noting
 from fastgc.costs.function import LEAST_ROWS, FunctionCost
 from fastgc.jax.calling import (
     PINNED,
+    copied,
     float64,
     held,
     noting,
@@ -63,14 +64,10 @@ class Form:
 
     def place(self, values: Values, arrays: Values) -> tuple[Any, ...]:
         """(params, *args) with these leaves."""
-        leaves: list[Any] = [None] * self.structure.num_leaves
-        for i, _, value in self.constants:
-            leaves[i] = value
-        for numbers, some in ((self.checked, values), (self.arrays, arrays)):
-            for i, value in zip(numbers, some, strict=True):
-                leaves[i] = value
-        called: tuple[Any, ...] = jax.tree_util.tree_unflatten(self.structure, leaves)
-        return called
+        leaves = {i: value for i, _, value in self.constants}
+        leaves |= zip(self.checked, values, strict=True)
+        leaves |= zip(self.arrays, arrays, strict=True)
+        return _unflattened(self.structure, [leaves[i] for i in range(len(leaves))])
 
     def __call__(self, values: Values, arrays: Values) -> Any:
         """The loss."""
@@ -83,20 +80,26 @@ class Form:
         That of a loss which its owner compiled: JAX then holds what it read of other variables to
         be constant. Any other is traced anew.
         """
-        plain = bool | int | float | complex | str | bytes
         if not isinstance(self.loss, jax.stages.Wrapped):
             return False
-        return _can_be_hashed(self.structure) and all(
-            isinstance(value, plain) for _, _, value in self.constants
-        )
+        try:
+            hash(self.structure)
+        except TypeError:
+            return False
+        plain = bool | int | float | complex | str | bytes
+        return all(isinstance(value, plain) for _, _, value in self.constants)
+
+    def compiled(self, kind: str) -> Callable[..., Any]:
+        """(values, arrays) -> the ``loss``, or those of many ``rows`` of values.
+
+        Or (values, arrays, by) -> so many times the loss, and the ``gradient`` of that.
+        """
+        return _kept(self, kind) if self.lasting else _compile(self, kind)
 
 
-def _can_be_hashed(value: object) -> bool:
-    try:
-        hash(value)
-    except TypeError:
-        return False
-    return True
+def _unflattened(structure: Any, leaves: list[Any]) -> tuple[Any, ...]:
+    called: tuple[Any, ...] = jax.tree_util.tree_unflatten(structure, leaves)
+    return called
 
 
 def _compile(form: Form, kind: str) -> Callable[..., Any]:
@@ -113,20 +116,13 @@ def _compile(form: Form, kind: str) -> Callable[..., Any]:
 _kept = lru_cache(maxsize=KEPT)(_compile)
 
 
-def _compiled(form: Form, kind: str) -> Callable[..., Any]:
-    return _kept(form, kind) if form.lasting else _compile(form, kind)
-
-
 def bound(form: Form, kind: str, arrays: Values) -> Callable[..., Any]:
-    """values -> the ``loss``, or those of many ``rows``, compiled.
-
-    Or (values, by) -> so many times the loss, and the ``gradient`` of that.
-    """
-    run = _compiled(form, kind)
+    """What is compiled of a form, with these arrays: a function of the values alone, or of `by`."""
+    run = form.compiled(kind)
     return lambda values, *by: run(values, arrays, *by)
 
 
-class Posed:
+class Loss:
     """A loss at a point. All of this is for within `float64`.
 
     Attributes:
@@ -154,14 +150,13 @@ class Posed:
 
     def called_with(self, values: Values) -> tuple[Any, ...]:
         """(params, *args), in copies that may be written to or donated."""
-        leaves = []
-        for leaf, traced in zip(self._held, self._traced, strict=True):
-            array = isinstance(leaf, np.ndarray)
-            leaves.append(jnp.array(leaf) if array and traced else leaf.copy() if array else leaf)
+        leaves = [
+            jnp.array(leaf) if traced and isinstance(leaf, np.ndarray) else copied(leaf)
+            for leaf, traced in zip(self._held, self._traced, strict=True)
+        ]
         for i, value in zip(self._checked, values, strict=True):
             leaves[i] = jnp.array(value)
-        called: tuple[Any, ...] = jax.tree_util.tree_unflatten(self._structure, leaves)
-        return called
+        return _unflattened(self._structure, leaves)
 
     def plain(self, values: Values) -> Any:
         """The loss as the caller calls it."""
@@ -169,14 +164,14 @@ class Posed:
 
     def evaluate(self) -> Any:
         """The loss at `values`."""
-        found = self._compiled("loss")
-        return self._called() if found is None else found
+        value = self._compiled("loss")
+        return self._called() if value is None else value
 
     def derive(self) -> tuple[Any, list[Any]]:
         """The loss at `values`, and its gradient as JAX has it."""
-        found: tuple[Any, list[Any]] | None = self._compiled("gradient")
-        if found is not None:
-            return found
+        derived: tuple[Any, list[Any]] | None = self._compiled("gradient", 1.0)
+        if derived is not None:
+            return derived
         self._called()
         values = [jnp.array(value) for value in self.values]
         self.multiple = lambda by: jax.value_and_grad(lambda v: by * self.plain(v))(values)
@@ -190,28 +185,26 @@ class Posed:
         require_concrete(value, RETURNED)
         return require_scalar(value)
 
-    def _compiled(self, kind: str) -> Any:
+    def _compiled(self, kind: str, *by: float) -> Any:
         """What a compiled function returns at `values`; None where there is none."""
         for form, arrays in self._forms():
             run = bound(form, kind, arrays)
-            call = partial(run, self.values)
             try:
-                found = call(1.0) if kind == "gradient" else call()
+                returned = run(self.values, *by)
             except Exception:  # what is no fault of compiling is raised again, by the plain call
                 continue
-            require_concrete(jax.tree_util.tree_leaves(found)[0], RETURNED)
-            self.form, self.arrays = form, arrays
-            self.single = run
-            if kind == "gradient":
-                self.single, self.multiple = partial(_value_of, run), call
-            return found
+            require_concrete(jax.tree_util.tree_leaves(returned)[0], RETURNED)
+            self.form, self.arrays, self.single = form, arrays, run
+            if by:
+                self.single, self.multiple = partial(_value_of, run), partial(run, self.values)
+            return returned
         return None
 
     def _forms(self) -> Iterator[tuple[Form, list[Any]]]:
         """With all arrays as arguments; then with NumPy's as they are, for NumPy to work on."""
-        ours = [i for i, traced in enumerate(self._traced) if traced]
-        numpys = [i for i, leaf in enumerate(self._held) if _can_be_traced(leaf)]
-        for numbers in dict.fromkeys((tuple(sorted({*ours, *numpys})), tuple(ours))):
+        of_jax = [i for i, traced in enumerate(self._traced) if traced]
+        of_numpy = [i for i, leaf in enumerate(self._held) if _can_be_traced(leaf)]
+        for numbers in dict.fromkeys((tuple(sorted({*of_jax, *of_numpy})), tuple(of_jax))):
             arrays = tuple(i for i in numbers if i not in self._checked)
             constants = tuple(
                 (i, type(leaf), leaf)
@@ -252,7 +245,7 @@ class Posed:
         """The loss as JAX has traced it; None where it cannot."""
         if self.form is None:
             return None
-        run = _compiled(self.form, "loss")  # whose trace JAX keeps
+        run = self.form.compiled("loss")  # whose trace JAX keeps
         return jax.make_jaxpr(run)(self.values, self.arrays).jaxpr
 
     def narrow_dtypes(self, value: Any) -> list[str]:
@@ -273,22 +266,24 @@ class LossCost(FunctionCost):
     """A loss as a cost, in the fastest form that gives the caller's own numbers.
 
     Args:
-        posed: the loss at a point.
+        loss: at a point.
         layout: of its leaves that are checked.
         theta: these, (P,).
         rows: how many sets of parameters each call of jit(vmap(loss)) takes.
+        single: whether the loss passes through float32.
     """
 
     affordable, noun = MOST_ENTRIES, "loss"
 
-    def __init__(self, posed: Posed, layout: Layout, theta: FloatArray, rows: int) -> None:
+    def __init__(
+        self, loss: Loss, layout: Layout, theta: FloatArray, *, rows: int, single: bool
+    ) -> None:
         super().__init__(self._one, layout, theta, None, dict(np.geterr()))
         self.row_bytes = 8 * theta.size
-        self._posed, self._rows, self._digits = posed, rows, 0
-        self._largest: float | None = None
+        self._loss, self._rows, self._single = loss, rows, single
         self.unbatched = 'jit(loss) raises an exception. Pass method="loop"'
-        if posed.form is not None:
-            self._many = bound(posed.form, "rows", posed.arrays)
+        if loss.form is not None:
+            self._many = bound(loss.form, "rows", loss.arrays)
             batch = Batch(least=LEAST_ROWS, together=True)
             self.candidate = Candidate(batch, "jit(vmap(loss))", SAME)
 
@@ -312,39 +307,27 @@ class LossCost(FunctionCost):
         rounded: FloatArray = self._rounded(np.concatenate(losses)[: len(rows)])
         return rounded
 
-    def largest_gradient(self) -> float | None:
-        """Of those that are to be checked, of all leaves."""
-        return self._largest
-
-    def knows(self, gradients: Mapping[str, Any]) -> None:
-        """Notes the gradients of all leaves."""
-        sizes = (np.abs(np.asarray(g, np.float64)) for g in gradients.values())
-        self._largest = max(float(size[np.isfinite(size)].max(initial=0.0)) for size in sizes)
-
-    def round_to(self, dtype: str) -> None:
-        """With no more digits than this dtype, which the loss passes through, has.
-
-        Double precision has room for what that does to a loss to look like no noise: as steps, of
-        which the next is nowhere near. Rounded alike the loss shows what noise there is.
-        """
-        finfo: Any = jnp.finfo
-        self._digits = 1 + int(finfo(dtype).nmant)
-
     @cached_property
     def _alone(self) -> Callable[[Values], Any]:
-        return self._posed.alone()
+        return self._loss.alone()
 
     def _one(self, parameters: dict[str, FloatArray]) -> float:
         with float64():
             # until it is known whether many are taken at once, what is compiled already serves
-            call = self._alone if self.candidate is None else self._posed.single
+            call = self._alone if self.candidate is None else self._loss.single
             return float(self._rounded(float(call(list(parameters.values())))))
 
     def _rounded(self, losses: Any) -> Any:
-        if not self._digits:
+        """With no more digits than single precision has, where the loss passes through that.
+
+        Double precision has room for what that does to a loss to look like no noise: as steps, of
+        which the next is nowhere near. Rounded alike the loss shows what noise there is.
+        """
+        if not self._single:
             return losses
+        digits = 1 + np.finfo(np.float32).nmant
         mantissa, exponent = np.frexp(losses)
-        return np.ldexp(np.rint(np.ldexp(mantissa, self._digits)), exponent - self._digits)
+        return np.ldexp(np.rint(np.ldexp(mantissa, digits)), exponent - digits)
 
 
 def _value_of(run: Callable[..., Any], values: Values) -> Any:

@@ -1,15 +1,12 @@
 """A function of tensors at its inputs, and what is required of it beside its Jacobian."""
 
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
-
-from fastgc.torch.state import Generators
 
 Tensors: TypeAlias = tuple[Tensor, ...]
 T = TypeVar("T")
@@ -189,13 +186,3 @@ def _is_nothing(outputs: list[Tensor], wanted: list[Tensor]) -> bool:
         )
         for g, x in zip(gradients, wanted, strict=True)
     )
-
-
-@contextmanager
-def unchanged_random_state(arguments: tuple[Any, ...]) -> Iterator[None]:
-    """Puts the generators of PyTorch, NumPy and Python back to where they were."""
-    generators = Generators.now({x.device for x in arguments if isinstance(x, Tensor)})
-    try:
-        yield
-    finally:
-        generators.restore()

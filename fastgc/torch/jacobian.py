@@ -15,6 +15,7 @@ from fastgc.options import require_number
 from fastgc.report.report import Report
 from fastgc.torch.analytical import Refused
 from fastgc.torch.comparison import Comparison, compare
+from fastgc.torch.float64 import tensors_in
 from fastgc.torch.function import (
     Function,
     are_plain,
@@ -22,11 +23,11 @@ from fastgc.torch.function import (
     function_at,
     is_differentiated,
     passes_nothing_back,
-    unchanged_random_state,
 )
 from fastgc.torch.mismatch import first_line, report_of
 from fastgc.torch.numerical import Tolerance
 from fastgc.torch.reasons import reason_for
+from fastgc.torch.state import kept_generators
 
 
 class GradcheckError(TorchGradcheckError):
@@ -147,7 +148,7 @@ def gradcheck(
             nondet_tol=nondet_tol, **requirements,
         )  # fmt: skip
     began, tolerance = time.perf_counter(), Tolerance(float(atol), float(rtol), nondet_tol)
-    with unchanged_random_state(arguments):
+    with kept_generators(tensors_in(arguments)):
         function, reason, unimplemented = _function(func, inputs, eps, requirements)
         try:
             comparison = _first_at_fault(function, float(eps), tolerance, requirements)
@@ -285,7 +286,7 @@ def gradgradcheck(
         if value and not check_rev_over_rev:
             raise AssertionError(f"{name}=True needs check_rev_over_rev=True")
     arguments = as_tuple(inputs)
-    with unchanged_random_state(arguments):
+    with kept_generators(tensors_in(arguments)):
         if grad_outputs is None:
             pulled = tuple(
                 torch.testing.make_tensor(

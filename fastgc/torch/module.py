@@ -13,20 +13,20 @@ from torch import nn
 from fastgc import pipeline
 from fastgc.check import GradientMismatch
 from fastgc.core.subset import Subset, subset_of
+from fastgc.core.tree import FloatArray
 from fastgc.costs.base import as_cost
-from fastgc.diagnosis.upstream import told as told_of_passes
+from fastgc.diagnosis.upstream import with_findings
 from fastgc.network.compare import require_same_cost
 from fastgc.options import Choices, ModuleOptions, read
-from fastgc.pipeline import require_method
 from fastgc.report.data import Diagnosis, also_saying
 from fastgc.report.report import Report
-from fastgc.torch.evaluation import ModuleCost, settings
+from fastgc.torch.evaluation import ModuleCost
 from fastgc.torch.float64 import tensors_of
 from fastgc.torch.module_copy import Loss, borrowed, copied, in_place, require_loss, trained
 from fastgc.torch.network import Names, Recognised, Unknown, recognise, renamed
-from fastgc.torch.state import Generators, State
+from fastgc.torch.state import State, kept_generators, settings
 
-Gradients = dict[str, NDArray[Any] | None]
+Gradients = Mapping[str, NDArray[Any] | None]
 
 NONE = Diagnosis(
     "none", "autograd left no gradient, and the loss depends on it: is it detached on the way?"
@@ -107,24 +107,27 @@ def check_module(
     loss = require_loss(loss)
     parameters = trained(module)
     choices = read(options, "check_module", without=("executor",))
-    require_method(choices.method)
-    own = None if gradients is None else _given(gradients, module, parameters)
-    generators = Generators.now({p.device for p in module.parameters()})
-    try:
-        found = None
+    pipeline.require_method(choices.method)
+    given = None if gradients is None else _given(gradients, module, parameters)
+    with kept_generators(module.parameters()):
+        report = None
         if isinstance(loss, tuple):
             with settings(choices.threads):
-                found = _on_a_copy(module, loss, own, choices)
-        if found is None:
+                report = _on_a_copy(module, loss, given, choices)
+        if report is None:
             with settings(choices.threads), in_place(module, loss) as copy:
                 cost = ModuleCost(copy, choices.memory, choices.tolerance)
-                found = _checked(cost, own, choices)
-        return replace(found, seconds=time.perf_counter() - began)
-    finally:
-        generators.restore()
+                report = _checked(cost, given, choices)
+    return replace(report, seconds=time.perf_counter() - began)
 
 
-def assert_module(module: nn.Module, loss: Loss, **options: Any) -> Report:
+def assert_module(
+    module: nn.Module,
+    loss: Loss,
+    *,
+    gradients: Mapping[str, Any] | None = None,
+    **options: Unpack[ModuleOptions],
+) -> Report:
     """`check_module`, for tests: returns the `Report` of right gradients, raises on any other.
 
     Takes the arguments and options of `check_module`.
@@ -138,7 +141,7 @@ def assert_module(module: nn.Module, loss: Loss, **options: Any) -> Report:
     True
     """
     __tracebackhide__ = True
-    report = check_module(module, loss, **options)
+    report = check_module(module, loss, gradients=gradients, **options)
     if not report.ok:
         raise GradientMismatch(report)
     return report
@@ -147,7 +150,7 @@ def assert_module(module: nn.Module, loss: Loss, **options: Any) -> Report:
 def _on_a_copy(
     module: nn.Module,
     loss: tuple[Callable[..., Any], Any, Any],
-    own: Gradients | None,
+    given: Gradients | None,
     choices: Choices,
 ) -> Report | None:
     """The report; None where no copy can be made, or the loss does not keep to it."""
@@ -156,9 +159,8 @@ def _on_a_copy(
         return None
     original = State(list(module.modules()), module.buffers())
     with borrowed(loss[0]) as others:
-        copy = replace(
-            copy, modules=copy.modules + others, tensors=copy.tensors + tensors_of(others)
-        )
+        tensors = copy.tensors + tensors_of(others)
+        copy = replace(copy, modules=copy.modules + others, tensors=tensors)
         try:
             cost = ModuleCost(copy, choices.memory, choices.tolerance)
         finally:
@@ -167,26 +169,25 @@ def _on_a_copy(
         ids = {id(p) for p in module.parameters()}
         if any(id(leaf) in ids for leaf in cost.leaves):
             return None  # loss_fn has the module itself in it, as one that adds a penalty
-        return _checked(cost, own, choices)
+        return _checked(cost, given, choices)
 
 
-def _checked(cost: ModuleCost, own: Gradients | None, choices: Choices) -> Report:
-    """The report on the gradients, and on the backward pass that they are from."""
-    return told_of_passes(_compared(cost, own, choices), cost.findings)
-
-
-def _compared(cost: ModuleCost, own: Gradients | None, choices: Choices) -> Report:
+def _checked(cost: ModuleCost, given: Gradients | None, choices: Choices) -> Report:
     """The report on the gradients, by the method named or by the best there is."""
+    gradients = cost.derived if given is None else given
     subset = subset_of(cost.layout, choices.only, choices.sample, choices.seed)
-    gradients = cost.gradients if own is None else own
-    for name in subset.layout.names:
+    names = subset.layout.names
+    for name in names:
         if name not in gradients:
             raise ValueError(
                 f'gradients has no "{name}"; its keys are: {", ".join(gradients) or "none"}'
             )
+    arrays = {name: _or_zeros(gradients[name], cost.arrays[name]) for name in names}
+    missing = [name for name in names if gradients[name] is None]
+    report = None
     if choices.method in ("auto", "incremental", "node"):
         try:
-            return _as_network(cost, gradients, choices, subset)
+            report = _as_network(cost, arrays, choices, subset)
         except Unknown as reason:
             if choices.method != "auto":
                 raise ValueError(
@@ -194,96 +195,80 @@ def _compared(cost: ModuleCost, own: Gradients | None, choices: Choices) -> Repo
                     "activations, under a loss that fastgc knows, and this module is none: "
                     f'{reason}. Pass method="auto"'
                 ) from None
-    claimed = {name: _or_zeros(gradients[name], cost.arrays[name]) for name in subset.layout.names}
-    report = _explained(pipeline.check(cost, claimed, choices), gradients)
-    if report.ok and all(gradients[name] is None for name in subset.layout.names):
-        report = also_saying(report, UNUSED)
-    return report
+    if report is None:
+        report = pipeline.check(cost, arrays, choices)
+        if report.ok and len(missing) == len(names):
+            report = also_saying(report, UNUSED)
+    tensors = dict(report.tensors)
+    for name in missing:
+        if tensors[name].verdict == "wrong":
+            tensors[name] = replace(tensors[name], diagnosis=NONE)
+    return with_findings(replace(report, tensors=tensors), cost.passes)
 
 
-def _as_network(cost: ModuleCost, gradients: Gradients, choices: Choices, subset: Subset) -> Report:
+def _or_zeros(gradient: NDArray[Any] | None, parameter: FloatArray) -> NDArray[Any]:
+    return np.zeros_like(parameter) if gradient is None else gradient
+
+
+def _as_network(
+    cost: ModuleCost, gradients: Mapping[str, NDArray[Any]], choices: Choices, subset: Subset
+) -> Report:
     """The report on the Network that the module is.
 
     Raises:
         Unknown: where it is none.
     """
-    module = cost.module_copy
-    if module.parts is None:
+    copy = cost.copy
+    if copy.parts is None:
         raise Unknown("its loss is a closure; pass (loss_fn, inputs, targets)")
-    found = recognise(module.module, *module.parts)
-    names = Names(list(found.layers))
-    theta, apart, spent = _verified(cost, found, choices.memory)
-    chosen = {name: given for name in theta if (given := names.of(name)) in subset.layout.names}
-    claimed = {
-        name: _or_zeros(gradients[given], cost.arrays[given]).reshape(theta[name].shape)
-        for name, given in chosen.items()
+    recognised = recognise(copy.module, *copy.parts)
+    names, theta = Names(list(recognised.layers)), recognised.parameters()
+    apart, spent = _verified(cost, recognised, theta, choices.memory)
+    analytic = {
+        name: gradients[given].reshape(theta[name].shape)
+        for name in theta
+        if (given := names.of(name)) in gradients
     }
-    only = None if len(chosen) == len(theta) else list(chosen)
-    report = pipeline.check(as_cost(found.net, theta), claimed, replace(choices, only=only))
-    report = replace(
-        renamed(report, names, subset.layout.names, found.net.divisor),
+    choices = replace(choices, only=None if len(analytic) == len(theta) else list(analytic))
+    report = pipeline.check(as_cost(recognised.net, theta), analytic, choices)
+    return replace(
+        renamed(report, names, subset.layout.names, recognised.net.divisor),
         against=apart,
         evaluations=report.evaluations + spent,
         scope=subset.scope,
     )
-    return _explained(report, gradients)
 
 
 def _verified(
-    cost: ModuleCost, found: Recognised, memory: int
-) -> tuple[dict[str, NDArray[np.float64]], float, int]:
-    """The Network's parameters, how far it lies from the module's loss, and the evaluations.
+    cost: ModuleCost, recognised: Recognised, theta: Mapping[str, FloatArray], memory: int
+) -> tuple[float, int]:
+    """How far the Network lies from the module's loss, and the evaluations spent.
 
     Raises:
         Unknown: where that is too far.
     """
-    lacking = [layer for layer in found.layers.values() if layer.bias is None]
+    layers = list(recognised.layers.values())
+    lacking = [layer for layer in layers if layer.bias is None]
     for layer in lacking:  # a Network has biases
         layer.bias = nn.Parameter(layer.weight.data.new_zeros(layer.out_features), False)
+    handles = [p.data for layer in layers for p in (layer.weight, layer.bias)]
+
+    def move(arrays: Mapping[str, FloatArray]) -> None:
+        for name, handle in zip(theta, handles, strict=True):
+            handle.copy_(torch.from_numpy(arrays[name]).reshape(handle.shape))
+
+    def loss(arrays: Mapping[str, FloatArray]) -> float:
+        move(arrays)
+        return cost.now()
+
     try:
-        handles = {}
-        for l, layer in enumerate(found.layers.values(), start=1):
-            handles[f"W{l}"], handles[f"b{l}"] = layer.weight.data, layer.bias.data
-        theta = {
-            name: np.array(data.cpu().numpy()).reshape(len(data), -1)
-            for name, data in handles.items()
-        }
-
-        def move(arrays: Mapping[str, NDArray[np.float64]]) -> None:
-            for name, handle in handles.items():
-                handle.copy_(torch.from_numpy(arrays[name]).reshape(handle.shape))
-
-        def loss(arrays: Mapping[str, NDArray[np.float64]]) -> float:
-            move(arrays)
-            return cost.now()
-
-        try:
-            apart, spent = require_same_cost(
-                as_cost(found.net, theta), as_cost(loss, theta), memory
-            )
-        except ValueError as error:
-            raise Unknown(f"as a Network it does not compute the same loss: {error}") from None
-        finally:
-            move(theta)
+        return require_same_cost(as_cost(recognised.net, theta), as_cost(loss, theta), memory)
+    except ValueError as error:
+        raise Unknown(f"as a Network it does not compute the same loss: {error}") from None
     finally:
+        move(theta)
         for layer in lacking:
             layer.register_parameter("bias", None)
-    return theta, apart, spent
-
-
-def _explained(report: Report, gradients: Gradients) -> Report:
-    """The report with what is to be said of a gradient that is None."""
-    tensors = {
-        name: replace(tensor, diagnosis=NONE)
-        if tensor.verdict == "wrong" and gradients.get(name, tensor) is None
-        else tensor
-        for name, tensor in report.tensors.items()
-    }
-    return replace(report, tensors=tensors)
-
-
-def _or_zeros(gradient: NDArray[Any] | None, parameter: NDArray[np.float64]) -> NDArray[Any]:
-    return np.zeros_like(parameter) if gradient is None else gradient
 
 
 def _given(
@@ -300,7 +285,7 @@ def _given(
             "{name: p.grad for name, p in module.named_parameters()}"
         )
     known = dict(module.named_parameters(remove_duplicate=False))
-    found: Gradients = {}
+    arrays: dict[str, NDArray[Any] | None] = {}
     for name, value in gradients.items():
         if name not in known:
             raise ValueError(
@@ -322,5 +307,5 @@ def _given(
             value, shape = np.asarray(value), tuple(parameters[name].shape)
             if value.shape != shape:
                 raise ValueError(f"{label} has shape {value.shape}; {name} has shape {shape}")
-        found[name] = value
-    return found
+        arrays[name] = value
+    return arrays

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from fastgc.torch.float64 import name_of, tensors_in, tensors_of, widen, widened
-from fastgc.torch.state import attributes_of
+from fastgc.torch.state import attributes_of, put_back
 
 Loss: TypeAlias = Callable[[], Any] | tuple[Callable[..., Any], Any, Any]
 
@@ -205,9 +205,7 @@ def borrowed(function: object, module: nn.Module | None = None) -> Iterator[list
         widen(tensors)
         yield modules
     finally:
-        for held, items in attributes:
-            held.clear()
-            held.update(items)
+        put_back(attributes)
         for leaf, _ in grads:
             leaf.grad = None
         for tensor, values, flag in before:

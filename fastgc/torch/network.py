@@ -32,6 +32,16 @@ class Recognised:
     net: Network
     layers: dict[str, nn.Linear]
 
+    def parameters(self) -> dict[str, NDArray[np.float64]]:
+        """Copies of the Network's: W1, b1, …; a bias that a layer lacks is zero."""
+        theta = {}
+        for l, layer in enumerate(self.layers.values(), start=1):
+            lacks = layer.bias is None
+            bias = layer.weight.new_zeros(layer.out_features) if lacks else layer.bias
+            theta[f"W{l}"] = _numpy(layer.weight).copy()
+            theta[f"b{l}"] = _numpy(bias).reshape(-1, 1).copy()
+        return theta
+
 
 class Unknown(Exception):  # noqa: N818  it is no error: the module is evaluated as it is
     """Why a module is no Network."""

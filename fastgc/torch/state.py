@@ -1,12 +1,56 @@
-"""What an evaluation may change besides its result: random generators, buffers, attributes."""
+"""What a check changes on its way, and puts back: generators, buffers, attributes, settings."""
 
 import random
+import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
+
+# Fused kernels of attention, which vmap cannot batch; the formula itself serves in their place.
+FUSED = (
+    (torch.backends.cuda.flash_sdp_enabled, torch.backends.cuda.enable_flash_sdp),
+    (torch.backends.cuda.mem_efficient_sdp_enabled, torch.backends.cuda.enable_mem_efficient_sdp),
+    (torch.backends.cuda.cudnn_sdp_enabled, torch.backends.cuda.enable_cudnn_sdp),
+)
+
+Attributes: TypeAlias = list[tuple[dict[str, Any], dict[str, Any]]]
+
+
+@contextmanager
+def settings(threads: int | None) -> Iterator[None]:
+    """Torch's global settings for a check, and the caller's again afterwards."""
+    dtype, fast = torch.get_default_dtype(), torch.backends.mha.get_fastpath_enabled()
+    running, kernels = torch.get_num_threads(), [enabled() for enabled, _ in FUSED]
+    with torch.inference_mode(mode=False), _eagerly():
+        try:
+            torch.set_default_dtype(torch.float64)
+            torch.backends.mha.set_fastpath_enabled(False)  # it is off where gradients are taken
+            if threads is not None:
+                torch.set_num_threads(min(threads, running))
+            yield
+        finally:
+            if torch.get_num_threads() != running:
+                torch.set_num_threads(running)
+            for (_, enable), had in zip(FUSED, kernels, strict=True):
+                enable(had)
+            torch.backends.mha.set_fastpath_enabled(fast)
+            torch.set_default_dtype(dtype)
+
+
+def _eagerly() -> AbstractContextManager[Any]:
+    """Modules that torch.compile took are run as they are written.
+
+    The compiler knows neither their float64 nor what `InFloat64` does; it would compile them anew.
+    """
+    stance: Any = getattr(torch.compiler, "set_stance", None)  # since PyTorch 2.6
+    if stance is None or "torch._dynamo" not in sys.modules:  # nothing has been compiled
+        return nullcontext()
+    eager: AbstractContextManager[Any] = stance("force_eager")
+    return eager
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -26,8 +70,9 @@ class Generators:
     python: Any
 
     @staticmethod
-    def now(devices: Iterable[torch.device]) -> "Generators":
-        """As they are."""
+    def now(tensors: Iterable[torch.Tensor]) -> "Generators":
+        """As they are, on the devices of these tensors."""
+        devices = {tensor.device for tensor in tensors}
         gpus = sorted({torch.cuda._utils._get_device_index(d) for d in devices if d.type == "cuda"})
         return Generators(
             torch.get_rng_state(),
@@ -58,12 +103,18 @@ class Generators:
             torch.equal(self.cpu, torch.get_rng_state())
             and all(torch.equal(s, torch.cuda.get_rng_state(n)) for n, s in self.cuda.items())
             and self.python == random.getstate()
-            and _same(self.numpy, np.random.get_state())
+            and all(map(np.array_equal, self.numpy, np.random.get_state()))
         )
 
 
-def _same(one: Any, other: Any) -> bool:
-    return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+@contextmanager
+def kept_generators(tensors: Iterable[torch.Tensor]) -> Iterator[Generators]:
+    """The generators, on the devices of these tensors, which are put back at the end."""
+    generators = Generators.now(tensors)
+    try:
+        yield generators
+    finally:
+        generators.restore()
 
 
 class State:
@@ -79,7 +130,7 @@ class State:
             (part, part.clone()) for tensor in tensors for part in _strided(tensor.data)
         ]
         self._attributes = attributes_of(modules)
-        self.generators = Generators.now({tensor.device for tensor in tensors})
+        self.generators = Generators.now(tensors)
         self._draws = True
 
     def settle(self) -> None:
@@ -97,17 +148,12 @@ class State:
         """Puts back what changes."""
         for data, values in self._tensors:
             data.copy_(values)
-        for held, items in self._attributes:
-            if not _same_items(held, items):
-                held.clear()
-                held.update(items)
+        put_back(self._attributes)
         if self._draws:
             self.generators.restore()
 
 
-def attributes_of(
-    modules: Iterable[torch.nn.Module],
-) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+def attributes_of(modules: Iterable[torch.nn.Module]) -> Attributes:
     """What the modules hold, by attribute, and a copy of that.
 
     A scripted module has its parameters, buffers and modules in no dict of Python's.
@@ -118,6 +164,14 @@ def attributes_of(
         for held in (vars(module), module._parameters, module._buffers, module._modules)
         if isinstance(held, dict)
     ]
+
+
+def put_back(attributes: Attributes) -> None:
+    """Makes dicts hold what they held."""
+    for held, items in attributes:
+        if not _same_items(held, items):
+            held.clear()
+            held.update(items)
 
 
 def _strided(data: torch.Tensor) -> Iterator[torch.Tensor]:

@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable
 from typing import Any, Unpack
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -14,11 +13,11 @@ from fastgc.costs.base import Cost, as_cost
 from fastgc.methods.registry import method_for
 from fastgc.options import DIRECTIONS, Choices, WatchOptions, read_watch, require_flag
 from fastgc.pipeline import require_method
-from fastgc.torch.evaluation import AFFORDABLE, ModuleCost, settings
+from fastgc.torch.evaluation import AFFORDABLE, ModuleCost
 from fastgc.torch.module import check_module
 from fastgc.torch.module_copy import Loss, in_place, require_loss, trained
 from fastgc.torch.network import Unknown, recognise
-from fastgc.torch.state import Generators
+from fastgc.torch.state import kept_generators, settings
 from fastgc.watch import price_of_entries
 from fastgc.watcher import FIRST, STEPS, Moment, OnWrong, Watcher
 
@@ -121,12 +120,12 @@ def _moment(module: nn.Module, loss: Loss, held: bool, choices: Choices) -> Mome
             entries, loading = POSED + DOUBLED + COMPARED + kernels[0], kernels[1]
 
     def evaluate() -> None:
-        generators = Generators.now({p.device for p in module.parameters()})
-        try:
-            with settings(choices.threads), in_place(module, loss) as copy:
-                ModuleCost(copy, choices.memory)
-        finally:
-            generators.restore()
+        with (
+            kept_generators(module.parameters()),
+            settings(choices.threads),
+            in_place(module, loss) as copy,
+        ):
+            ModuleCost(copy, choices.memory)
 
     def check(**way: Any) -> Any:
         own = {name: p.grad for name, p in parameters.items()} if held else None
@@ -153,11 +152,7 @@ def _as_network(module: nn.Module, loss: Loss) -> Cost | None:
     if not isinstance(loss, tuple):
         return None
     try:
-        found = recognise(module, *loss)
+        recognised = recognise(module, *loss)
     except Unknown:
         return None
-    theta: dict[str, Any] = {}
-    for l, layer in enumerate(found.layers.values(), start=1):
-        theta[f"W{l}"] = layer.weight.detach().to("cpu", torch.float64).numpy()
-        theta[f"b{l}"] = np.zeros((layer.out_features, 1))  # of any value: shapes alone matter
-    return as_cost(found.net, theta)
+    return as_cost(recognised.net, recognised.parameters())
