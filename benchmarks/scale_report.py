@@ -1,95 +1,81 @@
-"""Writes docs/scale.md: ``python -m benchmarks.scale_report``.
+"""Writes docs/scale.md, of what `benchmarks.scaling` measures.
 
-What `benchmarks.scaling` measures.
+``python -m benchmarks.scale_report`` takes some minutes, and wants two cores that nobody else uses.
 """
 
 from pathlib import Path
 
-from benchmarks import scaling
-from benchmarks.scaling import COMMAND, LARGE, NETWORK, ROUNDS, TASKS, Scaling
-from benchmarks.tables import bytes_of, time_of
-from fastgc.parallel import chunks as blocks
+from benchmarks.scaling import LARGE, ROUNDS, TASKS, Scaling, measure
+from benchmarks.tables import bytes_of, table, time_of
+from fastgc.parallel.chunks import DASK_SECONDS, SECONDS
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "scale.md"
 
 
-def tables(found: Scaling) -> list[str]:
-    """What docs/scale.md says of what was measured."""
-    size = sum(value.size for value in found.parameters.values())
-    rows = [
-        *((f"`loop`, {time_of(s.evaluation)} an evaluation, {s.name}", s) for s in found.loops),
-        (f"`node` over Dask, {NETWORK.name} (P = {size:,})", found.node),
-    ]
-    seconds, per_entry = found.saving
-    return [
-        f"`{COMMAND}` measures this section alone. Load averages before it began:",
-        f"{', '.join(f'{value:.2f}' for value in found.load)}. *The cores* is the time of one",
-        "process that has nothing to do with fastgc over that of two at once, in the same rounds:",
-        "less than 100 % where others use these two cores, and no efficiency can be much better.",
+def write_up(found: Scaling) -> str:
+    tasks = found.tasks
+    busy = SECONDS / tasks["processes"].caller, DASK_SECONDS / tasks["Dask"].caller
+    lines = [
+        "# Scale",
         "",
-        "| | here | 1 worker | 2 workers | efficiency | the cores | to here | just started |",
-        "|---|---|---|---|---|---|---|---|",
-        *(
-            f"| {name} | {time_of(s.here)} | {time_of(s.one)} | {time_of(s.two)} | "
-            f"{s.efficiency:.0%} | {s.machine:.0%} | {s.of_here:.0%} | "
-            f"{time_of(s.first)} |"
-            for name, s in rows
+        "Written by `python -m benchmarks.scale_report` (needs the extra `bench`), which",
+        "`python -m benchmarks.report` runs too: what spreading a check over the workers of an",
+        "executor gives.",
+        "",
+        "## Two workers",
+        "",
+        f"Load averages before it began: {', '.join(f'{value:.2f}' for value in found.load)}.",
+        "*The cores* is the time of one process that has nothing to do with fastgc over that of",
+        "two at once, in the same rounds: less than 100 % where others use these two cores, and",
+        "no efficiency can be much better.",
+        "",
+        *table(
+            ["", "here", "1 worker", "2 workers", "efficiency", "the cores", "to here",
+             "just started"],
+            [
+                [s.name, time_of(s.here), time_of(s.one), time_of(s.two), f"{s.efficiency:.0%}",
+                 f"{s.machine:.0%}", f"{s.of_here:.0%}", time_of(s.first)]
+                for s in found.spreads
+            ],
         ),
-        "",
         f"Medians of {ROUNDS} rounds in turn; `loop` over a `ProcessPoolExecutor`; results bitwise",
         "equal to those in this process, verified before timing. *Efficiency* is the time with one",
         "worker over twice that with two, *to here* that in this process. Workers are",
         "warm but in *just started*, two of them, which includes loading fastgc, the cost and, for",
         "`node`, the kernels.",
         "",
-        "| executor | from task to task | CPU of the caller | sending | results |",
-        "|---|---|---|---|---|",
-        *(
-            f"| {task.executor} | {time_of(task.seconds)} | {time_of(task.caller)} | "
-            f"{_rate(task.sent)} | {_rate(task.returned)} |"
-            for task in found.tasks.values()
+        "## What a task costs",
+        "",
+        *table(
+            ["executor", "from task to task", "CPU of the caller", "sending", "results"],
+            [
+                [name, time_of(task.seconds), time_of(task.caller), _rate(task.sent),
+                 _rate(task.returned)]
+                for name, task in tasks.items()
+            ],
         ),
-        "",
         f"{TASKS:,} tasks of one entry each whose cost does nothing, over two workers: what an",
-        f"ordinary task of {blocks.SECONDS} s has on top. With Dask the CPU is that of its",
-        "scheduler too, which a LocalCluster runs in the caller's process. A subject is what all",
-        f"tasks have in common ({bytes_of(LARGE)} here): packed, sent to every worker,",
-        "unpacked.",
+        f"ordinary task of {SECONDS} s, or {DASK_SECONDS:g} s with Dask, has on top. With Dask the",
+        "CPU is that of its scheduler too, which a LocalCluster runs in the caller's process.",
+        f"*Sending* is of a cost of {bytes_of(LARGE)}: packed, sent to every worker, unpacked.",
         "",
+        f"- So one caller keeps about {busy[0]:,.0f} processes busy, or {busy[1]:,.0f} workers of",
+        "  Dask, whose scheduler does more on a machine of its own.",
         "- A worker is sent, once: "
         + "; ".join(f"{bytes_of(size)} for {name}" for name, size in found.sent.items())
         + ".",
-        f"- One saving of a checkpoint of `loop` takes {time_of(seconds * 1e6)} and "
-        f"{bytes_of(per_entry * 1e6)} for 10⁶ parameters.",
-        "- One look for finished blocks takes "
-        + " and ".join(f"{time_of(s)} with {count:,} pending" for count, s in found.waits.items())
-        + ".",
-        "",
-    ]
+        f"- A checkpoint of `loop` takes {bytes_of(found.saved * 1e6)} for 10⁶ parameters.",
+    ]  # fmt: skip
+    return "\n".join(lines) + "\n"
 
 
 def _rate(seconds: float) -> str:
     return f"{bytes_of(1 / seconds)}/s" if seconds else "shared"
 
 
-def write_up(found: Scaling) -> str:
-    lines = [
-        "# Scale",
-        "",
-        "Written by `python -m benchmarks.scale_report` (needs the extra `bench`), which",
-        "`python -m benchmarks.report` runs too. What spreading a check over the workers of an",
-        "executor gives, and what it would take to go to 10⁹ parameters.",
-        "",
-        "## Measured: two workers",
-        "",
-        *tables(found),
-    ]
-    return "\n".join(lines).rstrip() + "\n"
-
-
 def write() -> None:
     """Measures, and writes docs/scale.md."""
-    DOCUMENT.write_text(write_up(scaling.measure()))
+    DOCUMENT.write_text(write_up(measure()))
 
 
 def main() -> None:

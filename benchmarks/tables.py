@@ -1,4 +1,16 @@
-"""How the tables of docs/ write numbers."""
+"""How the tables of docs/ are written."""
+
+from collections.abc import Iterable, Sequence
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
+    """A table in Markdown, and an empty line."""
+    lines = [_line(header), "|" + "---|" * len(header)]
+    return [*lines, *(_line(row) for row in rows), ""]
+
+
+def _line(cells: Sequence[object]) -> str:
+    return f"| {' | '.join(map(str, cells))} |"
 
 
 def time_of(seconds: float) -> str:
@@ -17,3 +29,9 @@ def bytes_of(count: float) -> str:
 
 def share(part: int, whole: int) -> str:
     return f"{part} of {whole}"
+
+
+def percentage(part: int, whole: int) -> str:
+    if part == whole:
+        return f"all {whole:,}" if whole else "–"
+    return f"{part:,} of {whole:,} ({100 * part / whole:.2f} %)"
