@@ -4,6 +4,7 @@ On the same costs, each in its framework's own operations: how many evaluations,
 mistakes are caught at equal evaluations. fastgc gets a plain function, which it cannot see into.
 """
 
+import contextlib
 import importlib
 import time
 from collections import Counter
@@ -12,27 +13,24 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from statistics import fmean
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from benchmarks.detection import (
-    RIGHT,
-    Examination,
-    drawn,
-    planted,
-    sizes_of,
-    small_networks,
+import fastgc
+from benchmarks.checkers import (
+    AUTOGRAD,
+    JAX,
+    TORCH_FAST,
+    Checker,
+    along_directions,
+    repeated_autograd,
 )
-from benchmarks.direction_checkers import (
-    AT_EQUAL,
-    FIRST,
-    IN_TIME,
-    SAME_EVERY_RUN,
-    require_same_places,
-)
-from benchmarks.tables import share, time_of
-from fastgc.costs.base import as_cost
+from benchmarks.detection import RIGHT, drawn, planted, size_of, small_networks
+from benchmarks.frameworks import Cost
+from benchmarks.models import Model, network
+from benchmarks.tables import share, table, time_of
+from benchmarks.timing import least_time
 from fastgc.parallel.threads import one_blas_thread
 from tests.bugs import MISTAKES
 from tests.cases import (
@@ -49,17 +47,78 @@ SEEDS = 20
 OF_KINDS = 4  # mistakes of tests/bugs.py in each network
 TIMED: tuple[NetworkCase, ...] = (NETWORKS[0], *TIMED_NETWORKS[:2])
 PLANTED = "a mistake in the pass"
+FIRST = 11  # evaluations of fastgc before its first direction: two at θ, nine for the noise
 
 
-def least_time(run: Callable[[], object], seconds: float = 1.0) -> float:
-    """The least of at least seven runs, after one that compiles and warms."""
-    run()
-    times: list[float] = []
-    while len(times) < 7 or sum(times) < seconds:
-        began = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - began)
-    return min(times)
+def spent_by_torch(T: int) -> int:
+    """A direction for each tensor, and twice at θ."""
+    return 2 * T + 2
+
+
+def through_all(count: int) -> Checker:
+    name = f"fastgc, `per_tensor=False, directions={count}`"
+    return along_directions(name, lambda _: count, per_tensor=False)
+
+
+DEFAULT = along_directions('fastgc, `method="random"`', lambda _: 8, per_tensor=True)
+SINGLE = along_directions("fastgc, `directions=1`", lambda _: 1, per_tensor=True)
+LIKE_TORCH = along_directions(
+    "fastgc, through all, as torch spends in all",
+    lambda T: max(1, (spent_by_torch(T) - FIRST) // 2),
+    per_tensor=False,
+)
+THRICE = repeated_autograd("HIPS autograd, 3 runs", lambda _: 3)
+OFTEN = repeated_autograd(
+    "HIPS autograd, as fastgc's default spends", lambda T: (FIRST + 16 * T) // 4
+)
+
+IN_TIME = (DEFAULT, SINGLE, through_all(1), through_all(8), TORCH_FAST, JAX, AUTOGRAD)
+AT_EQUAL = (
+    DEFAULT, OFTEN, SINGLE, TORCH_FAST, LIKE_TORCH, through_all(2), through_all(1), THRICE,
+    JAX, AUTOGRAD,
+)  # fmt: skip
+SAME_EVERY_RUN = (TORCH_FAST, JAX)
+
+
+class Calls:
+    """Of a cost: how many, and what it returned, but where JAX traces it."""
+
+    def __init__(self) -> None:
+        self.count, self.values = 0, list[float]()
+
+    def of(self, cost: Cost) -> Cost:
+        def counted(*arguments: Any) -> Any:
+            self.count += 1
+            value = cost(*arguments)
+            plain: Any = getattr(value, "_value", value)  # of autograd's boxes
+            with contextlib.suppress(TypeError):  # a tracer
+                self.values.append(float(plain))
+            return value
+
+        return counted
+
+
+def looked_at(checker: Checker, model: Model, seed: int = 0) -> tuple[str, Calls]:
+    """What a checker says, and the calls that it made."""
+    calls = Calls()
+    return checker.ready(model, seed, calls.of)(), calls
+
+
+def require_same_points(model: Model) -> None:
+    """That running `SAME_EVERY_RUN` again finds nothing new, and `AUTOGRAD` with a seed does."""
+    for checker in (*SAME_EVERY_RUN, AUTOGRAD):
+        first, second = (looked_at(checker, model, seed)[1].values for seed in range(2))
+        assert first, checker.name
+        assert (first == second) == (checker in SAME_EVERY_RUN), checker.name
+
+
+def require_counted(net: fastgc.Network, parameters: Tensors, gradients: Tensors) -> None:
+    """That fastgc's reports count their evaluations as `Calls` does, `FIRST` among them."""
+    calls = Calls()
+    report = fastgc.check(
+        calls.of(lambda p: net(p)), parameters, gradients, method="random", directions=1
+    )
+    assert report.evaluations == calls.count == FIRST + 2 * len(parameters)
 
 
 def tables_of_times() -> list[str]:
@@ -72,32 +131,31 @@ def tables_of_times() -> list[str]:
 def _times_on(case: NetworkCase) -> list[str]:
     net, parameters = case.build()
     gradients, T = backward(net, parameters), len(parameters)
-    require_same_places(net, parameters, gradients)
-    size = sum(value.size for value in parameters.values())
-    lines = [
-        f"### {case.name} (P = {size:,}, {T} tensors)",
-        "",
-        "| | evaluations | along directions | time | accepts these right gradients |",
-        "|---|---|---|---|---|",
-    ]
+    require_counted(net, parameters, gradients)
+    model = network(net, parameters, gradients)
+    require_same_points(model)
+    rows = []
     for checker in IN_TIME:
-        run = checker.run(net, parameters, gradients)
-        run.verdict()
-        evaluations = run.watched.calls
-        seconds = least_time(run.verdict)
         seeds = 1 if checker in SAME_EVERY_RUN else SEEDS
-        said = Counter(
-            checker.run(net, parameters, gradients, seed).verdict() for seed in range(seeds)
-        )
+        _, calls = looked_at(checker, model)
+        run = checker.ready(model)
+        run()
+        seconds = least_time(run, 7, 1.0)
+        said = Counter(checker.ready(model, seed)() for seed in range(seeds))
         accepts = ("yes" if said["correct"] else "no") + ", in every run"
         if seeds > 1:
             accepts = f"with {said['correct']} of {seeds} seeds"
         open_ = f", {said['unresolved']} cannot tell" * bool(said["unresolved"])
-        lines.append(
-            f"| {checker.name} | {evaluations:,} | {checker.along(T)} | {time_of(seconds)} | "
-            f"{accepts}{open_} |"
-        )
-    return [*lines, ""]
+        rows.append([
+            checker.name, f"{calls.count:,}", checker.along(T), time_of(seconds), accepts + open_
+        ])  # fmt: skip
+    return [
+        f"### {case.name} (P = {model.size:,}, {T} tensors)",
+        "",
+        *table(
+            ["", "evaluations", "along directions", "time", "accepts these right gradients"], rows
+        ),
+    ]
 
 
 Plant: TypeAlias = Callable[[Tensors, np.random.Generator], Tensors]
@@ -163,23 +221,17 @@ def study_network(job: tuple[int, tuple[str, ...]]) -> list[Outcome]:
     cases = [(PLANTED, wrongs[name][1]) for name in names]
     if any(g.any() for g in right.values()):
         cases += [(name, plant(right, rng)) for name, plant in GRADED.items()]
-    under = Examination(as_cost(net, parameters), "incremental")
-    with np.errstate(all="ignore"):
-        cases = [
-            (name, wrong) for name, wrong in cases
-            if sizes_of(under, under.examine(wrong)[0], right)[0] == "visible"
-        ]  # fmt: skip
+    cases = [
+        (name, wrong) for name, wrong in cases
+        if size_of(net, parameters, wrong, right) == "visible"
+    ]  # fmt: skip
     cases += [(RIGHT, right), (RIGHT, other_backward(net, parameters))]
     outcomes = []
     for checker in AT_EQUAL:
         for name, gradients in cases:
-            run = checker.run(net, parameters, gradients)
-            outcomes.append(
-                Outcome(
-                    checker.name, name, run.verdict(), checker.along(len(parameters)),
-                    run.watched.calls,
-                )
-            )  # fmt: skip
+            verdict, calls = looked_at(checker, network(net, parameters, gradients))
+            along = checker.along(len(parameters))
+            outcomes.append(Outcome(checker.name, name, verdict, along, calls.count))
     return outcomes
 
 
@@ -205,29 +257,24 @@ def study(networks: int = 100, processes: int = 2) -> list[Outcome]:
 def table_of_mistakes(outcomes: Sequence[Outcome]) -> list[str]:
     """A line for each checker, with equal ones beside each other."""
     groups = (PLANTED, *GRADED)
-    lines = [
-        "| | along directions | in all, right | wrong | "
-        + " | ".join(groups)
-        + " | cannot tell | right rejected | cannot tell |",
-        "|---|" + "---|" * (len(groups) + 6),
-    ]
+    rows = []
     for checker in AT_EQUAL:
         mine = [o for o in outcomes if o.checker == checker.name]
         right = [o for o in mine if o.mistake == RIGHT]
         wrong = [o for o in mine if o.mistake != RIGHT]
-        cells = [
+        verdicts = [[o.verdict for o in wrong if o.mistake == group] for group in groups]
+        rows.append([
+            checker.name,
             f"{fmean(o.along for o in right):.0f}",
             f"{fmean(o.evaluations for o in right):.0f}",
             f"{fmean(o.evaluations for o in wrong):.0f}",
-        ]
-        for group in groups:
-            of_group = [o.verdict for o in wrong if o.mistake == group]
-            cells.append(share(sum(v != "correct" for v in of_group), len(of_group)))
-        cells.append(str(sum(o.verdict == "unresolved" for o in wrong)))
-        cells.append(share(sum(o.verdict == "wrong" for o in right), len(right)))
-        cells.append(str(sum(o.verdict == "unresolved" for o in right)))
-        lines.append(f"| {checker.name} | " + " | ".join(cells) + " |")
-    return lines
+            *(share(sum(v != "correct" for v in group), len(group)) for group in verdicts),
+            sum(o.verdict == "unresolved" for o in wrong),
+            share(sum(o.verdict == "wrong" for o in right), len(right)),
+            sum(o.verdict == "unresolved" for o in right),
+        ])  # fmt: skip
+    header = ["", "along directions", "in all, right", "wrong", *groups]
+    return table([*header, "cannot tell", "right rejected", "cannot tell"], rows)
 
 
 def section(networks: int = 100) -> list[str]:
@@ -257,7 +304,7 @@ def section(networks: int = 100) -> list[str]:
         f"{networks} drawn networks of at most 500 parameters, those of",
         f"[detection.md](detection.md): in each, {OF_KINDS} of its {len(MISTAKES)} kinds of",
         "mistake, the kinds planted least so far; a tensor, and an entry, off by a little; right",
-        "gradients of two backward passes. One in ten lies at corners, others are saturated. What",
+        "gradients of two backward passes. One in ten lies at kinks, others are saturated. What",
         "is off by no more than rounding, as that study has it, is left out.",
         f"{len(outcomes) // len(AT_EQUAL):,} cases for each checker, {seconds:.0f} s on two cores.",
         "Caught is what is not called correct; of these, *cannot tell* is how many fastgc left",
@@ -265,7 +312,6 @@ def section(networks: int = 100) -> list[str]:
         "sure and to find the entries, torch to run its slow mode for its message.",
         "",
         *table_of_mistakes(outcomes),
-        "",
         "Equal in all: the default and HIPS autograd repeated; *as torch spends* (one direction at",
         "least, so up to five tensors it spends more) and torch; `directions=1` through all and",
         "three runs of HIPS autograd. Equal along directions: `directions=1` and torch;",
@@ -276,9 +322,7 @@ def section(networks: int = 100) -> list[str]:
 
 
 def main() -> None:
-    from benchmarks import directions  # by name, as other processes import it
-
-    print("\n".join(directions.section()))
+    print("\n".join(section()))
 
 
 if __name__ == "__main__":

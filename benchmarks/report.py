@@ -22,11 +22,10 @@ from benchmarks import (
     detection_report,
     directions,
     fresh,
-    jax_checkers,
+    peers,
     plot,
     regression,
     scale_report,
-    torch_modules,
     watching,
 )
 from benchmarks.bench_methods import CASES, LAB, PASS, PLAIN, network_case
@@ -110,10 +109,10 @@ class Table:
             if method in ("incremental", "node"):
                 floor = info["operations"][method] / rate
                 notes.append(f"{seconds / floor:.1f} × the floor")
-            outcomes = info.get("outcomes", {"rejects": 0})
-            if outcomes["rejects"]:
+            outcomes = info.get("outcomes", {"wrong": 0})
+            if outcomes["wrong"]:
                 notes.append(
-                    f"rejects these right gradients, {outcomes['rejects']} runs of "
+                    f"rejects these right gradients, {outcomes['wrong']} runs of "
                     f"{sum(outcomes.values())}"
                 )
             checks = info.get("checks", "nothing" if name == PASS else "all entries")
@@ -167,8 +166,7 @@ def write_up(table: Table) -> str:
         "",
         *(line for case in CASES for line in table.lines(case, together)),
         *directions.section(),
-        *torch_modules.section(),
-        *jax_checkers.section(),
+        *(line for section in peers.SECTIONS.values() for line in section()),
         *watching.section(),
         "## First use, in fresh processes",
         "",
@@ -228,14 +226,14 @@ def main() -> None:
     docs.mkdir(exist_ok=True)
     (docs / "benchmarks.md").write_text(text)
     speeds: dict[str, dict[int, float]] = {}
-    peers: dict[str, dict[int, float]] = {}
+    others: dict[str, dict[int, float]] = {}
     for case, name in table.seconds:
         if name in plot.METHODS:
             speeds.setdefault(name, {})[table.sizes[case]] = table.speed(case, name)
         elif table.info[case, name].get("checks", "nothing") != "nothing":
             label = f"{name} ({table.info[case, name]['checks']})"
-            peers.setdefault(label, {})[table.sizes[case]] = table.speed(case, name)
-    plot.draw(docs / "benchmarks.svg", speeds, peers)
+            others.setdefault(label, {})[table.sizes[case]] = table.speed(case, name)
+    plot.draw(docs / "benchmarks.svg", speeds, others)
     detection_report.into_readme("speeds", three_numbers(table))
     regression.record()
     scale_report.write()
