@@ -13,10 +13,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import get_context
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -116,8 +116,7 @@ def remembering() -> Iterator[None]:
         REGISTRY.update(plain)
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What became of one case.
 
     Attributes:
@@ -145,13 +144,12 @@ class Outcome:
     seconds: float = 0.0
 
 
-@dataclass
-class Study:
-    """All outcomes; `seconds` in all."""
+class Study(NamedTuple):
+    """All outcomes, of so many networks with mistakes; `seconds` in all."""
 
-    outcomes: list[Outcome] = field(default_factory=list)
-    networks: int = 0
-    seconds: float = 0.0
+    outcomes: list[Outcome]
+    networks: int
+    seconds: float
 
 
 def planted(net: fastgc.Network, parameters: Tensors, seed: int) -> dict[str, Any]:
@@ -348,21 +346,12 @@ def small_networks() -> list[int]:
 def run(networks: int, right: int, processes: int = 2) -> Study:
     """The study: so many networks with every mistake, so many more with right gradients alone."""
     began = time.perf_counter()
-    study = Study(networks=networks)
-    context = get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=context) as pool:
-        jobs = [
-            pool.map(partial(study_network, bugs=bugs), seeds, chunksize=chunk)
-            for bugs, seeds, chunk in (
-                (True, range(networks), 4),
-                (False, range(networks, networks + right), 8),
-            )
-        ]
-        for job in jobs:
-            for outcomes in job:
-                study.outcomes += outcomes
-    study.seconds = time.perf_counter() - began
-    return study
+    outcomes: list[Outcome] = []
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        for bugs, seeds in ((True, range(networks)), (False, range(networks, networks + right))):
+            for found in pool.map(partial(study_network, bugs=bugs), seeds, chunksize=4):
+                outcomes += found
+    return Study(outcomes, networks, time.perf_counter() - began)
 
 
 def seen(outcomes: Sequence[Outcome]) -> list[Outcome]:

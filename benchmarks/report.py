@@ -237,7 +237,7 @@ def main() -> None:
     detection_report.into_readme("speeds", three_numbers(table))
     regression.record()
     scale_report.write()
-    detection_report.write()
+    detection_report.write(**detection_report.SIZES)
     print(text)
 
 

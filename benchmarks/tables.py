@@ -31,7 +31,8 @@ def share(part: int, whole: int) -> str:
     return f"{part} of {whole}"
 
 
-def percentage(part: int, whole: int) -> str:
+def percentage(truths: Sequence[bool]) -> str:
+    part, whole = sum(truths), len(truths)
     if part == whole:
         return f"all {whole:,}" if whole else "–"
     return f"{part:,} of {whole:,} ({100 * part / whole:.2f} %)"
