@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks.bench_methods import CASES, network_case
+from benchmarks.bench_methods import CASES, labels_of, network_case
 from benchmarks.checkers import (
     ALL,
     AUTOGRAD,
@@ -40,7 +40,7 @@ def bench_peer(benchmark: BenchmarkFixture, case: str, peer: str) -> None:
     checker = PEERS[peer]
     pytest.importorskip(checker.package, reason="that checker is not installed")
     net, parameters = network_case(case)
-    Y = net.Y if net.Y.ndim == 1 else net.Y[0]
+    Y = labels_of(net)
     model = network(net, parameters, backward(net, parameters), lambda p: plain_cost(net.X, Y, p))
     if not checker.takes(model) or (checker.checks == ALL and model.size > MOST):
         pytest.skip("takes minutes")
