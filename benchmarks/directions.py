@@ -8,24 +8,17 @@ import contextlib
 import importlib
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from multiprocessing import get_context
 from statistics import fmean
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 
 import fastgc
-from benchmarks.checkers import (
-    AUTOGRAD,
-    JAX,
-    TORCH_FAST,
-    Checker,
-    along_directions,
-    repeated_autograd,
-)
+from benchmarks import checkers
+from benchmarks.checkers import Checker, along_directions, repeated_autograd
 from benchmarks.detection import RIGHT, drawn, planted, size_of, small_networks
 from benchmarks.frameworks import Cost
 from benchmarks.models import Model, network
@@ -33,26 +26,25 @@ from benchmarks.tables import share, table, time_of
 from benchmarks.timing import least_time
 from fastgc.parallel.threads import one_blas_thread
 from tests.bugs import MISTAKES
-from tests.cases import (
-    NETWORKS,
-    TIMED_NETWORKS,
-    NetworkCase,
-    Tensors,
-    backward,
-    other_backward,
-)
+from tests.cases import NETWORKS, TIMED_NETWORKS, NetworkCase, Tensors, backward, other_backward
 
 COMMAND = "python -m benchmarks.directions"
 SEEDS = 20
 OF_KINDS = 4  # mistakes of tests/bugs.py in each network
 TIMED: tuple[NetworkCase, ...] = (NETWORKS[0], *TIMED_NETWORKS[:2])
-PLANTED = "a mistake in the pass"
 FIRST = 12  # evaluations of fastgc besides those along directions: three at θ, nine for the noise
 
-
-def spent_by_torch(T: int) -> int:
-    """A direction for each tensor, and twice at θ."""
-    return 2 * T + 2
+PLANTED = "a mistake in the pass"
+#: A tensor or an entry that is off: by what part of itself.
+GRADED = {
+    "a tensor 1 %": 1e-2,
+    "a tensor 0.1 %": 1e-3,
+    "a tensor 10⁻⁴": 1e-4,
+    "a tensor 10⁻⁵": 1e-5,
+    "an entry 10 %": 1e-1,
+    "an entry 1 %": 1e-2,
+    "an entry 0.1 %": 1e-3,
+}
 
 
 def through_all(count: int) -> Checker:
@@ -60,24 +52,30 @@ def through_all(count: int) -> Checker:
     return along_directions(name, lambda _: count, per_tensor=False)
 
 
+def for_what_torch_spends(T: int) -> int:
+    """Directions through all for a direction for each tensor, and twice at θ."""
+    return max(1, (2 * T + 2 - FIRST) // 2)
+
+
+TORCH, JAX, AUTOGRAD = checkers.TORCH_FAST, checkers.JAX, checkers.AUTOGRAD
 DEFAULT = along_directions('fastgc, `method="random"`', lambda _: 8, per_tensor=True)
 SINGLE = along_directions("fastgc, `directions=1`", lambda _: 1, per_tensor=True)
-LIKE_TORCH = along_directions(
-    "fastgc, through all, as torch spends in all",
-    lambda T: max(1, (spent_by_torch(T) - FIRST) // 2),
-    per_tensor=False,
-)
-THRICE = repeated_autograd("HIPS autograd, 3 runs", lambda _: 3)
-OFTEN = repeated_autograd(
-    "HIPS autograd, as fastgc's default spends", lambda T: (FIRST + 16 * T) // 4
-)
-
-IN_TIME = (DEFAULT, SINGLE, through_all(1), through_all(8), TORCH_FAST, JAX, AUTOGRAD)
+IN_TIME = (DEFAULT, SINGLE, through_all(1), through_all(8), TORCH, JAX, AUTOGRAD)
 AT_EQUAL = (
-    DEFAULT, OFTEN, SINGLE, TORCH_FAST, LIKE_TORCH, through_all(2), through_all(1), THRICE,
-    JAX, AUTOGRAD,
-)  # fmt: skip
-SAME_EVERY_RUN = (TORCH_FAST, JAX)
+    DEFAULT,
+    repeated_autograd("HIPS autograd, as fastgc's default spends", lambda T: (FIRST + 16 * T) // 4),
+    SINGLE,
+    TORCH,
+    along_directions(
+        "fastgc, through all, as torch spends in all", for_what_torch_spends, per_tensor=False
+    ),
+    through_all(2),
+    through_all(1),
+    repeated_autograd("HIPS autograd, 3 runs", lambda _: 3),
+    JAX,
+    AUTOGRAD,
+)
+SAME_EVERY_RUN = (TORCH, JAX)
 
 
 class Calls:
@@ -115,20 +113,13 @@ def require_same_points(model: Model) -> None:
 def require_counted(net: fastgc.Network, parameters: Tensors, gradients: Tensors) -> None:
     """That fastgc's reports count their evaluations as `Calls` does, `FIRST` among them."""
     calls = Calls()
-    report = fastgc.check(
-        calls.of(lambda p: net(p)), parameters, gradients, method="random", directions=1
-    )
+    cost = calls.of(lambda p: net(p))
+    report = fastgc.check(cost, parameters, gradients, method="random", directions=1)
     assert report.evaluations == calls.count == FIRST + 2 * len(parameters)
 
 
-def tables_of_times() -> list[str]:
-    """A table for each network that is timed, with right gradients."""
-    importlib.import_module("torch").set_num_threads(1)
-    with one_blas_thread():
-        return [line for case in TIMED for line in _times_on(case)]
-
-
-def _times_on(case: NetworkCase) -> list[str]:
+def table_of_times(case: NetworkCase) -> list[str]:
+    """A line for each checker, with right gradients."""
     net, parameters = case.build()
     gradients, T = backward(net, parameters), len(parameters)
     require_counted(net, parameters, gradients)
@@ -137,77 +128,50 @@ def _times_on(case: NetworkCase) -> list[str]:
     rows = []
     for checker in IN_TIME:
         seeds = 1 if checker in SAME_EVERY_RUN else SEEDS
-        _, calls = looked_at(checker, model)
+        verdicts = Counter(checker.ready(model, seed)() for seed in range(seeds))
+        accepts = ("yes" if verdicts["correct"] else "no") + ", in every run"
+        if seeds > 1:
+            accepts = f"with {verdicts['correct']} of {seeds} seeds"
+        if verdicts["unresolved"]:
+            accepts += f", {verdicts['unresolved']} cannot tell"
+        calls = looked_at(checker, model)[1].count
         run = checker.ready(model)
         run()
         seconds = least_time(run, 7, 1.0)
-        said = Counter(checker.ready(model, seed)() for seed in range(seeds))
-        accepts = ("yes" if said["correct"] else "no") + ", in every run"
-        if seeds > 1:
-            accepts = f"with {said['correct']} of {seeds} seeds"
-        open_ = f", {said['unresolved']} cannot tell" * bool(said["unresolved"])
-        rows.append([
-            checker.name, f"{calls.count:,}", checker.along(T), time_of(seconds), accepts + open_
-        ])  # fmt: skip
+        rows.append([checker.name, f"{calls:,}", checker.along(T), time_of(seconds), accepts])
+    header = ["", "evaluations", "along directions", "time", "accepts these right gradients"]
     return [
         f"### {case.name} (P = {model.size:,}, {T} tensors)",
         "",
-        *table(
-            ["", "evaluations", "along directions", "time", "accepts these right gradients"], rows
-        ),
+        *table(header, rows),
     ]
 
 
-Plant: TypeAlias = Callable[[Tensors, np.random.Generator], Tensors]
+def tables_of_times() -> list[str]:
+    importlib.import_module("torch").set_num_threads(1)
+    with one_blas_thread():
+        return [line for case in TIMED for line in table_of_times(case)]
 
 
-def _tensor_off(by: float) -> Plant:
-    def plant(right: Tensors, rng: np.random.Generator) -> Tensors:
-        name = str(rng.choice([name for name, g in right.items() if g.any()]))
-        return {**right, name: (1 + by) * right[name]}
-
-    return plant
-
-
-def _entry_off(by: float) -> Plant:
-    def plant(right: Tensors, rng: np.random.Generator) -> Tensors:
-        name = str(rng.choice([name for name, g in right.items() if g.any()]))
-        wrong = right[name].copy()
-        k = rng.choice(np.flatnonzero(np.abs(wrong) > 1e-2 * np.abs(wrong).max()))
-        wrong.flat[k] *= 1 + by
-        return {**right, name: wrong}
-
-    return plant
+def off(name: str, right: Tensors, rng: np.random.Generator) -> Tensors:
+    """A mistake of `GRADED` in a tensor drawn at random."""
+    tensor = str(rng.choice([name for name, g in right.items() if g.any()]))
+    wrong = right[tensor].copy()
+    entries: Any = ...
+    if "entry" in name:
+        entries = rng.choice(np.flatnonzero(np.abs(wrong) > 1e-2 * np.abs(wrong).max()))
+    wrong.reshape(-1)[entries] *= 1 + GRADED[name]
+    return {**right, tensor: wrong}
 
 
-GRADED: dict[str, Plant] = {
-    "a tensor 1 %": _tensor_off(1e-2),
-    "a tensor 0.1 %": _tensor_off(1e-3),
-    "a tensor 10⁻⁴": _tensor_off(1e-4),
-    "a tensor 10⁻⁵": _tensor_off(1e-5),
-    "an entry 10 %": _entry_off(1e-1),
-    "an entry 1 %": _entry_off(1e-2),
-    "an entry 0.1 %": _entry_off(1e-3),
-}
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a checker said of one case.
-
-    Attributes:
-        checker: its name.
-        mistake: one of `GRADED`, `PLANTED`, or `RIGHT`.
-        verdict: ``correct``, ``wrong`` or ``unresolved``.
-        along: evaluations along directions, of a right gradient.
-        evaluations: in all.
-    """
+class Outcome(NamedTuple):
+    """What a checker said of one case: `PLANTED`, one of `GRADED`, or `RIGHT`."""
 
     checker: str
     mistake: str
     verdict: str
-    along: int
-    evaluations: int
+    along: int  # evaluations along directions, of a right gradient
+    evaluations: int  # in all
 
 
 def study_network(job: tuple[int, tuple[str, ...]]) -> list[Outcome]:
@@ -220,17 +184,14 @@ def study_network(job: tuple[int, tuple[str, ...]]) -> list[Outcome]:
     rng = np.random.default_rng([seed, 1])
     cases = [(PLANTED, wrongs[name][1]) for name in names]
     if any(g.any() for g in right.values()):
-        cases += [(name, plant(right, rng)) for name, plant in GRADED.items()]
-    cases = [
-        (name, wrong) for name, wrong in cases
-        if size_of(net, parameters, wrong, right) == "visible"
-    ]  # fmt: skip
+        cases += [(name, off(name, right, rng)) for name in GRADED]
+    cases = [case for case in cases if size_of(net, parameters, case[1], right) == "visible"]
     cases += [(RIGHT, right), (RIGHT, other_backward(net, parameters))]
     outcomes = []
     for checker in AT_EQUAL:
+        along = checker.along(len(parameters))
         for name, gradients in cases:
             verdict, calls = looked_at(checker, network(net, parameters, gradients))
-            along = checker.along(len(parameters))
             outcomes.append(Outcome(checker.name, name, verdict, along, calls.count))
     return outcomes
 
@@ -246,12 +207,9 @@ def jobs(networks: int) -> Iterator[tuple[int, tuple[str, ...]]]:
         yield seed, chosen
 
 
-def study(networks: int = 100, processes: int = 2) -> list[Outcome]:
-    outcomes: list[Outcome] = []
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        for found in pool.map(study_network, list(jobs(networks))):
-            outcomes += found
-    return outcomes
+def study(networks: int) -> list[Outcome]:
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        return [o for found in pool.map(study_network, list(jobs(networks))) for o in found]
 
 
 def table_of_mistakes(outcomes: Sequence[Outcome]) -> list[str]:
@@ -321,9 +279,5 @@ def section(networks: int = 100) -> list[str]:
     ]
 
 
-def main() -> None:
-    print("\n".join(section()))
-
-
 if __name__ == "__main__":
-    main()
+    print("\n".join(section()))
