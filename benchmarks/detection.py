@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from multiprocessing import get_context
 from typing import Any, NamedTuple
@@ -29,7 +29,6 @@ from fastgc.costs.base import as_cost
 from fastgc.methods.base import Approximation, Method
 from fastgc.methods.registry import METHODS as REGISTRY
 from fastgc.network.layers import ACTIVATIONS, LOSSES
-from fastgc.report.data import Arrays
 from tests.bugs import MISTAKES, Mistake, Pass
 from tests.cases import Array, NetworkCase, Tensors, backward, other_backward
 
@@ -194,48 +193,50 @@ def study_network(seed: int, *, bugs: bool) -> list[Outcome]:
     with remembering():
         for method in METHODS:
             check = partial(fastgc.check, net, parameters, method=method, progress=False)
-            outcomes += [
-                Outcome(seed, RIGHT, method, check(gradients).verdict)
-                for gradients in (right, other_backward(net, parameters))
-            ]
+            reports = [check(gradients) for gradients in (right, other_backward(net, parameters))]
+            outcomes += [Outcome(seed, RIGHT, method, report.verdict) for report in reports]
+            uncertainty = uncertainty_of(net, parameters, reports[0])
             for name, (mistake, wrong, sources) in wrongs.items():
-                case = Case(net, parameters, right, wrong, check(wrong))
+                case = Case(net, parameters, right, uncertainty, wrong, check(wrong))
                 outcomes.append(case.outcome(seed, mistake, sources, alike[name]))
     return outcomes
+
+
+def uncertainty_of(net: fastgc.Network, parameters: Tensors, report: fastgc.Report) -> Tensors:
+    """Of the differences in a report, and of a right backward pass by its rounding."""
+    cost, found = as_cost(net, parameters), {}
+    with np.errstate(all="ignore"):
+        rounding = cost.rounding()
+    assert rounding is not None
+    for name, part in cost.layout.tensors():
+        arrays = report.tensors[name].arrays
+        assert arrays is not None
+        found[name] = arrays.uncertainty + rounding[part].reshape(arrays.shape)
+    return found
 
 
 FACTORS = {"factor", "sign", "sum", "twice averaged"}
 
 
-@dataclass(frozen=True)
-class Case:
-    """A wrong gradient of a network, and the report on it."""
+class Case(NamedTuple):
+    """A wrong gradient of a network, and the report on it.
+
+    `uncertainty` is that of differences and of a right backward pass, whatever gradient is checked.
+    """
 
     net: fastgc.Network
     parameters: Tensors
     right: Tensors
+    uncertainty: Tensors
     wrong: Tensors
     report: fastgc.Report
 
-    def arrays(self, name: str) -> Arrays:
-        arrays = self.report.tensors[name].arrays
-        assert arrays is not None
-        return arrays
-
-    def rounding(self) -> Tensors:
-        """How far rounding may move each entry of a right gradient."""
-        cost = as_cost(self.net, self.parameters)
-        with np.errstate(all="ignore"):
-            bound = cost.rounding()
-        assert bound is not None
-        parts = dict(cost.layout.tensors())
-        return {name: bound[parts[name]].reshape(g.shape) for name, g in self.right.items()}
-
     def size(self) -> tuple[str, set[str], set[str]]:
         """How large the mistake is, the tensors it moves beyond the tolerance, and visibly so."""
-        exceeds, visible, rounding = set(), set(), self.rounding()
+        exceeds, visible = set(), set()
         for name, truth in self.right.items():
-            arrays, g = self.arrays(name), self.wrong[name]
+            arrays, g = self.report.tensors[name].arrays, self.wrong[name]
+            assert arrays is not None
             with np.errstate(all="ignore"):
                 allowed = TOLERANCE * np.maximum(np.abs(g), np.abs(truth))
                 allowed += THRESHOLDS.floor * float(np.sqrt(np.mean(truth**2)))
@@ -243,8 +244,7 @@ class Case:
                 off = np.where(arrays.verdicts == KINK, 0.0, np.abs(g - truth))
                 if not (off <= 0.9 * allowed).all():
                     exceeds.add(name)
-                uncertainty = arrays.uncertainty + rounding[name]
-                if not (off <= 1.1 * allowed + 2 * uncertainty).all():
+                if not (off <= 1.1 * allowed + 2 * self.uncertainty[name]).all():
                     visible.add(name)
         size = "visible" if visible else "rounding" if exceeds else "tolerance"
         return size, exceeds, visible
@@ -268,13 +268,10 @@ class Case:
 
     def named_rightly(self, named: list[str], mistake: Mistake, sources: list[str]) -> bool:
         """Whether of a tensor with one entry, or one column, it is called what can be told."""
-        rounding = self.rounding()
         one = all(
-            np.count_nonzero(
-                np.abs(self.right[name]) > self.arrays(name).uncertainty + rounding[name]
-            ) <= 1
+            np.count_nonzero(np.abs(self.right[name]) > self.uncertainty[name]) <= 1
             for name in sources
-        )  # fmt: skip
+        )
         if one and mistake.kind != "unknown" and "unknown" not in named:
             return True  # of one entry there is only a ratio
         # where the others are zero, that these alone are wrong is true
@@ -302,8 +299,9 @@ class Case:
 
 def size_of(net: fastgc.Network, parameters: Tensors, wrong: Tensors, right: Tensors) -> str:
     """How large a mistake is, by the differences that are exact: as `Outcome.size`."""
-    report = fastgc.check(net, parameters, wrong, method="incremental", progress=False)
-    return Case(net, parameters, right, wrong, report).size()[0]
+    check = partial(fastgc.check, net, parameters, method="incremental", progress=False)
+    uncertainty = uncertainty_of(net, parameters, check(right))
+    return Case(net, parameters, right, uncertainty, wrong, check(wrong)).size()[0]
 
 
 def study_of_others(seeds: Sequence[int]) -> list[Outcome]:
@@ -343,11 +341,11 @@ def small_networks() -> list[int]:
     return found
 
 
-def run(networks: int, right: int, processes: int = 2) -> Study:
+def run(networks: int, right: int) -> Study:
     """The study: so many networks with every mistake, so many more with right gradients alone."""
     began = time.perf_counter()
     outcomes: list[Outcome] = []
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         for bugs, seeds in ((True, range(networks)), (False, range(networks, networks + right))):
             for found in pool.map(partial(study_network, bugs=bugs), seeds, chunksize=4):
                 outcomes += found
