@@ -64,8 +64,8 @@ def network_cost(of: Framework, net: fastgc.Network) -> Cost:
     return cost
 
 
-def cost_of_list(cost: Cost, values: Sequence[Any]) -> Any:
-    return cost(*values)
+def of_list(cost: Cost) -> Cost:
+    return lambda values: cost(*values)
 
 
 def torch_cost(net: fastgc.Network) -> Cost:
@@ -93,14 +93,17 @@ def jax_in_double() -> Any:
     return jax
 
 
-@lru_cache(maxsize=1)  # a study plants many bugs in one network: compile it for the first
-def jax_cost(net: fastgc.Network) -> Cost:
-    """`net`'s cost as one compiled function; op by op, each is compiled anew for each new shape."""
+def jax_framework() -> Framework:
     jax = jax_in_double()
     names = ("relu", "leaky_relu", "tanh", "sigmoid", "softplus", "silu", "identity")
     activations = {name: getattr(jax.nn, name) for name in names}
-    of = Framework(jax.numpy.asarray, activations, partial(jax.nn.logsumexp, axis=0))
-    compiled: Cost = jax.jit(partial(cost_of_list, network_cost(of, net)))
+    return Framework(jax.numpy.asarray, activations, partial(jax.nn.logsumexp, axis=0))
+
+
+@lru_cache(maxsize=1)  # a study plants many bugs in one network: compile it for the first
+def jax_cost(net: fastgc.Network) -> Cost:
+    """`net`'s cost as one compiled function; op by op, each is compiled anew for each new shape."""
+    compiled: Cost = jax_in_double().jit(of_list(network_cost(jax_framework(), net)))
     return compiled
 
 

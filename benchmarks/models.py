@@ -9,27 +9,14 @@ import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import fastgc
-from benchmarks.frameworks import (
-    Change,
-    Cost,
-    autograd_framework,
-    changed_in_torch,
-    cost_of_list,
-    jax_cost,
-    jax_in_double,
-    network_cost,
-    planted_in_jax,
-    planted_in_torch,
-    torch_cost,
-    unchanged,
-)
-from tests.cases import Array, Tensors
+from benchmarks import frameworks
+from benchmarks.frameworks import Change, Cost, changed_in_torch, jax_in_double, unchanged
+from tests.cases import NETWORKS, TIMED_NETWORKS, Array, NetworkCase, Tensors
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -71,16 +58,17 @@ def network(
         import torch
 
         tensors = [torch.tensor(value, requires_grad=True) for value in values]
-        return planted_in_torch(torch_cost(net), planted), tensors
+        return frameworks.planted_in_torch(frameworks.torch_cost(net), planted), tensors
 
     def in_jax() -> tuple[Any, ...]:
         jax = jax_in_double()
         slopes = [jax.numpy.asarray(slope) for slope in planted]
-        return planted_in_jax(jax_cost(net), lambda _: slopes), values
+        return frameworks.planted_in_jax(frameworks.jax_cost(net), lambda _: slopes), values
 
     def in_autograd() -> tuple[Any, ...]:
         extend = importlib.import_module("autograd.extend")
-        loss = extend.primitive(partial(cost_of_list, network_cost(autograd_framework(), net)))
+        cost = frameworks.network_cost(frameworks.autograd_framework(), net)
+        loss = extend.primitive(frameworks.of_list(cost))
         extend.defvjp(loss, lambda *_: lambda g: [g * slope for slope in planted])
         return loss, values
 
@@ -238,86 +226,73 @@ def _module(
 # --- Losses in JAX
 
 
-def first_tensor(by: float) -> Change:
-    """The first tensor is off by a part of itself."""
-    return lambda gradients: [(1 + by) * gradients[0], *gradients[1:]]
+def last_tensor(by: float) -> Change:
+    """The last tensor is off by a part of itself."""
+    return lambda gradients: [*gradients[:-1], (1 + by) * gradients[-1]]
 
 
 def largest_entry(by: float) -> Change:
-    """The largest entry of the last tensor is off by a part of itself."""
+    """The largest entry of the first tensor is off by a part of itself."""
 
     def change(gradients: list[Any]) -> list[Any]:
-        last = gradients[-1]
-        return [*gradients[:-1], last * (1 + by * (abs(last) == abs(last).max()))]
+        first, *others = gradients
+        return [first * (1 + by * (abs(first) == abs(first).max())), *others]
 
     return change
 
 
 def jax_losses(change: Change = unchanged) -> list[Model]:
     table = {
-        "4-5-3-1, m = 3": _perceptron(4, 5, 3, 1, m=3),
+        "4-5-3-1, m = 3": _network_in_jax(*NETWORKS[0].build()),
         "two convolutions, 8 images": _convolutions(),
         "attention, 12 × 16": _attention(),
-        "30-64-32-1, m = 64": _perceptron(30, 64, 32, 1, m=64),
+        TIMED_NETWORKS[0].name: _network_in_jax(*TIMED_NETWORKS[0].build()),
     }
     return [_in_jax(name, *parts, change) for name, parts in table.items()]
 
 
 def jax_losses_at_kinks() -> list[Model]:
-    every = ((4, 5, 3, 1), (6, 8, 1), (10, 16, 8, 2), (3, 20, 1), (8, 4, 4, 4, 1))
-    return [_in_jax(str(w), *_perceptron(*w, m=16, kinked=True), unchanged) for w in every]
+    """Of networks whose biases are zero, and so is one of the samples."""
+    models = []
+    for widths in ((4, 5, 3, 1), (6, 8, 1), (10, 16, 8, 2), (3, 20, 1), (8, 4, 4, 4, 1)):
+        net, parameters = NetworkCase(str(widths), widths, 16).build()
+        X = net.X.copy()
+        X[:, 0] = 0.0
+        parameters = {name: value * (name[0] == "W") for name, value in parameters.items()}
+        parts = _network_in_jax(fastgc.Network(X, net.Y), parameters)
+        models.append(_in_jax(str(widths), *parts, unchanged))
+    return models
 
 
-def _in_jax(name: str, loss: Cost, params: Any, change: Change) -> Model:
-    jax = importlib.import_module("jax")
+def _in_jax(name: str, loss: Cost, arrays: Any, change: Change) -> Model:
+    jax = jax_in_double()
+    params = jax.tree_util.tree_map(jax.numpy.asarray, arrays)
 
     def gradients(params: Any) -> Any:
         leaves, structure = jax.tree_util.tree_flatten(jax.grad(loss)(params))
         return jax.tree_util.tree_unflatten(structure, change(leaves))
 
     def form() -> tuple[Any, ...]:  # a new function, as JAX keeps what it compiled of one
-        wrong = loss if change is unchanged else planted_in_jax(loss, gradients)
+        wrong = loss if change is unchanged else frameworks.planted_in_jax(loss, gradients)
         return jax.jit(lambda params: wrong(params)), params
 
     return Model(name, sum(leaf.size for leaf in jax.tree_util.tree_leaves(params)), {"jax": form})
+
+
+def _network_in_jax(net: fastgc.Network, parameters: Tensors) -> tuple[Cost, Any]:
+    cost = frameworks.network_cost(frameworks.jax_framework(), net)
+    return frameworks.of_list(cost), in_order(parameters)
 
 
 def _normal(seed: int, *shape: int) -> Array:
     return np.random.default_rng(seed).standard_normal(shape)
 
 
-def _perceptron(*widths: int, m: int, kinked: bool = False) -> tuple[Cost, Any]:
-    """ReLU and a logistic loss. `kinked`, biases are zero, and so is one of the samples."""
-    jax = jax_in_double()
-    X, Y = _normal(0, m, widths[0]), _normal(1, m, widths[-1]) > 0
-    layers = [
-        (_normal(2 + n, k, n) * np.sqrt(2 / k), 0.1 * _normal(3 + n, n))
-        for k, n in pairwise(widths)
-    ]
-    if kinked:
-        X[0] = 0.0
-        layers = [(W, 0.0 * b) for W, b in layers]
-
-    def loss(params: Any) -> Any:
-        A = X
-        for layer in params[:-1]:
-            A = jax.nn.relu(A @ layer["w"] + layer["b"])
-        Z = A @ params[-1]["w"] + params[-1]["b"]
-        return jax.nn.softplus(jax.numpy.where(Y, -Z, Z)).mean()
-
-    as_jax = jax.numpy.asarray
-    return loss, [{"w": as_jax(W), "b": as_jax(b)} for W, b in layers]
-
-
 def _convolutions() -> tuple[Cost, Any]:
     jax = jax_in_double()
     images, numbers = jax.numpy.asarray(_normal(0, 8, 8, 8, 2)), ("NHWC", "HWIO", "NHWC")
     convolve = partial(jax.lax.conv_general_dilated, dimension_numbers=numbers)
-    arrays = {
-        "first": _normal(1, 3, 3, 2, 6) / 4,
-        "second": _normal(2, 3, 3, 6, 6) / 7,
-        "out": _normal(3, 6, 5) / 2,
-    }
+    first, second = _normal(1, 3, 3, 2, 6) / 4, _normal(2, 3, 3, 6, 6) / 7
 
     def loss(params: Any) -> Any:
         A = images
@@ -325,18 +300,17 @@ def _convolutions() -> tuple[Cost, Any]:
             A = jax.nn.silu(convolve(A, params[name], (1, 1), "SAME"))
         return -jax.nn.log_softmax(A.mean((1, 2)) @ params["out"])[:, 0].mean()
 
-    return loss, jax.tree_util.tree_map(jax.numpy.asarray, arrays)
+    return loss, {"first": first, "second": second, "out": _normal(3, 6, 5) / 2}
 
 
 def _attention() -> tuple[Cost, Any]:
     jax = jax_in_double()
     jnp = jax.numpy
     x = jnp.asarray(_normal(0, 12, 16))
-    arrays = {name: _normal(i, 16, 16) / 4 for i, name in enumerate(("q", "k", "v", "out"))}
 
     def loss(params: Any) -> Any:
         q, k, v = (x @ params[name] for name in "qkv")
         scores = jnp.where(jnp.tril(jnp.ones((12, 12), bool)), q @ k.T / 4, -1e30)
         return jnp.mean((jnp.tanh(jax.nn.softmax(scores) @ v) @ params["out"]) ** 2)
 
-    return loss, jax.tree_util.tree_map(jnp.asarray, arrays)
+    return loss, {name: _normal(i, 16, 16) / 4 for i, name in enumerate(("q", "k", "v", "out"))}

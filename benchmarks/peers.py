@@ -5,50 +5,30 @@ sections of docs/benchmarks.md. What a checker says is looked at before it is ti
 """
 
 import importlib
+import importlib.util
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
-from benchmarks.checkers import (
-    BY_HAND,
-    BY_HAND_AT_ONCE,
-    FASTGC_GRADCHECK,
-    FASTGC_JAX,
-    FASTGC_MODULE,
-    JAX,
-    TORCH,
-    TORCH_FAST,
-    Checker,
-)
+from benchmarks import checkers, models
+from benchmarks.checkers import Checker
 from benchmarks.frameworks import Change
-from benchmarks.models import (
-    Model,
-    first_tensor,
-    jax_losses,
-    jax_losses_at_kinks,
-    largest_entry,
-    middle_entry,
-    torch_functions,
-    torch_modules,
-)
+from benchmarks.models import Model
 from benchmarks.tables import share, table, time_of
 from benchmarks.timing import least_time
 
 COMMAND = "python -m benchmarks.peers"
-GRADCHECKS = (FASTGC_GRADCHECK, TORCH, TORCH_FAST)
-OF_MODULES = (FASTGC_MODULE, *GRADCHECKS)
-OF_JAX = (FASTGC_JAX, JAX, BY_HAND, BY_HAND_AT_ONCE)
+GRADCHECKS = (checkers.FASTGC_GRADCHECK, checkers.TORCH, checkers.TORCH_FAST)
+OF_MODULES = (checkers.FASTGC_MODULE, *GRADCHECKS)
+OF_JAX = (checkers.FASTGC_JAX, checkers.JAX, checkers.BY_HAND)
 MISTAKES_IN_JAX = {
-    "a tensor doubled": first_tensor(1.0),
-    "a tensor 1 %": first_tensor(1e-2),
-    "a tensor 10⁻⁴": first_tensor(1e-4),
-    "an entry 10 %": largest_entry(1e-1),
-    "an entry 0.1 %": largest_entry(1e-3),
+    "a tensor doubled": models.last_tensor(1.0),
+    "a tensor 1 %": models.last_tensor(1e-2),
+    "a tensor 10⁻⁴": models.last_tensor(1e-4),
+    "an entry 10 %": models.largest_entry(1e-1),
+    "an entry 0.1 %": models.largest_entry(1e-3),
 }
-
-#: The models of a table, with right gradients or changed ones.
-Models: TypeAlias = Callable[[Change], list[Model]]
 
 
 class Timing(NamedTuple):
@@ -57,6 +37,14 @@ class Timing(NamedTuple):
     verdict: str
     first: float
     again: float
+
+    def cell(self, *, with_first: bool) -> str:
+        first = f" ({time_of(self.first)})" * with_first
+        return time_of(self.again) + first + ", rejects it" * (self.verdict != "correct")
+
+
+#: A further column of a table: its text, of a model and of what every checker took on it.
+Column: TypeAlias = Callable[[Model, Mapping[str, Timing]], str]
 
 
 def timing(checker: Checker, model: Model) -> Timing:
@@ -70,76 +58,61 @@ def timing(checker: Checker, model: Model) -> Timing:
 
 
 def table_of_times(
-    kind: str,
-    checkers: Sequence[Checker],
-    models: Sequence[Model],
-    more: Mapping[str, Callable[[Model, Mapping[str, Timing]], str]],
-    *,
-    firsts: bool = False,
-) -> list[str]:
-    """A line for each model.
-
-    Args:
-        kind: of the models.
-        checkers: a column for each.
-        models: whose gradients are right.
-        more: further columns, of a model and its timings.
-        firsts: whether the first check is shown too.
-    """
+    kind: str, columns: Sequence[Checker], every: Sequence[Model], more: Mapping[str, Column],
+    *, with_first: bool = False,
+) -> list[str]:  # fmt: skip
+    """A line for each model of a kind, whose gradients are right."""
     rows = []
-    for model in models:
-        found = {c.name: timing(c, model) for c in checkers if c.takes(model)}
-        cells = {
-            name: time_of(of.again)
-            + f" ({time_of(of.first)})" * firsts
-            + ", rejects it" * (of.verdict != "correct")
-            for name, of in found.items()
-        }
+    for model in every:
+        found = {c.name: timing(c, model) for c in columns if c.takes(model)}
+        cells = {name: of.cell(with_first=with_first) for name, of in found.items()}
         rows.append([
-            model.name, f"{model.size:,}", *(cells.get(c.name, "–") for c in checkers),
+            model.name, f"{model.size:,}", *(cells.get(c.name, "–") for c in columns),
             *(column(model, found) for column in more.values()),
         ])  # fmt: skip
-    return table([kind, "P", *(c.name for c in checkers), *more], rows)
+    return table([kind, "P", *(c.name for c in columns), *more], rows)
 
 
 def table_of_mistakes(
-    title: str, checkers: Sequence[Checker], models: Models, mistakes: Mapping[str, Change]
-) -> list[str]:
+    columns: Sequence[Checker], build: Callable[[Change], list[Model]],
+    mistakes: Mapping[str, Change],
+) -> list[str]:  # fmt: skip
     """A line for each mistake: of how many models its gradients are rejected."""
     rows = [
-        [name, *counts(checkers, models(mistake), accepted=False)]
+        [name, *accepted(columns, build(mistake), count=False)]
         for name, mistake in mistakes.items()
     ]
-    return table([title, *(c.name for c in checkers)], rows)
+    return table(["", *(c.name for c in columns)], rows)
 
 
-def counts(checkers: Sequence[Checker], models: Sequence[Model], *, accepted: bool) -> list[str]:
-    said = [[c.ready(model)() == "correct" for model in models] for c in checkers]
-    return [share(verdicts.count(accepted), len(models)) for verdicts in said]
+def accepted(columns: Sequence[Checker], every: Sequence[Model], *, count: bool) -> list[str]:
+    """Of how many models each checker accepts the gradients; or not, to be counted instead."""
+    said = [[c.ready(model)() == "correct" for model in every] for c in columns]
+    return [share(verdicts.count(count), len(every)) for verdicts in said]
 
 
 def by_factor(*factors: float) -> dict[str, Change]:
-    return {f"{factor:g}": middle_entry(factor) for factor in factors}
+    return {f"one entry × {factor:g}": models.middle_entry(factor) for factor in factors}
 
 
 def against_slow_mode(_: Model, found: Mapping[str, Timing]) -> str:
     """How many times as fast the first checker is."""
-    return f"{found[TORCH.name].again / next(iter(found.values())).again:.1f} ×"
+    return f"{found[checkers.TORCH.name].again / next(iter(found.values())).again:.1f} ×"
 
 
-def method_of(model: Model, _: Mapping[str, Timing]) -> str:
+def method(model: Model, _: Mapping[str, Timing]) -> str:
     check = importlib.import_module("fastgc.torch").check_module
     return f"`{check(*model.forms['module'](), progress=False).method}`"
 
 
-def evaluations_of(model: Model, _: Mapping[str, Timing]) -> str:
+def evaluations(model: Model, _: Mapping[str, Timing]) -> str:
     check = importlib.import_module("fastgc.jax").check
     return f"{check(*model.forms['jax'](), progress=False).evaluations:,}"
 
 
 def torch_section() -> list[str]:
     torch = importlib.import_module("torch")
-    threads = torch.get_num_threads()
+    threads, ratio = torch.get_num_threads(), {"against slow mode": against_slow_mode}
     torch.set_num_threads(1)
     try:
         return [
@@ -150,69 +123,63 @@ def torch_section() -> list[str]:
             "name, or, for a gradcheck, those of the loss as a function of the parameters:",
             "",
             *table_of_times(
-                "module", OF_MODULES, torch_modules(),
-                {"method": method_of, "against slow mode": against_slow_mode},
+                "module", OF_MODULES, models.torch_modules(), {"method": method, **ratio}
             ),
             "One entry of the first weight's gradient is off by a factor: the modules where that",
             "is noticed. An error of 0.1 % lies within the default tolerance of PyTorch's",
             "gradcheck, and so of the drop-in.",
             "",
             *table_of_mistakes(
-                "one entry times", OF_MODULES, torch_modules, by_factor(1.001, 1.01, 1.1, 2, -1)
+                OF_MODULES, models.torch_modules, by_factor(1.001, 1.01, 1.1, 2, -1)
             ),
             "Functions of tensors, all P entries of their Jacobians:",
             "",
-            *table_of_times(
-                "function", GRADCHECKS, torch_functions(), {"against slow mode": against_slow_mode}
-            ),
+            *table_of_times("function", GRADCHECKS, models.torch_functions(), ratio),
             *table_of_mistakes(
-                "one entry times", GRADCHECKS, torch_functions,
-                by_factor(1.005, 1.02, 1.1, 1.5, 2, 0, -1),
+                GRADCHECKS, models.torch_functions, by_factor(1.005, 1.02, 1.1, 1.5, 2, 0, -1)
             ),
-        ]  # fmt: skip
+        ]
     finally:
         torch.set_num_threads(threads)
 
 
 def jax_section() -> list[str]:
-    jax = importlib.import_module("jax")
-    checkers = tuple(checker for checker in OF_JAX if checker is not BY_HAND_AT_ONCE)
+    right = {"smooth": models.jax_losses(), "at kinks of ReLU": models.jax_losses_at_kinks()}
     return [
         f"## JAX (`{COMMAND} jax`)",
         "",
-        f"JAX {jax.__version__}, in double precision. The least time of several checks of a loss",
-        "that is compiled (`jax.jit`), in brackets that of the first, tracing and compiling",
-        "included. check_grads looks along one direction, with 2 evaluations of the loss. What is",
-        "done by hand takes 2P, and says yes or no by the lab's rule.",
+        f"JAX {importlib.import_module('jax').__version__}, in double precision. The least time of",
+        "several checks of a loss that is compiled (`jax.jit`); in brackets that of the first,",
+        "tracing and compiling included. check_grads looks along one direction, with 2 evaluations",
+        "of the loss. Central differences take 2P, in blocks of 64, and are held to the lab's",
+        "rule.",
         "",
         *table_of_times(
-            "loss", OF_JAX, jax_losses(), {"evaluations of fastgc": evaluations_of}, firsts=True
+            "loss", (*OF_JAX, checkers.BY_HAND_AT_ONCE), right["smooth"],
+            {"evaluations of fastgc": evaluations}, with_first=True,
         ),
-        "Of these losses, and of five ReLU networks at kinks, how many have their right gradients",
-        "accepted:",
+        "Of how many losses right gradients are accepted:",
         "",
         *table(
-            ["", *(c.name for c in checkers)],
-            [
-                [name, *counts(checkers, models, accepted=True)]
-                for name, models in (
-                    ("smooth", jax_losses()), ("at kinks of ReLU", jax_losses_at_kinks())
-                )
-            ],
+            ["", *(c.name for c in OF_JAX)],
+            [[name, *accepted(OF_JAX, every, count=True)] for name, every in right.items()],
         ),
-        "Of how many an error is noticed:",
+        "Of how many smooth ones an error is noticed:",
         "",
-        *table_of_mistakes("planted", checkers, jax_losses, MISTAKES_IN_JAX),
+        *table_of_mistakes(OF_JAX, models.jax_losses, MISTAKES_IN_JAX),
     ]  # fmt: skip
 
 
 SECTIONS = {"torch": torch_section, "jax": jax_section}
 
 
-def main() -> None:
-    for name in sys.argv[1:] or SECTIONS:
-        print("\n".join(SECTIONS[name]()))
+def sections(*packages: str) -> list[str]:
+    """Of docs/benchmarks.md, for these packages; of those that are installed."""
+    return [
+        line for name in packages or SECTIONS if importlib.util.find_spec(name)
+        for line in SECTIONS[name]()
+    ]  # fmt: skip
 
 
 if __name__ == "__main__":
-    main()
+    print("\n".join(sections(*sys.argv[1:])))

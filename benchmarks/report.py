@@ -147,7 +147,7 @@ def write_up(timings: Timings) -> str:
         "",
         *(line for case in timings.sizes for line in timings.section(case, together)),
         *directions.section(),
-        *(line for section in peers.SECTIONS.values() for line in section()),
+        *peers.sections(),
         *watching.section(),
         "## First use, in fresh processes",
         "",
