@@ -11,17 +11,8 @@ import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from benchmarks import checkers
 from benchmarks.bench_methods import CASES, labels_of, network_case
-from benchmarks.checkers import (
-    ALL,
-    AUTOGRAD,
-    BY_HAND,
-    JAX,
-    NUMDIFFTOOLS,
-    SCIPY,
-    TORCH,
-    TORCH_FAST,
-)
 from benchmarks.frameworks import torch_cost
 from benchmarks.models import in_order, network
 from fastgc import Network
@@ -29,8 +20,11 @@ from tests.cases import Tensors, backward, plain_cost
 
 PEERS = {
     checker.name: checker
-    for checker in (TORCH, TORCH_FAST, JAX, BY_HAND, SCIPY, NUMDIFFTOOLS, AUTOGRAD)
-}
+    for checker in (
+        checkers.TORCH, checkers.TORCH_FAST, checkers.JAX, checkers.BY_HAND, checkers.SCIPY,
+        checkers.NUMDIFFTOOLS, checkers.AUTOGRAD,
+    )
+}  # fmt: skip
 MOST = 5_000  # parameters, beyond which what looks at all entries would take minutes
 
 
@@ -42,10 +36,10 @@ def bench_peer(benchmark: BenchmarkFixture, case: str, peer: str) -> None:
     net, parameters = network_case(case)
     Y = labels_of(net)
     model = network(net, parameters, backward(net, parameters), lambda p: plain_cost(net.X, Y, p))
-    if not checker.takes(model) or (checker.checks == ALL and model.size > MOST):
+    if not checker.takes(model) or (checker.checks == checkers.ALL and model.size > MOST):
         pytest.skip("takes minutes")
     run = checker.ready(model)
-    assert checker.checks != ALL or run() == "correct"
+    assert checker.checks != checkers.ALL or run() == "correct"
     outcomes = {"correct": 0, "wrong": 0}
 
     def timed() -> None:

@@ -92,8 +92,14 @@ def passes(check: Callable[[], object], complaint: type[Exception] = AssertionEr
 # --- Of functions of NumPy's arrays
 
 
-def fastgc_check(cost: Cost, parameters: Tensors, gradients: Tensors, seed: int) -> Run:
-    return lambda: fastgc.check(cost, parameters, gradients, seed=seed, progress=False).verdict
+def of_fastgc(module: str, name: str) -> Callable[..., Run]:
+    """What a check of fastgc says in its report."""
+
+    def start(*arguments: Any) -> Run:
+        check, (*form, seed) = getattr(importlib.import_module(module), name), arguments
+        return lambda: str(check(*form, seed=seed, progress=False).verdict)
+
+    return start
 
 
 def along_directions(name: str, directions: Callable[[int], int], *, per_tensor: bool) -> Checker:
@@ -163,11 +169,6 @@ def fastgc_gradcheck(function: Cost, inputs: Sequence[Any], _seed: int) -> Run:
     return lambda: in_a_word(check(function, inputs, raise_exception=False))
 
 
-def fastgc_check_module(module: Any, data: Any, seed: int) -> Run:
-    check = importlib.import_module("fastgc.torch").check_module
-    return lambda: str(check(module, data, seed=seed, progress=False).verdict)
-
-
 # --- JAX's, and what is done by hand with it
 
 
@@ -175,11 +176,6 @@ def jax_check_grads(loss: Cost, params: Any, _seed: int) -> Run:
     """One direction through all parameters, from a RandomState(0) of JAX's own in every run."""
     check_grads = importlib.import_module("jax.test_util").check_grads
     return lambda: passes(lambda: check_grads(loss, (params,), order=1, modes=["rev"]))
-
-
-def fastgc_jax_check(loss: Cost, params: Any, seed: int) -> Run:
-    check = importlib.import_module("fastgc.jax").check
-    return lambda: str(check(loss, params, seed=seed, progress=False).verdict)
 
 
 def by_hand(rows: int | None, loss: Cost, params: Any, _seed: int) -> Run:
@@ -240,7 +236,7 @@ def repeated_autograd(name: str, times: Callable[[int], int]) -> Checker:
     return Checker(name, "autograd", "autograd", start, ONE, along=lambda T: 2 * times(T))
 
 
-FASTGC = Checker("fastgc", "fastgc", "network", fastgc_check)
+FASTGC = Checker("fastgc", "fastgc", "network", of_fastgc("fastgc", "check"))
 LAB_RULE = Checker("the lab's rule", "numpy", "numpy", partial(by_differences, plain_loop))
 SCIPY = Checker(
     "scipy approx_derivative 3-point", "scipy", "numpy", partial(by_differences, scipy_derivative)
@@ -255,9 +251,11 @@ TORCH_FAST = Checker(
     ONE, along=lambda T: 2 * T,
 )  # fmt: skip
 FASTGC_GRADCHECK = Checker("fastgc.torch.gradcheck", "torch", "torch", fastgc_gradcheck)
-FASTGC_MODULE = Checker("fastgc.torch.check_module", "torch", "module", fastgc_check_module)
+FASTGC_MODULE = Checker(
+    "fastgc.torch.check_module", "torch", "module", of_fastgc("fastgc.torch", "check_module")
+)
 JAX = Checker("jax check_grads", "jax", "jax", jax_check_grads, ONE, along=lambda _: 2)
-FASTGC_JAX = Checker("fastgc.jax.check", "jax", "jax", fastgc_jax_check)
+FASTGC_JAX = Checker("fastgc.jax.check", "jax", "jax", of_fastgc("fastgc.jax", "check"))
 BY_HAND = Checker("jax jit + vmap central differences", "jax", "jax", partial(by_hand, 64))
 BY_HAND_AT_ONCE = Checker(
     f"{BY_HAND.name}, one call", "jax", "jax", partial(by_hand, None), most=1_000

@@ -22,13 +22,12 @@ from benchmarks.checkers import Checker, along_directions, repeated_autograd
 from benchmarks.detection import RIGHT, drawn, planted, size_of, small_networks
 from benchmarks.frameworks import Cost
 from benchmarks.models import Model, network
-from benchmarks.tables import share, table, time_of
+from benchmarks.tables import fill, share, table, time_of
 from benchmarks.timing import least_time
 from fastgc.parallel.threads import one_blas_thread
 from tests.bugs import MISTAKES
 from tests.cases import NETWORKS, TIMED_NETWORKS, NetworkCase, Tensors, backward, other_backward
 
-COMMAND = "python -m benchmarks.directions"
 SEEDS = 20
 OF_KINDS = 4  # mistakes of tests/bugs.py in each network
 TIMED: tuple[NetworkCase, ...] = (NETWORKS[0], *TIMED_NETWORKS[:2])
@@ -235,49 +234,18 @@ def table_of_mistakes(outcomes: Sequence[Outcome]) -> list[str]:
     return table([*header, "cannot tell", "right rejected", "cannot tell"], rows)
 
 
-def section(networks: int = 100) -> list[str]:
-    """What docs/benchmarks.md says of random directions."""
-    times = tables_of_times()
+def write(networks: int = 100) -> None:
+    """Measures, and writes its parts of docs/benchmarks.md."""
+    fill("docs/benchmarks.md", "times of directions", tables_of_times())
     began = time.perf_counter()
     outcomes = study(networks)
-    seconds = time.perf_counter() - began
-    return [
-        "## Random directions",
-        "",
-        f"`{COMMAND}` measures this section alone. The same cost for each checker, in its own",
-        "framework's operations; it is told the gradients, so no time is that of a backward pass.",
-        "fastgc gets a plain function that it cannot see into. Evaluations are counted as calls of",
-        "the function that the checker is given, with JAX outside what is compiled; for fastgc",
-        f"they are also what the report says. {FIRST} of them are not along directions: three of",
-        "the cost itself, nine for its noise. Times are the least of seven or more, compiled and",
-        "warm, with right gradients, NumPy and torch on one thread.",
-        "",
-        *times,
-        "torch and JAX look at the same points in every run, which the program verifies: running",
-        "them again finds nothing more. HIPS autograd draws from NumPy's global generator, fastgc",
-        "from one of its own.",
-        "",
-        "### Mistakes at equal evaluations",
-        "",
-        f"{networks} drawn networks of at most 500 parameters, those of",
-        f"[detection.md](detection.md): in each, {OF_KINDS} of its {len(MISTAKES)} kinds of",
-        "mistake, the kinds planted least so far; a tensor, and an entry, off by a little; right",
-        "gradients of two backward passes. One in ten lies at kinks, others are saturated. What",
-        "is off by no more than rounding, as that study has it, is left out.",
-        f"{len(outcomes) // len(AT_EQUAL):,} cases for each checker, {seconds:.0f} s on two cores.",
-        "Caught is what is not called correct; of these, *cannot tell* is how many fastgc left",
-        "open. Evaluations are means over the cases; of wrong gradients fastgc spends more to make",
-        "sure and to find the entries, torch to run its slow mode for its message.",
-        "",
-        *table_of_mistakes(outcomes),
-        "Equal in all: the default and HIPS autograd repeated; *as torch spends* (one direction at",
-        "least, so up to five tensors it spends more) and torch; `directions=1` through all and",
-        "three runs of HIPS autograd. Equal along directions: `directions=1` and torch;",
-        "`directions=1` through all, JAX and one run of HIPS autograd; and `directions=2` through",
-        "all are the four evaluations that these spend in all.",
-        "",
-    ]
+    facts = (
+        f"{networks} networks, {len(MISTAKES)} kinds of mistake; "
+        f"{len(outcomes) // len(AT_EQUAL):,} cases for each checker, "
+        f"{time.perf_counter() - began:.0f} s on two cores."
+    )
+    fill("docs/benchmarks.md", "mistakes of directions", [facts, "", *table_of_mistakes(outcomes)])
 
 
 if __name__ == "__main__":
-    print("\n".join(section()))
+    write()

@@ -10,8 +10,7 @@ import itertools
 import sys
 import time
 from collections import Counter
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from random import SystemRandom
 from typing import NamedTuple
@@ -61,18 +60,9 @@ def run(count: int, start: int | None = None) -> Outcome:
     outcome = Outcome(Counter(), 0.0, [])
     # not forked: a child would have the pool of threads and the locks of its parent
     with ProcessPoolExecutor(PROCESSES, mp_context=get_context("spawn")) as pool:
-        running: dict[Future[tuple[Counter[str], list[str]]], int] = {}
         while outcome.bad < count and not outcome.violations:
-            while len(running) < PROCESSES:
-                number = next(seeds)
-                running[pool.submit(_draw, number)] = number
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                number = running.pop(future)
-                try:
-                    counts, broken = future.result()
-                except BrokenProcessPool:
-                    outcome.violations.append(f"a process died, perhaps of seed {number}")
-                    continue
+            numbers = list(itertools.islice(seeds, PROCESSES))
+            for number, (counts, broken) in zip(numbers, pool.map(_draw, numbers), strict=True):
                 outcome.counts.update(counts)
                 outcome.violations.extend(f"seed {number}: {text}" for text in broken)
     return outcome._replace(seconds=time.perf_counter() - began)

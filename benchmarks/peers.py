@@ -1,7 +1,7 @@
 """fastgc beside the checkers of PyTorch and of JAX, on functions in their own operations.
 
-``python -m benchmarks.peers torch`` and ``python -m benchmarks.peers jax`` measure and print their
-sections of docs/benchmarks.md. What a checker says is looked at before it is timed.
+``python -m benchmarks.peers torch`` and ``python -m benchmarks.peers jax`` measure, and write their
+parts of docs/benchmarks.md. What a checker says is looked at before it is timed.
 """
 
 import importlib
@@ -15,10 +15,9 @@ from benchmarks import checkers, models
 from benchmarks.checkers import Checker
 from benchmarks.frameworks import Change
 from benchmarks.models import Model
-from benchmarks.tables import share, table, time_of
+from benchmarks.tables import fill, share, table, time_of
 from benchmarks.timing import least_time
 
-COMMAND = "python -m benchmarks.peers"
 GRADCHECKS = (checkers.FASTGC_GRADCHECK, checkers.TORCH, checkers.TORCH_FAST)
 OF_MODULES = (checkers.FASTGC_MODULE, *GRADCHECKS)
 OF_JAX = (checkers.FASTGC_JAX, checkers.JAX, checkers.BY_HAND)
@@ -74,7 +73,7 @@ def table_of_times(
 
 
 def table_of_mistakes(
-    columns: Sequence[Checker], build: Callable[[Change], list[Model]],
+    title: str, columns: Sequence[Checker], build: Callable[[Change], list[Model]],
     mistakes: Mapping[str, Change],
 ) -> list[str]:  # fmt: skip
     """A line for each mistake: of how many models its gradients are rejected."""
@@ -82,7 +81,7 @@ def table_of_mistakes(
         [name, *accepted(columns, build(mistake), count=False)]
         for name, mistake in mistakes.items()
     ]
-    return table(["", *(c.name for c in columns)], rows)
+    return table([title, *(c.name for c in columns)], rows)
 
 
 def accepted(columns: Sequence[Checker], every: Sequence[Model], *, count: bool) -> list[str]:
@@ -92,7 +91,7 @@ def accepted(columns: Sequence[Checker], every: Sequence[Model], *, count: bool)
 
 
 def by_factor(*factors: float) -> dict[str, Change]:
-    return {f"one entry × {factor:g}": models.middle_entry(factor) for factor in factors}
+    return {f"{factor:g}": models.middle_entry(factor) for factor in factors}
 
 
 def against_slow_mode(_: Model, found: Mapping[str, Timing]) -> str:
@@ -110,76 +109,57 @@ def evaluations(model: Model, _: Mapping[str, Timing]) -> str:
     return f"{check(*model.forms['jax'](), progress=False).evaluations:,}"
 
 
-def torch_section() -> list[str]:
+def torch_tables() -> list[str]:
     torch = importlib.import_module("torch")
     threads, ratio = torch.get_num_threads(), {"against slow mode": against_slow_mode}
     torch.set_num_threads(1)
     try:
         return [
-            f"## PyTorch: modules and functions (`{COMMAND} torch`)",
-            "",
-            f"PyTorch {torch.__version__.partition('+')[0]}, one thread, double precision; the",
-            "least of several runs after a first. Modules with their losses: all gradients by",
-            "name, or, for a gradcheck, those of the loss as a function of the parameters:",
+            f"PyTorch {torch.__version__.partition('+')[0]}.",
             "",
             *table_of_times(
                 "module", OF_MODULES, models.torch_modules(), {"method": method, **ratio}
             ),
-            "One entry of the first weight's gradient is off by a factor: the modules where that",
-            "is noticed. An error of 0.1 % lies within the default tolerance of PyTorch's",
-            "gradcheck, and so of the drop-in.",
-            "",
             *table_of_mistakes(
-                OF_MODULES, models.torch_modules, by_factor(1.001, 1.01, 1.1, 2, -1)
+                "modules, one entry ×", OF_MODULES, models.torch_modules,
+                by_factor(1.001, 1.01, 1.1, 2, -1),
             ),
-            "Functions of tensors, all P entries of their Jacobians:",
-            "",
             *table_of_times("function", GRADCHECKS, models.torch_functions(), ratio),
             *table_of_mistakes(
-                GRADCHECKS, models.torch_functions, by_factor(1.005, 1.02, 1.1, 1.5, 2, 0, -1)
+                "functions, one entry ×", GRADCHECKS, models.torch_functions,
+                by_factor(1.005, 1.02, 1.1, 1.5, 2, 0, -1),
             ),
-        ]
+        ]  # fmt: skip
     finally:
         torch.set_num_threads(threads)
 
 
-def jax_section() -> list[str]:
+def jax_tables() -> list[str]:
     right = {"smooth": models.jax_losses(), "at kinks of ReLU": models.jax_losses_at_kinks()}
     return [
-        f"## JAX (`{COMMAND} jax`)",
-        "",
-        f"JAX {importlib.import_module('jax').__version__}, in double precision. The least time of",
-        "several checks of a loss that is compiled (`jax.jit`); in brackets that of the first,",
-        "tracing and compiling included. check_grads looks along one direction, with 2 evaluations",
-        "of the loss. Central differences take 2P, in blocks of 64, and are held to the lab's",
-        "rule.",
+        f"JAX {importlib.import_module('jax').__version__}.",
         "",
         *table_of_times(
             "loss", (*OF_JAX, checkers.BY_HAND_AT_ONCE), right["smooth"],
             {"evaluations of fastgc": evaluations}, with_first=True,
         ),
-        "Of how many losses right gradients are accepted:",
-        "",
         *table(
-            ["", *(c.name for c in OF_JAX)],
+            ["right gradients accepted", *(c.name for c in OF_JAX)],
             [[name, *accepted(OF_JAX, every, count=True)] for name, every in right.items()],
         ),
-        "Of how many smooth ones an error is noticed:",
-        "",
-        *table_of_mistakes(OF_JAX, models.jax_losses, MISTAKES_IN_JAX),
+        *table_of_mistakes("smooth, an error noticed", OF_JAX, models.jax_losses, MISTAKES_IN_JAX),
     ]  # fmt: skip
 
 
-SECTIONS = {"torch": torch_section, "jax": jax_section}
+TABLES = {"torch": torch_tables, "jax": jax_tables}
 
 
-def sections(*packages: str) -> list[str]:
-    """Of docs/benchmarks.md, for these packages; of those that are installed."""
-    return [
-        line for name in packages or SECTIONS if importlib.util.find_spec(name)
-        for line in SECTIONS[name]()
-    ]  # fmt: skip
+def write(*packages: str) -> None:
+    """Measures, and writes these parts of docs/benchmarks.md; of packages that are installed."""
+    for name in packages or TABLES:
+        if importlib.util.find_spec(name):
+            fill("docs/benchmarks.md", name, TABLES[name]())
 
 
 if __name__ == "__main__":
-    print("\n".join(sections(*sys.argv[1:])))
+    write(*sys.argv[1:])

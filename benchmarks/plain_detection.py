@@ -117,21 +117,16 @@ def _counts(outcomes: Sequence[PlainOutcome]) -> list[str]:
     return [f"{number:,}" for number in numbers]
 
 
-def section(study: PlainStudy) -> list[str]:
-    """The lines of docs/detection.md on plain functions."""
+def facts(study: PlainStudy) -> list[str]:
+    """What docs/detection.md says of plain functions, with `table_of_costs`."""
     outcomes = study.outcomes
     right = Counter(o.verdict for o in outcomes if o.mistake == RIGHT)
     wrong = Counter(o.verdict for o in outcomes if o.mistake != RIGHT)
     named = sum(o.named for o in outcomes if o.mistake != RIGHT and o.verdict == "wrong")
     bad = Counter((o.cost, o.mistake, o.verdict) for o in outcomes if o.missed)
+    costs, seeds = {o.cost for o in outcomes}, {o.seed for o in outcomes}
     return [
-        "## Plain functions",
-        "",
-        f"{len({o.cost for o in outcomes})} costs that are functions of NumPy arrays, each drawn",
-        f"from {len({o.seed for o in outcomes})} seeds, and checked as it is with `fastgc.check`",
-        f"(`python -m benchmarks.plain_detection`, {study.seconds:.0f} s). Right gradients come",
-        "from backward passes written by hand, which the tests hold against complex steps; at",
-        "kinks they are several valid choices.",
+        f"{len(costs)} costs from {len(seeds)} seeds each, {study.seconds:.0f} s.",
         "",
         f"- **{wrong['correct']:,} of {wrong.total():,} wrong gradients pass**: {wrong['wrong']:,} "
         f"are wrong, {named:,} of them in the entries at fault alone, and "
@@ -139,16 +134,10 @@ def section(study: PlainStudy) -> list[str]:
         f"- **{right['wrong']:,} of {right.total():,} right gradients are accused**, and "
         f'{right["unresolved"]:,} "cannot tell".',
         f"- {right[REFUSED] + wrong[REFUSED]:,} of {len(outcomes):,} checks raised.",
+        *(f"- Not as wanted: {cost}, {mistake}: {verdict}, {n} times"
+          for (cost, mistake, verdict), n in bad.items()),
         "",
         *table_of_costs(outcomes),
-        "*Cannot tell* are right gradients where values of the cost do not tell, as at the border",
-        "of its domain, and choices at kinks that only a look at each operation proves wrong.",
-        "",
-        "Not as wanted: " + ("as follows." if bad else "none."),
-        "",
-        *(f"- {cost}, {mistake}: {verdict}, {n} times" for (cost, mistake, verdict), n in
-          bad.items()),
-        *[""] * bool(bad),
     ]  # fmt: skip
 
 
@@ -164,7 +153,7 @@ def report_misses(study: PlainStudy) -> int:
 def main() -> None:
     """The study, its table, and what is missed; status 1 if anything is."""
     study = run(int(sys.argv[1]) if len(sys.argv) > 1 else 20)
-    print("\n".join(section(study)))
+    print("\n".join(facts(study)))
     sys.exit(1 if report_misses(study) else 0)
 
 

@@ -1,4 +1,4 @@
-"""Runs the benchmarks and writes them up: ``python -m benchmarks.report``.
+"""Runs all benchmarks and fills the tables of docs/: ``python -m benchmarks.report``.
 
 Timings go into docs/benchmarks.md, the picture and three numbers into the README, and the ratios
 that `benchmarks.regression` holds to into recorded.json; then what spreads over workers into
@@ -30,12 +30,10 @@ from benchmarks import (
 )
 from benchmarks.bench_methods import LAB, METHODS, PASS, PLAIN, network_case
 from benchmarks.bench_peers import PEERS
-from benchmarks.tables import table, time_of
+from benchmarks.tables import ROOT, fill, table, time_of
 from benchmarks.timing import least_time
 from fastgc.parallel.threads import available_cores, one_blas_thread
 
-ROOT = Path(__file__).parent.parent
-COMMAND = "python -m benchmarks.report"
 LARGE = "784-512-256-1, m = 32"
 Records = Sequence[dict[str, Any]]
 
@@ -117,87 +115,42 @@ class Timings:
         return table(["", *METHODS], rows)
 
 
-def write_up(timings: Timings) -> str:
+def networks(timings: Timings) -> list[str]:
     alone, together = dgemm_rate(one_thread=True), dgemm_rate(one_thread=False)
-    numpy_time, fastgc_time, ratio = fresh.import_times()
-    first, memory = fresh.first_use(), fresh.memory_of_check()
-    parts = [
-        "# Benchmarks",
-        "",
-        f"Written by `{COMMAND}` (needs the extra `bench`), in one run: each time is the least of",
-        "at least five rounds, each speed is the time of the lab's loop over it, and every result",
-        "is compared with the backward pass before it is timed. Where a whole would take minutes",
-        "a random sample of the entries is timed and scaled; the table says so.",
+    return [
         f"Python {platform.python_version()}, NumPy {np.__version__}, {platform.machine()},",
-        f"{available_cores()} cores.",
-        "",
-        "![Speed over the lab's loop against the number of parameters](benchmarks.svg)",
-        "",
-        three_numbers(timings),
-        "",
-        "The lines *method …* time a method alone, its forward pass included;",
-        "`numerical_gradient` adds what the caller passed being looked at; `check` also reaches a",
-        "verdict on every entry. Peers are told the gradients; their times are of warm, compiled",
-        "functions.",
-        "",
-        f"BLAS (dgemm, 1024 × 1024): {alone / 1e9:.0f} GFLOP/s on one thread,",
-        f"{together / 1e9:.0f} on all. *The floor* is the method's count of operations with no",
-        "unit silent (`fastgc.plan` prints it) at the rate of all threads; silent units let a",
-        "method go below it.",
+        f"{available_cores()} cores. BLAS (dgemm, 1024 × 1024): {alone / 1e9:.0f} GFLOP/s on one",
+        f"thread, {together / 1e9:.0f} on all.",
         "",
         *(line for case in timings.sizes for line in timings.section(case, together)),
-        *directions.section(),
-        *peers.sections(),
-        *watching.section(),
-        "## First use, in fresh processes",
-        "",
-        *table(
-            ["", ""],
-            [
-                ["import numpy", time_of(numpy_time)],
-                [f"import fastgc (ratio {ratio:.2f})", time_of(fastgc_time)],
-                *([name, time_of(seconds)] for name, seconds in first.items()),
-            ],
-        ),
-        "## Memory, in fresh processes",
-        "",
-        f"A check of {LARGE} peaks above what parameters, gradients and data hold (peak RSS less",
-        "RSS after a small warm check) by "
-        + " and ".join(f"{size / 2**20:.0f} MiB with `{name}`" for name, size in memory.items())
-        + ".",
-        "",
-        "## Predictions of `fastgc.plan`",
-        "",
-        "The time it predicted, and that over the time measured above.",
-        "",
-        *timings.forecasts(),
-        "## Tracking",
-        "",
-        "`pytest --benchmark-only --benchmark-autosave` keeps a run under `.benchmarks`,",
-        "`pytest-benchmark compare` sets kept runs side by side, and",
-        "`pytest --benchmark-only --benchmark-compare --benchmark-compare-fail=min:50%` fails",
-        "where the last kept one was that much faster. `python -m benchmarks.regression` compares",
-        "two small ratios with `benchmarks/recorded.json`, and fails below a third of them.",
-        "",
     ]
-    return "\n".join(parts)
 
 
-def three_numbers(timings: Timings) -> str:
+def first_use() -> list[str]:
+    numpy_time, fastgc_time, ratio = fresh.import_times()
+    rows = [
+        ["import numpy", time_of(numpy_time)],
+        [f"import fastgc (ratio {ratio:.2f})", time_of(fastgc_time)],
+        *([name, time_of(seconds)] for name, seconds in fresh.first_use().items()),
+        *([f"memory of a check of {LARGE}, `{name}`", f"{size / 2**20:.0f} MiB"]
+          for name, size in fresh.memory_of_check().items()),
+    ]  # fmt: skip
+    return table(["", ""], rows)
+
+
+def three_numbers(timings: Timings) -> list[str]:
     """The lines of the README."""
     fast, whole = timings.seconds[LARGE, "method node"], timings.seconds[LARGE, "check"]
     one_pass = timings.seconds[LARGE, PASS]
-    return "\n".join(
-        [
-            f"- **{_ratio(timings.speed(LARGE, 'method node'))} as fast as the lab's loop** on a "
-            f"784-512-256-1 with {timings.sizes[LARGE]:,} parameters: {time_of(fast)} instead of "
-            f"{time_of(timings.seconds[LARGE, PLAIN])}.",
-            f"- **{fast / one_pass:.1f} forward + backward passes** of NumPy is what that takes; "
-            f"the whole `check`, with its verdict on every entry, {whole / one_pass:.1f}.",
-            f"- **{_ratio(timings.speed(LAB, 'check'))} as fast** even on the lab's own 47 "
-            "parameters, report and all.",
-        ]
-    )
+    return [
+        f"- **{_ratio(timings.speed(LARGE, 'method node'))} as fast as the lab's loop** on a "
+        f"784-512-256-1 with {timings.sizes[LARGE]:,} parameters: {time_of(fast)} instead of "
+        f"{time_of(timings.seconds[LARGE, PLAIN])}.",
+        f"- **{fast / one_pass:.1f} forward + backward passes** of NumPy is what that takes; "
+        f"the whole `check`, with its verdict on every entry, {whole / one_pass:.1f}.",
+        f"- **{_ratio(timings.speed(LAB, 'check'))} as fast** even on the lab's own 47 "
+        "parameters, report and all.",
+    ]
 
 
 def speeds(timings: Timings, names: Iterable[str]) -> plot.Speeds:
@@ -214,18 +167,18 @@ def speeds(timings: Timings, names: Iterable[str]) -> plot.Speeds:
 def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         timings = Timings(records_in(Path(directory)))
-    text = write_up(timings)
-    docs = ROOT / "docs"
-    (docs / "benchmarks.md").write_text(text)
-    others = {
-        f"{name} ({peer.checks})": speeds(timings, [name])[name] for name, peer in PEERS.items()
-    }
-    plot.draw(docs / "benchmarks.svg", speeds(timings, plot.METHODS), others)
-    detection_report.into_readme("speeds", three_numbers(timings))
+    for page in ("README.md", "docs/benchmarks.md"):
+        fill(page, "speeds", three_numbers(timings))
+    ours, others = speeds(timings, plot.METHODS), speeds(timings, PEERS)
+    others = {f"{name} ({PEERS[name].checks})": points for name, points in others.items()}
+    plot.draw(ROOT / "docs" / "benchmarks.svg", ours, others)
+    fill("docs/benchmarks.md", "networks", networks(timings))
+    fill("docs/benchmarks.md", "first use", first_use())
+    fill("docs/benchmarks.md", "predictions", timings.forecasts())
+    for module in (directions, peers, watching, scale_report):
+        module.write()
     regression.record()
-    scale_report.write()
     detection_report.write(**detection_report.SIZES)
-    print(text)
 
 
 def _ratio(value: float) -> str:

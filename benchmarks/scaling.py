@@ -7,19 +7,17 @@ are warm: the cost and its data are there, the kernels loaded.
 
 import contextlib
 import importlib
-import os
 import pickle
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -57,12 +55,8 @@ class Busy:
 
 def busy_for(seconds: float) -> Busy:
     """A `Busy` whose evaluation takes about so long here and now."""
-    theta, repeats = np.ones(100), 50
-    while True:
-        took = least_time(partial(Busy(repeats), theta), 25)
-        if took > 2e-3:
-            return Busy(max(1, round(repeats * seconds / took)))
-        repeats *= 2
+    took = least_time(partial(Busy(500), np.ones(100)), 25)
+    return Busy(max(1, round(500 * seconds / took)))
 
 
 def by_loop(cost: Busy, theta: Array, executor: Executor | None = None, **options: Any) -> Array:
@@ -87,25 +81,15 @@ def efficiency_without_fastgc(pool: Executor, cost: Busy) -> float:
     return at_once(1) / at_once(2)
 
 
-@dataclass(frozen=True)
-class Spread:
-    """Median seconds of one piece of work.
-
-    Attributes:
-        name: what was done.
-        here: in this process alone, on one thread.
-        one: over one worker.
-        two: over two.
-        first: over two, workers just started: the kernels loaded, the data sent.
-        machine: the efficiency of two processes without fastgc, in the same rounds.
-    """
+class Spread(NamedTuple):
+    """Median seconds of one piece of work."""
 
     name: str
-    here: float
-    one: float
+    here: float  # in this process alone, on one thread
+    one: float  # over one worker
     two: float
-    first: float
-    machine: float
+    first: float  # over two, just started: the kernels loaded, the data sent
+    machine: float  # the efficiency of two processes without fastgc, in the same rounds
 
     @property
     def efficiency(self) -> float:
@@ -181,21 +165,13 @@ def node_over_dask() -> Spread:
     return spread(f"`node` over Dask, {NETWORK.name} (P = {size:,})", run, dask)
 
 
-@dataclass(frozen=True)
-class Task:
-    """What a task costs beside its work, over two workers.
+class Task(NamedTuple):
+    """What a task costs beside its work, over two workers, in seconds."""
 
-    Attributes:
-        seconds: from one task to the next, when none has any work.
-        caller: of CPU in the caller's process; with Dask's LocalCluster, its scheduler's too.
-        sent: seconds a byte, of a cost that every worker is sent once: packed, sent, unpacked.
-        returned: seconds a byte of what comes back.
-    """
-
-    seconds: float
-    caller: float
-    sent: float
-    returned: float
+    seconds: float  # from one task to the next, when none has any work
+    caller: float  # of CPU in the caller's process; of Dask's LocalCluster, its scheduler's too
+    sent: float  # a byte, of a cost that every worker is sent once: packed, sent, unpacked
+    returned: float  # a byte of what comes back
 
 
 @contextlib.contextmanager
@@ -256,32 +232,3 @@ def bytes_to_worker() -> dict[str, int]:
         f"`node`, {NETWORK.name}": kernel_arguments(state),
     }
     return {name: len(pickle.dumps(value, protocol=5)) for name, value in sent.items()}
-
-
-@dataclass(frozen=True)
-class Scaling:
-    """Everything measured here.
-
-    Attributes:
-        load: the machine's load averages before it began.
-        spreads: work spread over workers.
-        tasks: by kind of executor.
-        saved: bytes of a checkpoint, a parameter.
-        sent: bytes that a worker is sent.
-    """
-
-    load: tuple[float, float, float]
-    spreads: tuple[Spread, ...]
-    tasks: dict[str, Task]
-    saved: float
-    sent: dict[str, int]
-
-
-def measure() -> Scaling:
-    return Scaling(
-        load=os.getloadavg(),
-        spreads=(*map(loop_over_processes, LENGTHS), node_over_dask()),
-        tasks={name: task_costs(name) for name in EXECUTORS},
-        saved=bytes_saved(),
-        sent=bytes_to_worker(),
-    )

@@ -1,6 +1,21 @@
 """How the tables of docs/ are written."""
 
+import re
 from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def fill(page: str, part: str, lines: Iterable[str]) -> None:
+    """Puts lines between the comments of a page that begin with `part` and "end of" it."""
+    path, text = ROOT / page, "\n".join(lines).strip()
+    pattern = rf"(<!-- {part}, .*? -->\n).*?(\n<!-- end of {part} -->)"
+    page_text, count = re.subn(
+        pattern, lambda found: found[1] + text + found[2], path.read_text(), flags=re.DOTALL
+    )
+    assert count == 1, (page, part)
+    path.write_text(page_text)
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:

@@ -1,7 +1,7 @@
 """What `fastgc.watch` costs: the examples' training, with and without it.
 
-``python -m benchmarks.watching`` measures and prints the section of docs/benchmarks.md. Each
-training runs alternately watched and unwatched, from the same seed.
+``python -m benchmarks.watching`` measures, and writes its part of docs/benchmarks.md. Each training
+runs alternately watched and unwatched, from the same seed.
 """
 
 import importlib
@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 
 import fastgc
-from benchmarks.tables import table, time_of
+from benchmarks.tables import fill, table, time_of
 from benchmarks.timing import least_time
 
-COMMAND = "python -m benchmarks.watching"
 EXAMPLES = Path(__file__).parent.parent / "examples"
 TRAININGS = {"train_fraud": 10_000, "train_torch": 5_000}  # steps
 RUNS = 5
@@ -68,22 +67,13 @@ def idle() -> float:
     return found
 
 
-def section() -> list[str]:
-    """Of docs/benchmarks.md."""
+def write() -> None:
     header = ["training", "steps", "unwatched", "watched", "overhead", "the watcher's share",
               "checks"]  # fmt: skip
-    return [
-        f"## Watching a training (`{COMMAND}`)",
-        "",
-        "The two trainings of `examples/`, with and without their watcher, in turn, the same seed:",
-        "the least time of several runs each. The overhead is the difference of the two. The first",
-        "allows 2 % of its time, the second 5 % and half a second on top.",
-        "",
-        *table(header, [row(name, steps) for name, steps in TRAININGS.items()]),
-        f"A step with no check due: {time_of(idle())}.",
-        "",
-    ]
+    rows = [row(name, steps) for name, steps in TRAININGS.items()]
+    step = f"A step with no check due: {time_of(idle())}."
+    fill("docs/benchmarks.md", "watching", [*table(header, rows), step])
 
 
 if __name__ == "__main__":
-    print("\n".join(section()))
+    write()
