@@ -81,13 +81,9 @@ def by_method(cost: NetworkCost, method: str) -> Array:
     """A method alone, and the forward pass that it needs."""
     cost.state = ForwardState(cost.state.net, cost.state.layers, cost.theta)
     resources = Resources(256 * 2**20, available_cores(), lambda _: None)
-    base, epsilon = Base(cost.start(), 0.0), REGISTRY[method].epsilon
+    base, of = Base(cost.start(), 0.0), REGISTRY[method]
     with one_blas_thread() if cost.traits.blas_threads else nullcontext():
-        return (
-            REGISTRY[method]
-            .approximate(cost, sample(cost, method), base, epsilon, resources)
-            .gradapprox
-        )
+        return of.approximate(cost, sample(cost, method), base, of.epsilon, resources).gradapprox
 
 
 def contenders(name: str) -> dict[str, Contender]:

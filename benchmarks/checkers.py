@@ -3,7 +3,6 @@
 Each has its own defaults. A library is imported by the first check that needs it.
 """
 
-import importlib
 import importlib.util
 import itertools
 import warnings
@@ -89,9 +88,6 @@ def passes(check: Callable[[], object], complaint: type[Exception] = AssertionEr
     return "correct"
 
 
-# --- Of functions of NumPy's arrays
-
-
 def of_fastgc(module: str, name: str) -> Callable[..., Run]:
     """What a check of fastgc says in its report."""
 
@@ -155,9 +151,6 @@ def numdifftools_gradient(cost: Cost, parameters: Tensors) -> Any:
     return importlib.import_module("numdifftools").Gradient(of_vector)(theta)
 
 
-# --- PyTorch's
-
-
 def torch_gradcheck(function: Cost, inputs: Sequence[Any], _seed: int, *, fast: bool) -> Run:
     """Entry by entry; or, `fast`, one direction for each tensor, the same in every run."""
     check = importlib.import_module("torch").autograd.gradcheck
@@ -167,9 +160,6 @@ def torch_gradcheck(function: Cost, inputs: Sequence[Any], _seed: int, *, fast: 
 def fastgc_gradcheck(function: Cost, inputs: Sequence[Any], _seed: int) -> Run:
     check = importlib.import_module("fastgc.torch").gradcheck
     return lambda: in_a_word(check(function, inputs, raise_exception=False))
-
-
-# --- JAX's, and what is done by hand with it
 
 
 def jax_check_grads(loss: Cost, params: Any, _seed: int) -> Run:
@@ -199,9 +189,6 @@ def by_hand(rows: int | None, loss: Cost, params: Any, _seed: int) -> Run:
 
     compiled = jax.jit(accepts)
     return lambda: in_a_word(compiled(theta))
-
-
-# --- HIPS autograd's
 
 
 @contextmanager

@@ -118,27 +118,18 @@ def remembering() -> Iterator[None]:
 class Outcome(NamedTuple):
     """What became of one case.
 
-    Attributes:
-        seed: of the network.
-        mistake: its name, or "right".
-        method: or another checker's name.
-        verdict: ``correct``, ``wrong`` or ``unresolved``.
-        size: of the mistake: ``visible``; ``rounding``, where no entry is off by more than the
-            tolerance and the uncertainty of gradapprox or of a right backward pass; ``tolerance``,
-            by more than the tolerance alone. What lies between the slopes at a kink is not off.
-        tensors: whether the tensors at fault were named, or at their kinks left open, and no
-            other was.
-        kind: what the diagnosis called it, of the tensors where the mistake was made.
-        kind_right: whether that is right.
+    The size of a mistake is ``visible``; ``rounding``, where no entry is off by more than the
+    tolerance and the uncertainty of gradapprox or of a right backward pass; ``tolerance``, by more
+    than the tolerance alone. What lies between the slopes at a kink is not off.
     """
 
-    seed: int
-    mistake: str
-    method: str
+    seed: int  # of the network
+    mistake: str  # or `RIGHT`
+    method: str  # or another checker
     verdict: str
     size: str = "visible"
-    tensors: bool = True
-    kind: str = ""
+    tensors: bool = True  # whether those at fault, and no others, were named, or left open at kinks
+    kind: str = ""  # what the diagnosis called it, of the tensors where the mistake was made
     kind_right: bool = True
     seconds: float = 0.0
 
@@ -165,13 +156,11 @@ def planted(net: fastgc.Network, parameters: Tensors, seed: int) -> dict[str, An
 
 def coincide(a: Tensors, b: Tensors) -> bool:
     """Whether two mistakes make the same gradients, so that nobody could tell them apart."""
+    sizes = {name: float(np.nan_to_num(np.abs(g)).max()) for name, g in a.items()}
     return all(
-        np.allclose(
-            a[name], b[name], rtol=1e-7, atol=1e-7 * float(np.nan_to_num(np.abs(a[name])).max()),
-            equal_nan=True,
-        )
-        for name in a
-    )  # fmt: skip
+        np.allclose(a[name], b[name], rtol=1e-7, atol=1e-7 * size, equal_nan=True)
+        for name, size in sizes.items()
+    )
 
 
 def study_network(seed: int, *, bugs: bool) -> list[Outcome]:

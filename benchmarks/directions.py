@@ -146,12 +146,6 @@ def table_of_times(case: NetworkCase) -> list[str]:
     ]
 
 
-def tables_of_times() -> list[str]:
-    importlib.import_module("torch").set_num_threads(1)
-    with one_blas_thread():
-        return [line for case in TIMED for line in table_of_times(case)]
-
-
 def off(name: str, right: Tensors, rng: np.random.Generator) -> Tensors:
     """A mistake of `GRADED` in a tensor drawn at random."""
     tensor = str(rng.choice([name for name, g in right.items() if g.any()]))
@@ -236,7 +230,10 @@ def table_of_mistakes(outcomes: Sequence[Outcome]) -> list[str]:
 
 def write(networks: int = 100) -> None:
     """Measures, and writes its parts of docs/benchmarks.md."""
-    fill("docs/benchmarks.md", "times of directions", tables_of_times())
+    importlib.import_module("torch").set_num_threads(1)
+    with one_blas_thread():
+        times = [line for case in TIMED for line in table_of_times(case)]
+    fill("docs/benchmarks.md", "times of directions", times)
     began = time.perf_counter()
     outcomes = study(networks)
     facts = (

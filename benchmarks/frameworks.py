@@ -5,9 +5,8 @@ A framework is imported by the first call that needs it. All is in double precis
 
 import importlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -20,19 +19,12 @@ Cost: TypeAlias = Callable[..., Any]
 Change: TypeAlias = Callable[[list[Any]], list[Any]]
 
 
-@dataclass(frozen=True)
-class Framework:
-    """What a network needs of a framework; `@`, indexing and `sum` are the same in all.
-
-    Attributes:
-        array: NumPy array -> the framework's.
-        activations: by fastgc's names.
-        log_sum_exp: over the rows of z (n, m), stably.
-    """
+class Framework(NamedTuple):
+    """What a network needs of a framework; `@`, indexing and `sum` are the same in all."""
 
     array: Callable[[Any], Any]
-    activations: dict[str, Callable[[Any], Any]]
-    log_sum_exp: Callable[[Any], Any]
+    activations: dict[str, Callable[[Any], Any]]  # by fastgc's names
+    log_sum_exp: Callable[[Any], Any]  # over the rows of z (n, m), stably
 
 
 def network_cost(of: Framework, net: fastgc.Network) -> Cost:

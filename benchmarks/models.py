@@ -47,10 +47,7 @@ def network(
 ) -> Model:
     """A network in every framework, told that these are its gradients.
 
-    Args:
-        net, parameters: the network.
-        gradients: right or wrong.
-        cost: the same in NumPy's operations; by default fastgc's own forward pass.
+    `cost` is the same in NumPy's operations, by default fastgc's own forward pass.
     """
     values, planted = in_order(parameters), in_order(gradients)
 
@@ -88,9 +85,6 @@ def network(
 def in_order(tensors: Tensors) -> list[Array]:
     """W1, b1, W2, b2, …."""
     return [tensors[f"{kind}{l}"] for l in range(1, len(tensors) // 2 + 1) for kind in "Wb"]
-
-
-# --- Functions of PyTorch's tensors, and its modules
 
 
 def middle_entry(factor: float) -> Change:
@@ -221,9 +215,6 @@ def _module(
             "torch": lambda: (changed_in_torch(of_parameters, change), parameters),
         },
     )
-
-
-# --- Losses in JAX
 
 
 def last_tensor(by: float) -> Change:

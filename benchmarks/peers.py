@@ -4,7 +4,6 @@
 parts of docs/benchmarks.md. What a checker says is looked at before it is timed.
 """
 
-import importlib
 import importlib.util
 import sys
 import time
@@ -78,16 +77,16 @@ def table_of_mistakes(
 ) -> list[str]:  # fmt: skip
     """A line for each mistake: of how many models its gradients are rejected."""
     rows = [
-        [name, *accepted(columns, build(mistake), count=False)]
+        [name, *counts(columns, build(mistake), accepted=False)]
         for name, mistake in mistakes.items()
     ]
     return table([title, *(c.name for c in columns)], rows)
 
 
-def accepted(columns: Sequence[Checker], every: Sequence[Model], *, count: bool) -> list[str]:
-    """Of how many models each checker accepts the gradients; or not, to be counted instead."""
+def counts(columns: Sequence[Checker], every: Sequence[Model], *, accepted: bool) -> list[str]:
+    """Of how many models each checker accepts the gradients, or does not."""
     said = [[c.ready(model)() == "correct" for model in every] for c in columns]
-    return [share(verdicts.count(count), len(every)) for verdicts in said]
+    return [share(verdicts.count(accepted), len(every)) for verdicts in said]
 
 
 def by_factor(*factors: float) -> dict[str, Change]:
@@ -145,7 +144,7 @@ def jax_tables() -> list[str]:
         ),
         *table(
             ["right gradients accepted", *(c.name for c in OF_JAX)],
-            [[name, *accepted(OF_JAX, every, count=True)] for name, every in right.items()],
+            [[name, *counts(OF_JAX, every, accepted=True)] for name, every in right.items()],
         ),
         *table_of_mistakes("smooth, an error noticed", OF_JAX, models.jax_losses, MISTAKES_IN_JAX),
     ]  # fmt: skip

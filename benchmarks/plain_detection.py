@@ -26,21 +26,13 @@ ACCUSED = ("disagree", "nonfinite")
 
 
 class PlainOutcome(NamedTuple):
-    """What became of one gradient of one cost.
-
-    Attributes:
-        cost: its name.
-        seed: it was drawn from.
-        mistake: its name, or "right".
-        verdict: ``correct``, ``wrong`` or ``unresolved``; ``refused`` where the check raised.
-        named: whether nothing but entries at fault was accused.
-    """
+    """What became of one gradient of one cost."""
 
     cost: str
     seed: int
-    mistake: str
-    verdict: str
-    named: bool
+    mistake: str  # or `RIGHT`
+    verdict: str  # of the report; or `REFUSED`, where the check raised
+    named: bool  # whether nothing but entries at fault was accused
 
     @property
     def missed(self) -> bool:

@@ -29,8 +29,9 @@ def draw(path: Path, speeds: Speeds, peers: Speeds) -> None:
         points = zip(*sorted(speeds[name].items()), strict=True)
         axes.plot(*points, "o-", color=colour, label=label, zorder=3)
     for (name, points_of), marker in zip(sorted(peers.items()), "sD^vP*X<", strict=False):
-        points = zip(*sorted(points_of.items()), strict=True)
-        axes.plot(*points, marker, color="#b0413e", mfc="none", ms=6, label=name)
+        if points_of:  # it is installed
+            points = zip(*sorted(points_of.items()), strict=True)
+            axes.plot(*points, marker, color="#b0413e", mfc="none", ms=6, label=name)
     axes.axhline(1, color="black", lw=0.8)
     axes.set(
         xscale="log",

@@ -10,7 +10,7 @@ import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -72,6 +72,11 @@ class Timings:
 
     def speed(self, case: str, contender: str) -> float:
         return self.seconds[case, PLAIN] / self.seconds[case, contender]
+
+    def speeds(self, name: str) -> dict[int, float]:
+        """Parameters -> speed."""
+        cases = [case for case in self.sizes if (case, name) in self.seconds]
+        return {self.sizes[case]: self.speed(case, name) for case in cases}
 
     def section(self, case: str, rate: float) -> list[str]:
         """A line for each contender on a network."""
@@ -153,25 +158,14 @@ def three_numbers(timings: Timings) -> list[str]:
     ]
 
 
-def speeds(timings: Timings, names: Iterable[str]) -> plot.Speeds:
-    """Of the picture: contender -> parameters -> speed."""
-    return {
-        name: {
-            timings.sizes[case]: timings.speed(case, name)
-            for case in timings.sizes if (case, name) in timings.seconds
-        }
-        for name in names
-    }  # fmt: skip
-
-
 def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         timings = Timings(records_in(Path(directory)))
     for page in ("README.md", "docs/benchmarks.md"):
         fill(page, "speeds", three_numbers(timings))
-    ours, others = speeds(timings, plot.METHODS), speeds(timings, PEERS)
-    others = {f"{name} ({PEERS[name].checks})": points for name, points in others.items()}
-    plot.draw(ROOT / "docs" / "benchmarks.svg", ours, others)
+    others = {f"{name} ({peer.checks})": timings.speeds(name) for name, peer in PEERS.items()}
+    lines = {name: timings.speeds(name) for name in plot.METHODS}
+    plot.draw(ROOT / "docs" / "benchmarks.svg", lines, others)
     fill("docs/benchmarks.md", "networks", networks(timings))
     fill("docs/benchmarks.md", "first use", first_use())
     fill("docs/benchmarks.md", "predictions", timings.forecasts())
