@@ -14,10 +14,11 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 import fastgc
+from benchmarks.models import in_order
 from fastgc import lab
 from fastgc.core.tree import flatten_parameters
-from fastgc.costs.base import Base, as_cost, base_cost
-from fastgc.methods.registry import METHODS
+from fastgc.costs.base import Base
+from fastgc.methods.registry import METHODS as REGISTRY
 from fastgc.network.cost import NetworkCost
 from fastgc.network.state import ForwardState
 from fastgc.parallel.chunks import Resources
@@ -32,6 +33,7 @@ from tests.cases import (
     plain_loop,
 )
 
+METHODS = ("loop", "stacked", "incremental", "node")  # those that look at every entry
 LAB = "lab, 4-5-3-1, m = 3"
 CASES = (LAB, *(case.name for case in TIMED_NETWORKS))
 PLAIN = "the lab's loop, plainly"
@@ -42,6 +44,7 @@ ALONG = 'check, method="random"'
 WHOLE = 1e11
 SAMPLE = 24
 
+#: A function that returns gradapprox, and of which entries; None for all.
 Contender = tuple[Callable[[], Array], Any]
 
 
@@ -53,62 +56,57 @@ def network_case(name: str) -> tuple[fastgc.Network, Tensors]:
     return case.build()
 
 
-def widths_of(net: fastgc.Network, parameters: Tensors) -> tuple[int, ...]:
-    depth = len(parameters) // 2
-    return (net.X.shape[0], *(parameters[f"W{l}"].shape[0] for l in range(1, depth + 1)))
+def labels_of(net: fastgc.Network) -> Any:
+    """As `plain_cost` takes them."""
+    return net.Y if net.Y.ndim == 1 else net.Y[0]
+
+
+def flat(tensors: Tensors) -> Array:
+    return np.concatenate([value.ravel() for value in in_order(tensors)])
+
+
+def sample(cost: NetworkCost, method: str) -> Any:
+    """The entries that are timed; None for all."""
+    if (REGISTRY[method].flops(cost) or 0.0) <= WHOLE or method == "node":
+        return None
+    if method == "incremental":  # it works on the weights of a unit together
+        rows = [np.arange(w.W.start + i * w.k, w.W.start + (i + 1) * w.k)
+                for w in cost.state.layers for i in range(0, w.n, max(1, w.n // 4))]  # fmt: skip
+        return np.concatenate(rows)
+    P = cost.theta.size
+    return np.sort(np.random.default_rng(0).choice(P, min(P, SAMPLE), replace=False))
+
+
+def by_method(cost: NetworkCost, method: str) -> Array:
+    """A method alone, and the forward pass that it needs."""
+    cost.state = ForwardState(cost.state.net, cost.state.layers, cost.theta)
+    resources = Resources(256 * 2**20, available_cores(), lambda _: None)
+    base, of = Base(cost.start(), 0.0), REGISTRY[method]
+    with one_blas_thread() if cost.traits.blas_threads else nullcontext():
+        return of.approximate(cost, sample(cost, method), base, of.epsilon, resources).gradapprox
 
 
 def contenders(name: str) -> dict[str, Contender]:
-    """What is timed on a network: functions that return gradapprox, and of which entries."""
+    """What is timed on a network."""
     net, parameters = network_case(name)
-    P = sum(value.size for value in parameters.values())
-    some = np.sort(np.random.default_rng(0).choice(P, min(P, SAMPLE), replace=False))
-    problem = NetworkCost(net, *flatten_parameters(parameters))
-    layers = problem.state.layers
+    cost = NetworkCost(net, *flatten_parameters(parameters))
     gradients = backward(net, parameters)
     named = {f"d{name}": value for name, value in gradients.items()}
-    resources = Resources(256 * 2**20, available_cores(), lambda _: None)
-
-    def sample(method: str) -> Any:
-        if method == "node" or (METHODS[method].flops(problem) or 0.0) <= WHOLE:
-            return None
-        if method == "incremental":  # it works on the weights of a unit together
-            rows = [np.arange(w.W.start + i * w.k, w.W.start + (i + 1) * w.k) for w in layers
-                    for i in range(0, w.n, max(1, w.n // 4))]  # fmt: skip
-            return np.concatenate(rows)
-        return some
+    forward, Y = plain_forward if name == LAB else plain_cost, labels_of(net)
+    some = sample(cost, "loop")
 
     def by_loop() -> Array:
-        entries = sample("loop")
-        forward = plain_forward if name == LAB else plain_cost
-        Y = net.Y if net.Y.ndim == 1 else net.Y[0]
-        found = plain_loop(lambda p: forward(net.X, Y, p), parameters, entries=entries)
-        return found.ravel() if entries is None else found.ravel()[entries]
-
-    cost, _ = base_cost(problem)
-
-    def by_method(method: str) -> Array:
-        state = ForwardState(net, layers, problem.theta)
-        problem.state = state  # the forward pass is part of the work
-        with one_blas_thread() if state.uses_threads else nullcontext():
-            found = METHODS[method].approximate(
-                problem, sample(method), Base(cost, 0.0), METHODS[method].epsilon, resources
-            )
-        return found.gradapprox
+        found = plain_loop(lambda p: forward(net.X, Y, p), parameters, entries=some).ravel()
+        return found if some is None else found[some]
 
     def by_gradient_check_n() -> Array:
         assert lab.gradient_check_n(parameters, named, net.X, net.Y) < 2e-7
         return flat(gradients)
 
-    def by_check() -> Array:
-        assert fastgc.check(net, parameters, gradients)
-        return flat(gradients)
-
-    def along_directions() -> Array:
-        report = fastgc.check(net, parameters, gradients, method="random")
+    def by_check(**options: Any) -> Array:
+        report = fastgc.check(net, parameters, gradients, **options)
         assert report
-        assert report.estimate is not None
-        assert report.estimate.high < 1e-4
+        assert report.estimate is None or report.estimate.high < 1e-4
         return flat(gradients)
 
     def by_pass() -> Array:
@@ -116,49 +114,32 @@ def contenders(name: str) -> dict[str, Contender]:
         return flat(backward(net, parameters))
 
     found: dict[str, Contender] = {
-        PLAIN: (by_loop, sample("loop")),
-        **{f"method {method}": (partial(by_method, method), sample(method)) for method in METHODS},
+        PLAIN: (by_loop, some),
+        **{f"method {name}": (partial(by_method, cost, name), sample(cost, name))
+           for name in METHODS},
         "numerical_gradient": (lambda: flat(fastgc.numerical_gradient(net, parameters)), None),
         "check": (by_check, None),
-        ALONG: (along_directions, None),
+        ALONG: (partial(by_check, method="random"), None),
         PASS: (by_pass, None),
-    }
-    if sample("loop") is None and widths_of(net, parameters)[-1] == 1:
+    }  # fmt: skip
+    if some is None and net.loss == "logistic":
         found["lab.gradient_check_n"] = (by_gradient_check_n, None)
     return found
 
 
-def flat(tensors: Tensors) -> Array:
-    prefix = "d" if "dW1" in tensors else ""
-    depth = sum(key.startswith(f"{prefix}W") for key in tensors)
-    keys = [f"{prefix}{kind}{l}" for l in range(1, depth + 1) for kind in "Wb"]
-    return np.concatenate([tensors[key].ravel() for key in keys])
-
-
-CONTENDERS = tuple(contenders(LAB))
-
-
-@pytest.mark.parametrize("contender", CONTENDERS)
+@pytest.mark.parametrize("contender", contenders(LAB))
 @pytest.mark.parametrize("case", CASES)
 def bench_gradient(benchmark: BenchmarkFixture, case: str, contender: str) -> None:
     of_case = contenders(case)
     if contender not in of_case:
         pytest.skip("takes minutes")
     run, entries = of_case[contender]
-    net, parameters = network_case(case)
-    right = flat(backward(net, parameters))
+    right = flat(backward(*network_case(case)))
     wanted = right if entries is None else right[entries]
     np.testing.assert_allclose(run(), wanted, rtol=1e-4, atol=1e-6)
     benchmark.group = case
     benchmark.extra_info.update(
-        case=case,
-        contender=contender,
-        parameters=right.size,
-        share=1.0 if entries is None else len(entries) / right.size,
-        operations={
-            name: method.flops(as_cost(net, parameters)) for name, method in METHODS.items()
-        },
-    )
-    if contender == ALONG:
-        benchmark.extra_info["checks"] = "8 directions per tensor"
+        case=case, contender=contender, parameters=right.size, share=wanted.size / right.size,
+        checks={ALONG: "8 directions per tensor", PASS: "nothing"}.get(contender, "all entries"),
+    )  # fmt: skip
     benchmark(run)

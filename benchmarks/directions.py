@@ -4,152 +4,167 @@ On the same costs, each in its framework's own operations: how many evaluations,
 mistakes are caught at equal evaluations. fastgc gets a plain function, which it cannot see into.
 """
 
+import contextlib
 import importlib
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from multiprocessing import get_context
 from statistics import fmean
-from typing import TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.detection import (
-    RIGHT,
-    Examination,
-    drawn,
-    planted,
-    sizes_of,
-    small_networks,
-)
-from benchmarks.direction_checkers import (
-    AT_EQUAL,
-    FIRST,
-    IN_TIME,
-    SAME_EVERY_RUN,
-    require_same_places,
-)
-from benchmarks.tables import share, time_of
-from fastgc.costs.base import as_cost
+import fastgc
+from benchmarks import checkers
+from benchmarks.checkers import Checker, along_directions, repeated_autograd
+from benchmarks.detection import RIGHT, drawn, planted, size_of, small_networks
+from benchmarks.frameworks import Cost
+from benchmarks.models import Model, network
+from benchmarks.tables import fill, share, table, time_of
+from benchmarks.timing import least_time
 from fastgc.parallel.threads import one_blas_thread
 from tests.bugs import MISTAKES
-from tests.cases import (
-    NETWORKS,
-    TIMED_NETWORKS,
-    NetworkCase,
-    Tensors,
-    backward,
-    other_backward,
-)
+from tests.cases import NETWORKS, TIMED_NETWORKS, NetworkCase, Tensors, backward, other_backward
 
-COMMAND = "python -m benchmarks.directions"
 SEEDS = 20
 OF_KINDS = 4  # mistakes of tests/bugs.py in each network
 TIMED: tuple[NetworkCase, ...] = (NETWORKS[0], *TIMED_NETWORKS[:2])
+FIRST = 12  # evaluations of fastgc besides those along directions: three at θ, nine for the noise
+
 PLANTED = "a mistake in the pass"
-
-
-def least_time(run: Callable[[], object], seconds: float = 1.0) -> float:
-    """The least of at least seven runs, after one that compiles and warms."""
-    run()
-    times: list[float] = []
-    while len(times) < 7 or sum(times) < seconds:
-        began = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - began)
-    return min(times)
-
-
-def tables_of_times() -> list[str]:
-    """A table for each network that is timed, with right gradients."""
-    importlib.import_module("torch").set_num_threads(1)
-    with one_blas_thread():
-        return [line for case in TIMED for line in _times_on(case)]
-
-
-def _times_on(case: NetworkCase) -> list[str]:
-    net, parameters = case.build()
-    gradients, T = backward(net, parameters), len(parameters)
-    require_same_places(net, parameters, gradients)
-    size = sum(value.size for value in parameters.values())
-    lines = [
-        f"### {case.name} (P = {size:,}, {T} tensors)",
-        "",
-        "| | evaluations | along directions | time | accepts these right gradients |",
-        "|---|---|---|---|---|",
-    ]
-    for checker in IN_TIME:
-        run = checker.run(net, parameters, gradients)
-        run.verdict()
-        evaluations = run.watched.calls
-        seconds = least_time(run.verdict)
-        seeds = 1 if checker in SAME_EVERY_RUN else SEEDS
-        said = Counter(
-            checker.run(net, parameters, gradients, seed).verdict() for seed in range(seeds)
-        )
-        accepts = ("yes" if said["correct"] else "no") + ", in every run"
-        if seeds > 1:
-            accepts = f"with {said['correct']} of {seeds} seeds"
-        open_ = f", {said['unresolved']} cannot tell" * bool(said["unresolved"])
-        lines.append(
-            f"| {checker.name} | {evaluations:,} | {checker.along(T)} | {time_of(seconds)} | "
-            f"{accepts}{open_} |"
-        )
-    return [*lines, ""]
-
-
-Plant: TypeAlias = Callable[[Tensors, np.random.Generator], Tensors]
-
-
-def _tensor_off(by: float) -> Plant:
-    def plant(right: Tensors, rng: np.random.Generator) -> Tensors:
-        name = str(rng.choice([name for name, g in right.items() if g.any()]))
-        return {**right, name: (1 + by) * right[name]}
-
-    return plant
-
-
-def _entry_off(by: float) -> Plant:
-    def plant(right: Tensors, rng: np.random.Generator) -> Tensors:
-        name = str(rng.choice([name for name, g in right.items() if g.any()]))
-        wrong = right[name].copy()
-        k = rng.choice(np.flatnonzero(np.abs(wrong) > 1e-2 * np.abs(wrong).max()))
-        wrong.flat[k] *= 1 + by
-        return {**right, name: wrong}
-
-    return plant
-
-
-GRADED: dict[str, Plant] = {
-    "a tensor 1 %": _tensor_off(1e-2),
-    "a tensor 0.1 %": _tensor_off(1e-3),
-    "a tensor 10⁻⁴": _tensor_off(1e-4),
-    "a tensor 10⁻⁵": _tensor_off(1e-5),
-    "an entry 10 %": _entry_off(1e-1),
-    "an entry 1 %": _entry_off(1e-2),
-    "an entry 0.1 %": _entry_off(1e-3),
+#: A tensor or an entry that is off: by what part of itself.
+GRADED = {
+    "a tensor 1 %": 1e-2,
+    "a tensor 0.1 %": 1e-3,
+    "a tensor 10⁻⁴": 1e-4,
+    "a tensor 10⁻⁵": 1e-5,
+    "an entry 10 %": 1e-1,
+    "an entry 1 %": 1e-2,
+    "an entry 0.1 %": 1e-3,
 }
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What a checker said of one case.
+def through_all(count: int) -> Checker:
+    name = f"fastgc, `per_tensor=False, directions={count}`"
+    return along_directions(name, lambda _: count, per_tensor=False)
 
-    Attributes:
-        checker: its name.
-        mistake: one of `GRADED`, `PLANTED`, or `RIGHT`.
-        verdict: ``correct``, ``wrong`` or ``unresolved``.
-        along: evaluations along directions, of a right gradient.
-        evaluations: in all.
-    """
+
+def for_what_torch_spends(T: int) -> int:
+    """Directions through all for a direction for each tensor, and twice at θ."""
+    return max(1, (2 * T + 2 - FIRST) // 2)
+
+
+TORCH, JAX, AUTOGRAD = checkers.TORCH_FAST, checkers.JAX, checkers.AUTOGRAD
+DEFAULT = along_directions('fastgc, `method="random"`', lambda _: 8, per_tensor=True)
+SINGLE = along_directions("fastgc, `directions=1`", lambda _: 1, per_tensor=True)
+IN_TIME = (DEFAULT, SINGLE, through_all(1), through_all(8), TORCH, JAX, AUTOGRAD)
+AT_EQUAL = (
+    DEFAULT,
+    repeated_autograd("HIPS autograd, as fastgc's default spends", lambda T: (FIRST + 16 * T) // 4),
+    SINGLE,
+    TORCH,
+    along_directions(
+        "fastgc, through all, as torch spends in all", for_what_torch_spends, per_tensor=False
+    ),
+    through_all(2),
+    through_all(1),
+    repeated_autograd("HIPS autograd, 3 runs", lambda _: 3),
+    JAX,
+    AUTOGRAD,
+)
+SAME_EVERY_RUN = (TORCH, JAX)
+
+
+class Calls:
+    """Of a cost: how many, and what it returned, but where JAX traces it."""
+
+    def __init__(self) -> None:
+        self.count, self.values = 0, list[float]()
+
+    def of(self, cost: Cost) -> Cost:
+        def counted(*arguments: Any) -> Any:
+            self.count += 1
+            value = cost(*arguments)
+            plain: Any = getattr(value, "_value", value)  # of autograd's boxes
+            with contextlib.suppress(TypeError):  # a tracer
+                self.values.append(float(plain))
+            return value
+
+        return counted
+
+
+def looked_at(checker: Checker, model: Model, seed: int = 0) -> tuple[str, Calls]:
+    """What a checker says, and the calls that it made."""
+    calls = Calls()
+    return checker.ready(model, seed, calls.of)(), calls
+
+
+def require_same_points(model: Model) -> None:
+    """That running `SAME_EVERY_RUN` again finds nothing new, and `AUTOGRAD` with a seed does."""
+    for checker in (*SAME_EVERY_RUN, AUTOGRAD):
+        first, second = (looked_at(checker, model, seed)[1].values for seed in range(2))
+        assert first, checker.name
+        assert (first == second) == (checker in SAME_EVERY_RUN), checker.name
+
+
+def require_counted(net: fastgc.Network, parameters: Tensors, gradients: Tensors) -> None:
+    """That fastgc's reports count their evaluations as `Calls` does, `FIRST` among them."""
+    calls = Calls()
+    cost = calls.of(lambda p: net(p))
+    report = fastgc.check(cost, parameters, gradients, method="random", directions=1)
+    assert report.evaluations == calls.count == FIRST + 2 * len(parameters)
+
+
+def table_of_times(case: NetworkCase) -> list[str]:
+    """A line for each checker, with right gradients."""
+    net, parameters = case.build()
+    gradients, T = backward(net, parameters), len(parameters)
+    require_counted(net, parameters, gradients)
+    model = network(net, parameters, gradients)
+    require_same_points(model)
+    rows = []
+    for checker in IN_TIME:
+        seeds = 1 if checker in SAME_EVERY_RUN else SEEDS
+        verdicts = Counter(checker.ready(model, seed)() for seed in range(seeds))
+        accepts = ("yes" if verdicts["correct"] else "no") + ", in every run"
+        if seeds > 1:
+            accepts = f"with {verdicts['correct']} of {seeds} seeds"
+        if verdicts["unresolved"]:
+            accepts += f", {verdicts['unresolved']} cannot tell"
+        calls = looked_at(checker, model)[1].count
+        run = checker.ready(model)
+        run()
+        seconds = least_time(run, 7, 1.0)
+        rows.append([checker.name, f"{calls:,}", checker.along(T), time_of(seconds), accepts])
+    header = ["", "evaluations", "along directions", "time", "accepts these right gradients"]
+    return [
+        f"### {case.name} (P = {model.size:,}, {T} tensors)",
+        "",
+        *table(header, rows),
+    ]
+
+
+def off(name: str, right: Tensors, rng: np.random.Generator) -> Tensors:
+    """A mistake of `GRADED` in a tensor drawn at random."""
+    tensor = str(rng.choice([name for name, g in right.items() if g.any()]))
+    wrong = right[tensor].copy()
+    entries: Any = ...
+    if "entry" in name:
+        entries = rng.choice(np.flatnonzero(np.abs(wrong) > 1e-2 * np.abs(wrong).max()))
+    wrong.reshape(-1)[entries] *= 1 + GRADED[name]
+    return {**right, tensor: wrong}
+
+
+class Outcome(NamedTuple):
+    """What a checker said of one case: `PLANTED`, one of `GRADED`, or `RIGHT`."""
 
     checker: str
     mistake: str
     verdict: str
-    along: int
-    evaluations: int
+    along: int  # evaluations along directions, of a right gradient
+    evaluations: int  # in all
 
 
 def study_network(job: tuple[int, tuple[str, ...]]) -> list[Outcome]:
@@ -162,24 +177,15 @@ def study_network(job: tuple[int, tuple[str, ...]]) -> list[Outcome]:
     rng = np.random.default_rng([seed, 1])
     cases = [(PLANTED, wrongs[name][1]) for name in names]
     if any(g.any() for g in right.values()):
-        cases += [(name, plant(right, rng)) for name, plant in GRADED.items()]
-    under = Examination(as_cost(net, parameters), "incremental")
-    with np.errstate(all="ignore"):
-        cases = [
-            (name, wrong) for name, wrong in cases
-            if sizes_of(under, under.examine(wrong)[0], right)[0] == "visible"
-        ]  # fmt: skip
+        cases += [(name, off(name, right, rng)) for name in GRADED]
+    cases = [case for case in cases if size_of(net, parameters, case[1], right) == "visible"]
     cases += [(RIGHT, right), (RIGHT, other_backward(net, parameters))]
     outcomes = []
     for checker in AT_EQUAL:
+        along = checker.along(len(parameters))
         for name, gradients in cases:
-            run = checker.run(net, parameters, gradients)
-            outcomes.append(
-                Outcome(
-                    checker.name, name, run.verdict(), checker.along(len(parameters)),
-                    run.watched.calls,
-                )
-            )  # fmt: skip
+            verdict, calls = looked_at(checker, network(net, parameters, gradients))
+            outcomes.append(Outcome(checker.name, name, verdict, along, calls.count))
     return outcomes
 
 
@@ -194,92 +200,49 @@ def jobs(networks: int) -> Iterator[tuple[int, tuple[str, ...]]]:
         yield seed, chosen
 
 
-def study(networks: int = 100, processes: int = 2) -> list[Outcome]:
-    outcomes: list[Outcome] = []
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        for found in pool.map(study_network, list(jobs(networks))):
-            outcomes += found
-    return outcomes
+def study(networks: int) -> list[Outcome]:
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        return [o for found in pool.map(study_network, list(jobs(networks))) for o in found]
 
 
 def table_of_mistakes(outcomes: Sequence[Outcome]) -> list[str]:
     """A line for each checker, with equal ones beside each other."""
     groups = (PLANTED, *GRADED)
-    lines = [
-        "| | along directions | in all, right | wrong | "
-        + " | ".join(groups)
-        + " | cannot tell | right rejected | cannot tell |",
-        "|---|" + "---|" * (len(groups) + 6),
-    ]
+    rows = []
     for checker in AT_EQUAL:
         mine = [o for o in outcomes if o.checker == checker.name]
         right = [o for o in mine if o.mistake == RIGHT]
         wrong = [o for o in mine if o.mistake != RIGHT]
-        cells = [
+        verdicts = [[o.verdict for o in wrong if o.mistake == group] for group in groups]
+        rows.append([
+            checker.name,
             f"{fmean(o.along for o in right):.0f}",
             f"{fmean(o.evaluations for o in right):.0f}",
             f"{fmean(o.evaluations for o in wrong):.0f}",
-        ]
-        for group in groups:
-            of_group = [o.verdict for o in wrong if o.mistake == group]
-            cells.append(share(sum(v != "correct" for v in of_group), len(of_group)))
-        cells.append(str(sum(o.verdict == "unresolved" for o in wrong)))
-        cells.append(share(sum(o.verdict == "wrong" for o in right), len(right)))
-        cells.append(str(sum(o.verdict == "unresolved" for o in right)))
-        lines.append(f"| {checker.name} | " + " | ".join(cells) + " |")
-    return lines
+            *(share(sum(v != "correct" for v in group), len(group)) for group in verdicts),
+            sum(o.verdict == "unresolved" for o in wrong),
+            share(sum(o.verdict == "wrong" for o in right), len(right)),
+            sum(o.verdict == "unresolved" for o in right),
+        ])  # fmt: skip
+    header = ["", "along directions", "in all, right", "wrong", *groups]
+    return table([*header, "cannot tell", "right rejected", "cannot tell"], rows)
 
 
-def section(networks: int = 100) -> list[str]:
-    """What docs/benchmarks.md says of random directions."""
-    times = tables_of_times()
+def write(networks: int = 100) -> None:
+    """Measures, and writes its parts of docs/benchmarks.md."""
+    importlib.import_module("torch").set_num_threads(1)
+    with one_blas_thread():
+        times = [line for case in TIMED for line in table_of_times(case)]
+    fill("docs/benchmarks.md", "times of directions", times)
     began = time.perf_counter()
     outcomes = study(networks)
-    seconds = time.perf_counter() - began
-    return [
-        "## Random directions",
-        "",
-        f"`{COMMAND}` measures this section alone. The same cost for each checker, in its own",
-        "framework's operations; it is told the gradients, so no time is that of a backward pass.",
-        "fastgc gets a plain function that it cannot see into. Evaluations are counted as calls of",
-        "the function that the checker is given, with JAX outside what is compiled; for fastgc",
-        f"they are also what the report says. {FIRST} of them come before its first direction: two",
-        "of the cost itself, nine for its noise. Times are the least of seven or more, compiled",
-        "and warm, with right gradients, NumPy and torch on one thread.",
-        "",
-        *times,
-        "torch and JAX look at the same points in every run, which the program verifies: running",
-        "them again finds nothing more. HIPS autograd draws from NumPy's global generator, fastgc",
-        "from one of its own.",
-        "",
-        "### Mistakes at equal evaluations",
-        "",
-        f"{networks} drawn networks of at most 500 parameters, those of",
-        f"[detection.md](detection.md): in each, {OF_KINDS} of its {len(MISTAKES)} kinds of",
-        "mistake, the kinds planted least so far; a tensor, and an entry, off by a little; right",
-        "gradients of two backward passes. One in ten lies at corners, others are saturated. What",
-        "is off by no more than rounding, as that study has it, is left out.",
-        f"{len(outcomes) // len(AT_EQUAL):,} cases for each checker, {seconds:.0f} s on two cores.",
-        "Caught is what is not called correct; of these, *cannot tell* is how many fastgc left",
-        "open. Evaluations are means over the cases; of wrong gradients fastgc spends more to make",
-        "sure and to find the entries, torch to run its slow mode for its message.",
-        "",
-        *table_of_mistakes(outcomes),
-        "",
-        "Equal in all: the default and HIPS autograd repeated; *as torch spends* (one direction at",
-        "least, so up to five tensors it spends more) and torch; `directions=1` through all and",
-        "three runs of HIPS autograd. Equal along directions: `directions=1` and torch;",
-        "`directions=1` through all, JAX and one run of HIPS autograd; and `directions=2` through",
-        "all are the four evaluations that these spend in all.",
-        "",
-    ]
-
-
-def main() -> None:
-    from benchmarks import directions  # by name, as other processes import it
-
-    print("\n".join(directions.section()))
+    facts = (
+        f"{networks} networks, {len(MISTAKES)} kinds of mistake; "
+        f"{len(outcomes) // len(AT_EQUAL):,} cases for each checker, "
+        f"{time.perf_counter() - began:.0f} s on two cores."
+    )
+    fill("docs/benchmarks.md", "mistakes of directions", [facts, "", *table_of_mistakes(outcomes)])
 
 
 if __name__ == "__main__":
-    main()
+    write()

@@ -1,6 +1,5 @@
 """What only a fresh process shows: import, first compilation, a first check, memory."""
 
-import json
 import os
 import subprocess
 import sys
@@ -8,9 +7,15 @@ import tempfile
 import time
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 ROOT = Path(__file__).parent.parent
+
+IMPORT = """
+import time{before}
+began = time.perf_counter()
+import {module}
+print(time.perf_counter() - began)
+"""
 
 CHECK = """
 import fastgc
@@ -20,37 +25,24 @@ net, parameters = case.build()
 assert fastgc.check(net, parameters, backward(net, parameters))
 """
 
-COMPILE = """
-import json, time
-import fastgc
-began = time.perf_counter()
-import numba
-imported = time.perf_counter()
-from fastgc.response import kernels
-kernels()
-print(json.dumps([imported - began, time.perf_counter() - imported]))
-"""
-
 MEMORY = """
-import json, resource
 import fastgc
 from pathlib import Path
 from tests.cases import TIMED_NETWORKS, NETWORKS, backward
 
-def rss():
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+def memory(kind):  # not ru_maxrss, which may be that of the process that started this one
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(kind))
 
 net, parameters = NETWORKS[0].build()
 assert fastgc.check(net, parameters, backward(net, parameters), method="{method}")
-small = rss()
+small = memory("VmRSS")
 case = next(c for c in TIMED_NETWORKS if c.widths == (784, 512, 256, 1))
 net, parameters = case.build()
 gradients = backward(net, parameters)
 held = sum(v.nbytes for d in (parameters, gradients) for v in d.values()) + net.X.nbytes
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 assert fastgc.check(net, parameters, gradients, method="{method}")
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-print(json.dumps([peak - small - held, held]))
+print(memory("VmHWM") - small - held)
 """
 
 
@@ -78,13 +70,10 @@ def _run(program: str, folder: Path) -> tuple[str, float]:
 
 def import_times(rounds: int = 15) -> tuple[float, float, float]:
     """Seconds to import numpy and fastgc, and the median ratio of the pairs."""
-    program = (
-        "import time; start = time.perf_counter(); import {}; print(time.perf_counter() - start)"
-    )
     with tempfile.TemporaryDirectory() as name:
 
         def once(module: str) -> float:
-            return float(_run(program.format(module), Path(name))[0])
+            return float(_run(IMPORT.format(before="", module=module), Path(name))[0])
 
         once("fastgc")
         pairs = [(once("numpy"), once("fastgc")) for _ in range(rounds)]
@@ -99,22 +88,22 @@ def first_use() -> dict[str, float]:
     """Seconds: Numba's import, compilation, then whole processes that find it all in the cache."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        _run("import fastgc, numba", folder)  # bytecode
-        imported, compiled = json.loads(_run(COMPILE, folder)[0])
-        found = {"importing Numba": imported, "compiling the kernels, once": compiled}
+        numba = IMPORT.format(before=", fastgc", module="numba")
+        _run(numba, folder)  # bytecode
+        found = {"importing Numba": float(_run(numba, folder)[0])}
         for label, lab in (("the lab's network", True), ("784-512-256-1, m = 32", False)):
             program = CHECK.format(lab=lab)
-            _run(program, folder)
-            times = [_run(program, folder)[1] for _ in range(5)]
-            found[f"a fresh process that checks {label}"] = median(times)
+            first, *others = (_run(program, folder)[1] for _ in range(6))
+            found.setdefault("compiling the kernels, once", first - median(others))
+            found[f"a fresh process that checks {label}"] = median(others)
     return found
 
 
-def memory_of_check() -> dict[str, Any]:
+def memory_of_check() -> dict[str, float]:
     """Bytes above parameters, gradients and data that a check of 784-512-256-1 takes, by method."""
     with tempfile.TemporaryDirectory() as name:
         _run(MEMORY.format(method="node"), Path(name))
         return {
-            method: json.loads(_run(MEMORY.format(method=method), Path(name))[0])[0]
+            method: float(_run(MEMORY.format(method=method), Path(name))[0])
             for method in ("node", "incremental")
         }

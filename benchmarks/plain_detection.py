@@ -11,11 +11,11 @@ import warnings
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
 from multiprocessing import get_context
-from typing import Any
+from typing import Any, NamedTuple
 
 import fastgc
+from benchmarks.tables import table
 from tests.plain_case import PlainCost
 from tests.plain_costs import PLAIN_COSTS
 
@@ -25,35 +25,28 @@ REFUSED = "refused"
 ACCUSED = ("disagree", "nonfinite")
 
 
-@dataclass(frozen=True)
-class PlainOutcome:
-    """What became of one gradient of one cost.
-
-    Attributes:
-        cost: its name.
-        kind: of the cost.
-        seed: it was drawn from.
-        mistake: its name, or "right".
-        verdict: ``correct``, ``wrong`` or ``unresolved``; ``refused`` where the check raised.
-        named: whether nothing but entries at fault was accused.
-        detail: of a refusal, the name of the exception.
-    """
+class PlainOutcome(NamedTuple):
+    """What became of one gradient of one cost."""
 
     cost: str
-    kind: str
     seed: int
-    mistake: str
-    verdict: str
-    named: bool = True
-    detail: str = ""
+    mistake: str  # or `RIGHT`
+    verdict: str  # of the report; or `REFUSED`, where the check raised
+    named: bool  # whether nothing but entries at fault was accused
+
+    @property
+    def missed(self) -> bool:
+        """Right and accused, wrong and passed, another entry accused, or a refusal."""
+        if self.verdict == REFUSED or not self.named:
+            return True
+        return self.verdict == ("wrong" if self.mistake == RIGHT else "correct")
 
 
-@dataclass
-class PlainStudy:
+class PlainStudy(NamedTuple):
     """All outcomes; `seconds` in all."""
 
-    outcomes: list[PlainOutcome] = field(default_factory=list)
-    seconds: float = 0.0
+    outcomes: list[PlainOutcome]
+    seconds: float
 
 
 def run(seeds: int, processes: int = 2) -> PlainStudy:
@@ -69,60 +62,43 @@ def run(seeds: int, processes: int = 2) -> PlainStudy:
 def study_cost(case: tuple[str, int]) -> list[PlainOutcome]:
     """The verdicts on all gradients of the cost of this name and seed."""
     name, seed = case
-    factory = PLAIN_COSTS[name]
-    cost = factory.build(seed)
-    outcomes = [
-        _outcome((name, factory.kind, seed, RIGHT), cost, right, ()) for right in cost.right
+    cost = PLAIN_COSTS[name].build(seed)
+    gradients: list[tuple[str, Any, Sequence[str]]] = [(RIGHT, right, ()) for right in cost.right]
+    gradients += [(wrong.name, wrong.gradients, wrong.entries) for wrong in cost.wrong]
+    return [
+        PlainOutcome(name, seed, mistake, *verdict_on(cost, claimed, entries))
+        for mistake, claimed, entries in gradients
     ]
-    outcomes += [
-        _outcome((name, factory.kind, seed, wrong.name), cost, wrong.gradients, wrong.entries)
-        for wrong in cost.wrong
-    ]
-    return outcomes
 
 
-def _outcome(
-    case: tuple[str, str, int, str], cost: PlainCost, gradients: Any, entries: Sequence[str]
-) -> PlainOutcome:
-    """The verdict on one gradient, of which the `entries` are wrong."""
+def verdict_on(cost: PlainCost, gradients: Any, entries: Sequence[str]) -> tuple[str, bool]:
+    """The verdict on one gradient; whether no other than these wrong entries is accused."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # as of a logarithm a step beyond its domain
             report = fastgc.check(
                 cost.cost, cost.parameters, gradients, progress=False, **cost.options
             )
-    except Exception as error:
-        return PlainOutcome(*case, REFUSED, detail=type(error).__name__)
+    except Exception:
+        return REFUSED, True
     worst = report.worst(sum(tensor.size for tensor in report.tensors.values()))
     accused = {entry.name for entry in worst if entry.verdict in ACCUSED}
-    return PlainOutcome(*case, report.verdict, named=accused <= set(entries))
-
-
-def misses(outcomes: Sequence[PlainOutcome]) -> list[PlainOutcome]:
-    """What must not be: right and accused, wrong and passed, another entry accused, a refusal."""
-    return [o for o in outcomes if _missed(o)]
-
-
-def _missed(outcome: PlainOutcome) -> bool:
-    if outcome.verdict == REFUSED or not outcome.named:
-        return True
-    return outcome.verdict == ("wrong" if outcome.mistake == RIGHT else "correct")
+    return report.verdict, accused <= set(entries)
 
 
 def table_of_costs(outcomes: Sequence[PlainOutcome]) -> list[str]:
     """A line for each cost, and one for all."""
-    lines = [
-        "| kind | cost | right | accused | cannot tell | wrong | found | cannot tell | passed "
-        "| raised |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+    names = list(dict.fromkeys(o.cost for o in outcomes))
+    rows = [
+        [PLAIN_COSTS[name].kind, name, *_counts([o for o in outcomes if o.cost == name])]
+        for name in names
     ]
-    for name in dict.fromkeys(o.cost for o in outcomes):
-        own = [o for o in outcomes if o.cost == name]
-        lines.append(f"| {own[0].kind} | {name} | {_counts(own)} |")
-    return [*lines, f"| **all** | {len(lines) - 2} | {_counts(outcomes)} |"]
+    header = ["kind", "cost", "right", "accused", "cannot tell", "wrong", "found", "cannot tell",
+              "passed", "raised"]  # fmt: skip
+    return table(header, [*rows, ["**all**", len(names), *_counts(outcomes)]])
 
 
-def _counts(outcomes: Sequence[PlainOutcome]) -> str:
+def _counts(outcomes: Sequence[PlainOutcome]) -> list[str]:
     right = Counter(o.verdict for o in outcomes if o.mistake == RIGHT)
     wrong = Counter(o.verdict for o in outcomes if o.mistake != RIGHT)
     numbers = (
@@ -130,48 +106,36 @@ def _counts(outcomes: Sequence[PlainOutcome]) -> str:
         wrong.total(), wrong["wrong"], wrong["unresolved"], wrong["correct"],
         right[REFUSED] + wrong[REFUSED],
     )  # fmt: skip
-    return " | ".join(f"{number:,}" for number in numbers)
+    return [f"{number:,}" for number in numbers]
 
 
-def section(study: PlainStudy) -> list[str]:
-    """The lines of docs/detection.md on plain functions."""
+def facts(study: PlainStudy) -> list[str]:
+    """What docs/detection.md says of plain functions, with `table_of_costs`."""
     outcomes = study.outcomes
-    right = [o for o in outcomes if o.mistake == RIGHT]
-    wrong = [o for o in outcomes if o.mistake != RIGHT]
-    of_right = Counter(o.verdict for o in right)
-    of_wrong = Counter(o.verdict for o in wrong)
-    found = [o for o in wrong if o.verdict == "wrong"]
-    lines = [
-        "## Plain functions",
+    right = Counter(o.verdict for o in outcomes if o.mistake == RIGHT)
+    wrong = Counter(o.verdict for o in outcomes if o.mistake != RIGHT)
+    named = sum(o.named for o in outcomes if o.mistake != RIGHT and o.verdict == "wrong")
+    bad = Counter((o.cost, o.mistake, o.verdict) for o in outcomes if o.missed)
+    costs, seeds = {o.cost for o in outcomes}, {o.seed for o in outcomes}
+    return [
+        f"{len(costs)} costs from {len(seeds)} seeds each, {study.seconds:.0f} s.",
         "",
-        f"{len({o.cost for o in outcomes})} costs that are functions of NumPy arrays, each drawn",
-        f"from {len({o.seed for o in outcomes})} seeds, and checked as it is with `fastgc.check`",
-        f"(`python -m benchmarks.plain_detection`, {study.seconds:.0f} s). Right gradients come",
-        "from backward passes written by hand, which the tests hold against complex steps; at",
-        "kinks they are several valid choices.",
-        "",
-        f"- **{of_wrong['correct']:,} of {len(wrong):,} wrong gradients pass**: {len(found):,} are "
-        f"wrong, {sum(o.named for o in found):,} of them in the entries at fault alone, and "
-        f'{of_wrong["unresolved"]:,} "cannot tell".',
-        f"- **{of_right['wrong']:,} of {len(right):,} right gradients are accused**, and "
-        f'{of_right["unresolved"]:,} "cannot tell".',
-        f"- {of_right[REFUSED] + of_wrong[REFUSED]:,} of {len(outcomes):,} checks raised.",
+        f"- **{wrong['correct']:,} of {wrong.total():,} wrong gradients pass**: {wrong['wrong']:,} "
+        f"are wrong, {named:,} of them in the entries at fault alone, and "
+        f'{wrong["unresolved"]:,} "cannot tell".',
+        f"- **{right['wrong']:,} of {right.total():,} right gradients are accused**, and "
+        f'{right["unresolved"]:,} "cannot tell".',
+        f"- {right[REFUSED] + wrong[REFUSED]:,} of {len(outcomes):,} checks raised.",
+        *(f"- Not as wanted: {cost}, {mistake}: {verdict}, {n} times"
+          for (cost, mistake, verdict), n in bad.items()),
         "",
         *table_of_costs(outcomes),
-        "",
-        "*Cannot tell* are right gradients where values of the cost do not tell, as at the border",
-        "of its domain, and choices at kinks that only a look at each operation proves wrong.",
-        "",
     ]  # fmt: skip
-    bad = Counter((o.cost, o.mistake, o.verdict) for o in misses(outcomes))
-    lines += ["Not as wanted: " + ("as follows." if bad else "none."), ""]
-    lines += [f"- {cost}, {mistake}: {said}, {n} times" for (cost, mistake, said), n in bad.items()]
-    return [*lines, ""] if bad else lines
 
 
 def report_misses(study: PlainStudy) -> int:
     """Prints what is missed, and returns the number of it."""
-    bad = misses(study.outcomes)
+    bad = [outcome for outcome in study.outcomes if outcome.missed]
     for outcome in bad:
         print("missed:", outcome)
     print(f"{len(study.outcomes):,} verdicts on plain functions, {len(bad)} missed")
@@ -181,7 +145,7 @@ def report_misses(study: PlainStudy) -> int:
 def main() -> None:
     """The study, its table, and what is missed; status 1 if anything is."""
     study = run(int(sys.argv[1]) if len(sys.argv) > 1 else 20)
-    print("\n".join(section(study)))
+    print("\n".join(facts(study)))
     sys.exit(1 if report_misses(study) else 0)
 
 

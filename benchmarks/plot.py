@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeAlias
 
 METHODS = {
     "method node": ("node", "#0b6e4f"),
@@ -11,19 +12,12 @@ METHODS = {
     "method stacked": ("stacked", "#8a8a8a"),
 }
 
+#: Contender -> parameters -> times as fast as the loop.
+Speeds: TypeAlias = Mapping[str, Mapping[int, float]]
 
-def draw(
-    path: Path,
-    speeds: Mapping[str, Mapping[int, float]],
-    peers: Mapping[str, Mapping[int, float]],
-) -> None:
-    """Writes the picture.
 
-    Args:
-        path: of the file.
-        speeds: contender -> parameters -> times as fast as the loop.
-        peers: likewise; shown as points.
-    """
+def draw(path: Path, speeds: Speeds, peers: Speeds) -> None:
+    """Writes the picture: lines for fastgc's own speeds, points for its peers'."""
     import matplotlib as mpl
 
     mpl.use("svg")
@@ -32,12 +26,12 @@ def draw(
     plt.rcParams.update({"font.size": 11, "svg.hashsalt": "fastgc", "font.family": "sans-serif"})
     figure, axes = plt.subplots(figsize=(8, 7), layout="constrained")
     for name, (label, colour) in METHODS.items():
-        points = sorted(speeds.get(name, {}).items())
-        if points:
-            axes.plot(*zip(*points, strict=True), "o-", color=colour, label=label, zorder=3)
+        points = zip(*sorted(speeds[name].items()), strict=True)
+        axes.plot(*points, "o-", color=colour, label=label, zorder=3)
     for (name, points_of), marker in zip(sorted(peers.items()), "sD^vP*X<", strict=False):
-        points = sorted(points_of.items())
-        axes.plot(*zip(*points, strict=True), marker, color="#b0413e", mfc="none", ms=6, label=name)
+        if points_of:  # it is installed
+            points = zip(*sorted(points_of.items()), strict=True)
+            axes.plot(*points, marker, color="#b0413e", mfc="none", ms=6, label=name)
     axes.axhline(1, color="black", lw=0.8)
     axes.set(
         xscale="log",

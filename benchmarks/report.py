@@ -1,4 +1,4 @@
-"""Runs the benchmarks and writes them up: ``python -m benchmarks.report``.
+"""Runs all benchmarks and fills the tables of docs/: ``python -m benchmarks.report``.
 
 Timings go into docs/benchmarks.md, the picture and three numbers into the README, and the ratios
 that `benchmarks.regression` holds to into recorded.json; then what spreads over workers into
@@ -10,8 +10,8 @@ import platform
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,26 +22,23 @@ from benchmarks import (
     detection_report,
     directions,
     fresh,
-    jax_checkers,
+    peers,
     plot,
     regression,
     scale_report,
-    torch_modules,
     watching,
 )
-from benchmarks.bench_methods import CASES, LAB, PASS, PLAIN, network_case
-from benchmarks.tables import time_of
-from fastgc.methods.registry import METHODS
+from benchmarks.bench_methods import LAB, METHODS, PASS, PLAIN, network_case
+from benchmarks.bench_peers import PEERS
+from benchmarks.tables import ROOT, fill, table, time_of
+from benchmarks.timing import least_time
 from fastgc.parallel.threads import available_cores, one_blas_thread
 
-ROOT = Path(__file__).parent.parent
-COMMAND = "python -m benchmarks.report"
 LARGE = "784-512-256-1, m = 32"
-DEEP = "256-512×6-1, m = 32"
 Records = Sequence[dict[str, Any]]
 
 
-def timings(directory: Path) -> Records:
+def records_in(directory: Path) -> Records:
     """Every benchmark's record, from one run of the suite."""
     path = directory / "timings.json"
     subprocess.run(
@@ -53,194 +50,129 @@ def timings(directory: Path) -> Records:
     return [record for record in records if "case" in record["extra_info"]]
 
 
-def dgemm_rate(threads: int | None) -> float:
+def dgemm_rate(*, one_thread: bool) -> float:
     """Floating-point operations a second of BLAS, in a product of 1024 × 1024."""
     A, B = np.random.default_rng(0).standard_normal((2, 1024, 1024))
-    A @ B
-
-    def best() -> float:
-        times = []
-        for _ in range(9):
-            began = time.perf_counter()
-            A @ B
-            times.append(time.perf_counter() - began)
-        return 2 * 1024**3 / min(times)
-
-    if threads is None:
-        return best()
-    with one_blas_thread():
-        return best()
+    with one_blas_thread() if one_thread else nullcontext():
+        return 2 * 1024**3 / least_time(lambda: A @ B, 10)
 
 
-class Table:
-    """The least time of every contender on every network."""
+class Timings:
+    """The least time of every contender on every network, and what `fastgc.plan` says of each."""
 
     def __init__(self, records: Records) -> None:
-        self.info = {
-            (r["extra_info"]["case"], r["extra_info"]["contender"]): r["extra_info"]
-            for r in records
+        keys = [(r["extra_info"]["case"], r["extra_info"]["contender"]) for r in records]
+        self.info = {key: r["extra_info"] for key, r in zip(keys, records, strict=True)}
+        self.seconds: dict[tuple[str, str], float] = {
+            key: r["stats"]["min"] / r["extra_info"]["share"]
+            for key, r in zip(keys, records, strict=True)
         }
-        self.seconds = {
-            (r["extra_info"]["case"], r["extra_info"]["contender"]): r["stats"]["min"]
-            / r["extra_info"]["share"]
-            for r in records
-        }
-        self.sizes = {case: info["parameters"] for (case, _), info in self.info.items()}
+        self.sizes: dict[str, int] = {case: i["parameters"] for (case, _), i in self.info.items()}
+        self.plans = {case: fastgc.plan(*network_case(case)).forecasts for case in self.sizes}
 
     def speed(self, case: str, contender: str) -> float:
-        return float(self.seconds[case, PLAIN] / self.seconds[case, contender])
+        return self.seconds[case, PLAIN] / self.seconds[case, contender]
 
-    def lines(self, case: str, rate: float) -> list[str]:
+    def speeds(self, name: str) -> dict[int, float]:
+        """Parameters -> speed."""
+        cases = [case for case in self.sizes if (case, name) in self.seconds]
+        return {self.sizes[case]: self.speed(case, name) for case in cases}
+
+    def section(self, case: str, rate: float) -> list[str]:
         """A line for each contender on a network."""
-        lines = [
+        rows = [
+            [name, time_of(seconds), _ratio(self.speed(case, name)),
+             self.info[case, name]["checks"], "; ".join(self.notes(case, name, rate))]
+            for (of_case, name), seconds in self.seconds.items() if of_case == case
+        ]  # fmt: skip
+        return [
             f"## {case} (P = {self.sizes[case]:,})",
             "",
-            "| | time | speed | checks | |",
-            "|---|---|---|---|---|",
+            *table(["", "time", "speed", "checks", ""], rows),
         ]
-        for (of_case, name), seconds in self.seconds.items():
-            if of_case != case:
-                continue
-            info = self.info[case, name]
-            notes = []
-            if info["share"] < 1:
-                count = round(info["share"] * info["parameters"])
-                notes.append(f"timed on {count:,} of the entries and scaled")
-            method = name.removeprefix("method ")
-            if method in ("incremental", "node"):
-                floor = info["operations"][method] / rate
-                notes.append(f"{seconds / floor:.1f} × the floor")
-            outcomes = info.get("outcomes", {"rejects": 0})
-            if outcomes["rejects"]:
-                notes.append(
-                    f"rejects these right gradients, {outcomes['rejects']} runs of "
-                    f"{sum(outcomes.values())}"
-                )
-            checks = info.get("checks", "nothing" if name == PASS else "all entries")
-            lines.append(
-                f"| {name} | {time_of(seconds)} | {_ratio(self.speed(case, name))} | {checks} | "
-                f"{'; '.join(notes)} |"
+
+    def notes(self, case: str, name: str, rate: float) -> list[str]:
+        info, notes = self.info[case, name], []
+        if info["share"] < 1:
+            count = round(info["share"] * info["parameters"])
+            notes.append(f"timed on {count:,} of the entries and scaled")
+        method = name.removeprefix("method ")
+        operations = self.plans[case][method].operations if method in METHODS[2:] else None
+        if operations is not None:
+            notes.append(f"{self.seconds[case, name] * rate / operations:.1f} × the floor")
+        outcomes: Mapping[str, int] = info.get("outcomes", {"wrong": 0})
+        if outcomes["wrong"]:
+            notes.append(
+                f"rejects these right gradients, {outcomes['wrong']} runs of "
+                f"{sum(outcomes.values())}"
             )
-        return [*lines, ""]
+        return notes
+
+    def forecasts(self) -> list[str]:
+        """How far off `fastgc.plan` was."""
+
+        def cell(case: str, name: str) -> str:
+            predicted = self.plans[case][name].seconds
+            off = predicted / self.seconds[case, f"method {name}"]
+            return f"{time_of(predicted)} ({off:.2g})"
+
+        rows = [[case, *(cell(case, name) for name in METHODS)] for case in self.sizes]
+        return table(["", *METHODS], rows)
 
 
-def forecasts(table: Table) -> list[str]:
-    """How far off `fastgc.plan` was."""
-    lines = ["| | " + " | ".join(METHODS) + " |", "|---|" + "---|" * len(METHODS)]
-    for case in CASES:
-        plan = fastgc.plan(*network_case(case))
-        cells = []
-        for name in METHODS:
-            predicted = plan.forecasts[name].seconds
-            off = predicted / table.seconds[case, f"method {name}"]
-            cells.append(f"{time_of(predicted)} ({off:.2g})")
-        lines.append(f"| {case} | " + " | ".join(cells) + " |")
-    return lines
-
-
-def write_up(table: Table) -> str:
-    alone, together = dgemm_rate(1), dgemm_rate(None)
-    numpy_time, fastgc_time, ratio = fresh.import_times()
-    first, memory = fresh.first_use(), fresh.memory_of_check()
-    parts = [
-        "# Benchmarks",
-        "",
-        f"Written by `{COMMAND}` (needs the extra `bench`), in one run: each time is the least of",
-        "at least five rounds, each speed is the time of the lab's loop over it, and every result",
-        "is compared with the backward pass before it is timed. Where a whole would take minutes",
-        "a random sample of the entries is timed and scaled; the table says so.",
+def networks(timings: Timings) -> list[str]:
+    alone, together = dgemm_rate(one_thread=True), dgemm_rate(one_thread=False)
+    return [
         f"Python {platform.python_version()}, NumPy {np.__version__}, {platform.machine()},",
-        f"{available_cores()} cores.",
+        f"{available_cores()} cores. BLAS (dgemm, 1024 × 1024): {alone / 1e9:.0f} GFLOP/s on one",
+        f"thread, {together / 1e9:.0f} on all.",
         "",
-        "![Speed over the lab's loop against the number of parameters](benchmarks.svg)",
-        "",
-        three_numbers(table),
-        "",
-        "The lines *method …* time a method alone, its forward pass included;",
-        "`numerical_gradient` adds what the caller passed being looked at; `check` also reaches a",
-        "verdict on every entry. Times of peers are of warm, compiled functions.",
-        "",
-        f"BLAS (dgemm, 1024 × 1024): {alone / 1e9:.0f} GFLOP/s on one thread,",
-        f"{together / 1e9:.0f} on all. *The floor* is the method's count of operations with no",
-        "unit silent (`fastgc.plan` prints it) at the rate of all threads; silent units let a",
-        "method go below it.",
-        "",
-        *(line for case in CASES for line in table.lines(case, together)),
-        *directions.section(),
-        *torch_modules.section(),
-        *jax_checkers.section(),
-        *watching.section(),
-        "## First use, in fresh processes",
-        "",
-        "| | |",
-        "|---|---|",
-        f"| import numpy | {time_of(numpy_time)} |",
-        f"| import fastgc (ratio {ratio:.2f}) | {time_of(fastgc_time)} |",
-        *(f"| {name} | {time_of(seconds)} |" for name, seconds in first.items()),
-        "",
-        "## Memory, in fresh processes",
-        "",
-        f"A check of {LARGE} peaks above what parameters, gradients and data hold (peak RSS less",
-        "RSS after a small warm check) by "
-        + " and ".join(f"{size / 2**20:.0f} MiB with `{name}`" for name, size in memory.items())
-        + ".",
-        "",
-        "## Predictions of `fastgc.plan`",
-        "",
-        "The time it predicted, and that over the time measured above.",
-        "",
-        *forecasts(table),
-        "",
-        "## Tracking",
-        "",
-        "`pytest --benchmark-only --benchmark-autosave` keeps a run under `.benchmarks`,",
-        "`pytest-benchmark compare` sets kept runs side by side, and",
-        "`pytest --benchmark-only --benchmark-compare --benchmark-compare-fail=min:50%` fails",
-        "where the last kept one was that much faster. `python -m benchmarks.regression` compares",
-        "two small ratios with `benchmarks/recorded.json`, and fails below a third of them.",
-        "",
+        *(line for case in timings.sizes for line in timings.section(case, together)),
     ]
-    return "\n".join(parts)
 
 
-def three_numbers(table: Table) -> str:
+def first_use() -> list[str]:
+    numpy_time, fastgc_time, ratio = fresh.import_times()
+    rows = [
+        ["import numpy", time_of(numpy_time)],
+        [f"import fastgc (ratio {ratio:.2f})", time_of(fastgc_time)],
+        *([name, time_of(seconds)] for name, seconds in fresh.first_use().items()),
+        *([f"memory of a check of {LARGE}, `{name}`", f"{size / 2**20:.0f} MiB"]
+          for name, size in fresh.memory_of_check().items()),
+    ]  # fmt: skip
+    return table(["", ""], rows)
+
+
+def three_numbers(timings: Timings) -> list[str]:
     """The lines of the README."""
-    fast = table.seconds[LARGE, "method node"]
-    return "\n".join(
-        [
-            f"- **{_ratio(table.speed(LARGE, 'method node'))} as fast as the lab's loop** on a "
-            f"784-512-256-1 with {table.sizes[LARGE]:,} parameters: {time_of(fast)} instead of "
-            f"{time_of(table.seconds[LARGE, PLAIN])}.",
-            f"- **{fast / table.seconds[LARGE, PASS]:.1f} forward + backward passes** of NumPy is "
-            "what that takes; the whole `check`, with its verdict on every entry, "
-            f"{table.seconds[LARGE, 'check'] / table.seconds[LARGE, PASS]:.1f}.",
-            f"- **{_ratio(table.speed(LAB, 'check'))} as fast** even on the lab's own 47 "
-            "parameters, report and all.",
-        ]
-    )
+    fast, whole = timings.seconds[LARGE, "method node"], timings.seconds[LARGE, "check"]
+    one_pass = timings.seconds[LARGE, PASS]
+    return [
+        f"- **{_ratio(timings.speed(LARGE, 'method node'))} as fast as the lab's loop** on a "
+        f"784-512-256-1 with {timings.sizes[LARGE]:,} parameters: {time_of(fast)} instead of "
+        f"{time_of(timings.seconds[LARGE, PLAIN])}.",
+        f"- **{fast / one_pass:.1f} forward + backward passes** of NumPy is what that takes; "
+        f"the whole `check`, with its verdict on every entry, {whole / one_pass:.1f}.",
+        f"- **{_ratio(timings.speed(LAB, 'check'))} as fast** even on the lab's own 47 "
+        "parameters, report and all.",
+    ]
 
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
-        table = Table(timings(Path(directory)))
-    text = write_up(table)
-    docs = ROOT / "docs"
-    docs.mkdir(exist_ok=True)
-    (docs / "benchmarks.md").write_text(text)
-    speeds: dict[str, dict[int, float]] = {}
-    peers: dict[str, dict[int, float]] = {}
-    for case, name in table.seconds:
-        if name in plot.METHODS:
-            speeds.setdefault(name, {})[table.sizes[case]] = table.speed(case, name)
-        elif table.info[case, name].get("checks", "nothing") != "nothing":
-            label = f"{name} ({table.info[case, name]['checks']})"
-            peers.setdefault(label, {})[table.sizes[case]] = table.speed(case, name)
-    plot.draw(docs / "benchmarks.svg", speeds, peers)
-    detection_report.into_readme("speeds", three_numbers(table))
+        timings = Timings(records_in(Path(directory)))
+    for page in ("README.md", "docs/benchmarks.md"):
+        fill(page, "speeds", three_numbers(timings))
+    others = {f"{name} ({peer.checks})": timings.speeds(name) for name, peer in PEERS.items()}
+    lines = {name: timings.speeds(name) for name in plot.METHODS}
+    plot.draw(ROOT / "docs" / "benchmarks.svg", lines, others)
+    fill("docs/benchmarks.md", "networks", networks(timings))
+    fill("docs/benchmarks.md", "first use", first_use())
+    fill("docs/benchmarks.md", "predictions", timings.forecasts())
+    for module in (directions, peers, watching, scale_report):
+        module.write()
     regression.record()
-    scale_report.write()
-    detection_report.write()
-    print(text)
+    detection_report.write(**detection_report.SIZES)
 
 
 def _ratio(value: float) -> str:

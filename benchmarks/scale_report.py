@@ -1,101 +1,57 @@
-"""Writes docs/scale.md: ``python -m benchmarks.scale_report``.
+"""Writes the tables of docs/scale.md, of what `benchmarks.scaling` measures.
 
-What `benchmarks.scaling` measures.
+``python -m benchmarks.scale_report`` takes some minutes, and wants two cores that nobody else uses.
 """
 
-from pathlib import Path
+import os
 
 from benchmarks import scaling
-from benchmarks.scaling import COMMAND, LARGE, NETWORK, ROUNDS, TASKS, Scaling
-from benchmarks.tables import bytes_of, time_of
-from fastgc.parallel.executor import SECONDS
-
-DOCUMENT = Path(__file__).parent.parent / "docs" / "scale.md"
+from benchmarks.scaling import Spread, Task
+from benchmarks.tables import bytes_of, fill, table, time_of
+from fastgc.parallel import dask, executor
 
 
-def tables(found: Scaling) -> list[str]:
-    """What docs/scale.md says of what was measured."""
-    size = sum(value.size for value in found.parameters.values())
+def table_of_work(spreads: list[Spread]) -> list[str]:
+    header = ["", "here", "1 worker", "2 workers", "efficiency", "the cores", "to here",
+              "just started"]  # fmt: skip
     rows = [
-        *((f"`loop`, {time_of(s.evaluation)} an evaluation, {s.name}", s) for s in found.loops),
-        (f"`node` over Dask, {NETWORK.name} (P = {size:,})", found.node),
+        [s.name, time_of(s.here), time_of(s.one), time_of(s.two), f"{s.efficiency:.0%}",
+         f"{s.machine:.0%}", f"{s.of_here:.0%}", time_of(s.first)]
+        for s in spreads
+    ]  # fmt: skip
+    return table(header, rows)
+
+
+def table_of_tasks(tasks: dict[str, Task]) -> list[str]:
+    rows = [
+        [name, time_of(task.seconds), time_of(task.caller), _rate(task.sent), _rate(task.returned)]
+        for name, task in tasks.items()
     ]
-    seconds, per_entry = found.saving
-    return [
-        f"`{COMMAND}` measures this section alone. Load averages before it began:",
-        f"{', '.join(f'{value:.2f}' for value in found.load)}. *The cores* is the time of one",
-        "process that has nothing to do with fastgc over that of two at once, in the same rounds:",
-        "less than 100 % where others use these two cores, and no efficiency can be much better.",
-        "",
-        "| | here | 1 worker | 2 workers | efficiency | the cores | to here | just started |",
-        "|---|---|---|---|---|---|---|---|",
-        *(
-            f"| {name} | {time_of(s.here)} | {time_of(s.one)} | {time_of(s.two)} | "
-            f"{s.efficiency:.0%} | {s.machine:.0%} | {s.of_here:.0%} | "
-            f"{time_of(s.first)} |"
-            for name, s in rows
-        ),
-        "",
-        f"Medians of {ROUNDS} rounds in turn; `loop` over a `ProcessPoolExecutor`; results bitwise",
-        "equal to those in this process, verified before timing. *Efficiency* is the time with one",
-        "worker over twice that with two, *to here* that in this process. Workers are",
-        "warm but in *just started*, two of them, which includes loading fastgc, the cost and, for",
-        "`node`, the kernels.",
-        "",
-        "| executor | from task to task | CPU of the caller | sending | results |",
-        "|---|---|---|---|---|",
-        *(
-            f"| {task.executor} | {time_of(task.seconds)} | {time_of(task.caller)} | "
-            f"{_rate(task.sent)} | {_rate(task.returned)} |"
-            for task in found.tasks.values()
-        ),
-        "",
-        f"{TASKS:,} tasks of one entry each whose cost does nothing, over two workers: what an",
-        f"ordinary task of {SECONDS} s has on top. With Dask the CPU is that of its",
-        "scheduler too, which a LocalCluster runs in the caller's process. A subject is what all",
-        f"tasks have in common ({bytes_of(LARGE)} here): packed, sent to every worker,",
-        "unpacked.",
-        "",
-        "- A worker is sent, once: "
-        + "; ".join(f"{bytes_of(size)} for {name}" for name, size in found.sent.items())
-        + ".",
-        f"- A checkpoint of `loop` takes {time_of(seconds * 1e6)} and {bytes_of(per_entry * 1e6)} "
-        "for 10⁶ parameters, in all: a saving appends what is finished since the last.",
-        "- One look for finished chunks takes "
-        + " and ".join(f"{time_of(s)} with {count:,} pending" for count, s in found.waits.items())
-        + ".",
-        "",
-    ]
+    return table(["executor", "from task to task", "CPU of the caller", "sending", "results"], rows)
 
 
 def _rate(seconds: float) -> str:
     return f"{bytes_of(1 / seconds)}/s" if seconds else "shared"
 
 
-def write_up(found: Scaling) -> str:
-    lines = [
-        "# Scale",
-        "",
-        "Written by `python -m benchmarks.scale_report` (needs the extra `bench`), which",
-        "`python -m benchmarks.report` runs too. What spreading a check over the workers of an",
-        "executor gives, and what it would take to go to 10⁹ parameters.",
-        "",
-        "## Measured: two workers",
-        "",
-        *tables(found),
-    ]
-    return "\n".join(lines).rstrip() + "\n"
-
-
 def write() -> None:
-    """Measures, and writes docs/scale.md."""
-    DOCUMENT.write_text(write_up(scaling.measure()))
-
-
-def main() -> None:
-    write()
-    print(DOCUMENT.read_text())
+    """Measures, and fills docs/scale.md."""
+    load = ", ".join(f"{value:.2f}" for value in os.getloadavg())
+    spreads = [*map(scaling.loop_over_processes, scaling.LENGTHS), scaling.node_over_dask()]
+    work = [f"Load averages before it began: {load}.", "", *table_of_work(spreads)]
+    fill("docs/scale.md", "work", work)
+    tasks = {name: scaling.task_costs(name) for name in scaling.EXECUTORS}
+    busy = executor.SECONDS / tasks["processes"].caller, dask.SECONDS / tasks["Dask"].caller
+    sent = [f"{bytes_of(size)} for {name}" for name, size in scaling.bytes_to_worker().items()]
+    saved = bytes_of(1e6 * scaling.bytes_saved())
+    facts = [
+        f"- So one caller keeps about {busy[0]:,.0f} processes busy, or {busy[1]:,.0f} workers of",
+        "  Dask, whose scheduler does more on a machine of its own.",
+        f"- A worker is sent, once: {'; '.join(sent)}.",
+        f"- A checkpoint of `loop` takes {saved} for 10⁶ parameters.",
+    ]
+    fill("docs/scale.md", "tasks", [*table_of_tasks(tasks), *facts])
 
 
 if __name__ == "__main__":
-    main()
+    write()
