@@ -342,10 +342,11 @@ def _stale(p: Pass, _: Rng) -> tuple[Tensors, list[str]] | None:
     if not norm > 0:
         return None
     alpha = 0.01 * size / norm
-    for _round in range(60):
-        before = gradients
-        moved = {name: v + alpha * gradients[name] for name, v in p.parameters.items()}
-        gradients = Pass(p.net, moved).gradients()
+    with np.errstate(all="ignore"):  # the iteration may diverge
+        for _round in range(60):
+            before = gradients
+            moved = {name: v + alpha * gradients[name] for name, v in p.parameters.items()}
+            gradients = Pass(p.net, moved).gradients()
     off = max(np.abs(gradients[name] - before[name]).max() for name in gradients)
     if not off <= 1e-13 * max(np.abs(g).max() for g in gradients.values()):
         return None  # the iteration has not settled

@@ -2,9 +2,11 @@
 
 Hypothesis draws anew at every run, but for CI, where the same commit gets the same answer; no
 example fails for being slow, as any is now and then on a machine that does other things as well.
+`-m "not slow"` draws a fifth of the examples, `--hypothesis-profile=long` a hundred times as many.
 """
 
 import os
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -14,6 +16,7 @@ pytest_plugins = ["pytester"]
 
 settings.register_profile("here", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
+settings.register_profile("long", deadline=None, max_examples=10_000)  # 100 is the default
 settings.load_profile("ci" if os.environ.get("CI") else "here")
 
 
@@ -62,6 +65,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_collection_finish() -> None:
+    if "torch" in sys.modules:  # on tensors this small threads wait for each other, mostly
+        sys.modules["torch"].set_num_threads(1)
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("markexpr") == "not slow" and not config.getoption("--hypothesis-profile"):
+        settings.register_profile("quick", settings(), max_examples=20)
+        settings.load_profile("quick")
     if config.getoption("--forbid-skips"):
         config.pluginmanager.register(Skips())

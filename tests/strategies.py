@@ -1,9 +1,23 @@
-"""What Hypothesis draws: networks of any shape, activation, loss and scale."""
+"""What Hypothesis draws, and how much: networks of any shape, activation, loss and scale."""
 
+from typing import Any
+
+import pytest
+from hypothesis import settings
 from hypothesis import strategies as st
 
 from fastgc.network.layers import ACTIVATIONS, LOSSES
 from tests.cases import NetworkCase
+
+
+def examples(count: int) -> settings:
+    """`count` examples, or as many more or fewer as the profile says (see conftest)."""
+    return settings(max_examples=max(1, count * settings().max_examples // 100))
+
+
+def slow(*values: Any) -> Any:
+    """A case of `parametrize` that `-m "not slow"` leaves out."""
+    return pytest.param(*values, marks=pytest.mark.slow)
 
 
 @st.composite

@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import fastgc
 from tests.cases import FUNCTIONS, NETWORKS, FunctionCase, backward, lab_case
+from tests.strategies import examples
 
 
 class Pair(NamedTuple):
@@ -647,7 +648,7 @@ def _total(p: Any) -> float:
 
 
 @given(ANYTHING, ANYTHING)
-@settings(max_examples=400)
+@examples(400)
 def test_whatever_is_passed_only_documented_errors_come_out(
     parameters: Any, gradients: Any
 ) -> None:

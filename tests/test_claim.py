@@ -4,12 +4,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import fastgc
 from tests.cases import ENTRYWISE, NETWORKS, NetworkCase, Tensors, backward
-from tests.strategies import networks
+from tests.strategies import examples, networks
 
 
 def single_pass(net: fastgc.Network, parameters: Tensors) -> Any:
@@ -39,7 +39,7 @@ def single_pass(net: fastgc.Network, parameters: Tensors) -> Any:
     scale=st.sampled_from([0.3, 1.0, 4.0]),
     seed=st.integers(0, 10**6),
 )
-@settings(max_examples=60)
+@examples(60)
 def test_right_gradients_of_single_precision_are_not_accused(
     method: str, widths: list[int], m: int, scale: float, seed: int
 ) -> None:
@@ -98,7 +98,7 @@ def test_integers_are_exact() -> None:
 
 
 @given(case=networks(max_depth=3))
-@settings(max_examples=40)
+@examples(40)
 def test_rounded_gradients_pass(case: NetworkCase) -> None:
     net, parameters = case.build()
     gradients: Any = {k: g.astype(np.float32) for k, g in backward(net, parameters).items()}

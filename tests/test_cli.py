@@ -1,5 +1,7 @@
-"""The command line, in processes of its own: what it prints where, and its exit status."""
+"""The command line: what it prints where, and its exit status."""
 
+import contextlib
+import io
 import json
 import os
 import pickle
@@ -10,19 +12,25 @@ import threading
 import zipfile
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
 
 import fastgc
+from fastgc.cli import main
+from tests.strategies import slow
 
 ROOT = Path(__file__).parent.parent
+Run = subprocess.CompletedProcess[str]
 
 
-def fastgc_command(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+def process(*arguments: object, stdout: Any = subprocess.PIPE, **environment: str) -> Run:
+    """What the program does in a process of its own."""
     return subprocess.run(
         [sys.executable, "-m", "fastgc", *map(str, arguments)],
-        capture_output=True,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
         check=False,
@@ -30,10 +38,26 @@ def fastgc_command(*arguments: object, **environment: str) -> subprocess.Complet
     )
 
 
+def fastgc_command(*arguments: object) -> Run:
+    """What the program does, in this process."""
+    argv = ["fastgc", *map(str, arguments)]
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        mock.patch.object(sys, "argv", argv),
+        pytest.raises(SystemExit) as ended,
+    ):
+        main()
+    code = ended.value.code or 0
+    assert isinstance(code, int)
+    return Run(argv, code, out.getvalue(), err.getvalue())
+
+
 @pytest.fixture(scope="module")
 def example(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     path = tmp_path_factory.mktemp("example") / "case.npz"
-    run = fastgc_command("example", path)
+    run = process("example", path)
     assert (run.returncode, run.stderr) == (0, "")
     assert f"fastgc check {path}" in run.stdout
     with np.load(path, allow_pickle=False) as archive:
@@ -53,7 +77,7 @@ def one_line(text: str) -> str:
 
 
 def test_demo() -> None:
-    run = fastgc_command("demo")
+    run = process("demo")
     assert (run.returncode, run.stderr) == (0, "")
     first, second = run.stdout.split("2. Mended")
     assert "wrong: b1 and W2 (8 of 20 entries) disagree with the numerical gradient" in first
@@ -69,9 +93,10 @@ def test_example_then_check(example: dict[str, Any], tmp_path: Path) -> None:
         "X", "Y", "W1", "b1", "W2", "b2", "W3", "b3", "dW1", "db1", "dW2", "db2", "dW3", "db3",
         "activation", "loss", "weight_decay",
     }  # fmt: skip
-    run = fastgc_command("check", save(tmp_path / "case.npz", example))
-    assert (run.returncode, run.stderr) == (0, "")
-    assert run.stdout.startswith("correct: 47 entries")
+    for run_in in (fastgc_command, process):
+        run = run_in("check", save(tmp_path / "case.npz", example))
+        assert (run.returncode, run.stderr) == (0, "")
+        assert run.stdout.startswith("correct: 47 entries")
 
 
 def test_faulty_example(tmp_path: Path) -> None:
@@ -204,23 +229,12 @@ CHANGES: list[tuple[dict[str, Any], str]] = [
     ("changes", "message"), CHANGES, ids=[message[:40] for _, message in CHANGES]
 )
 def test_unusable_cases(
-    example: dict[str, Any],
-    tmp_path: Path,
-    changes: Any,
-    message: str,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    example: dict[str, Any], tmp_path: Path, changes: Any, message: str
 ) -> None:
-    from fastgc.cli import main
-
     path = save(tmp_path / "case.npz", example, **changes)
-    monkeypatch.setattr(sys, "argv", ["fastgc", "check", str(path)])
-    with pytest.raises(SystemExit) as caught:
-        main()
-    out, err = capsys.readouterr()
-    assert caught.value.code == 2
-    assert out == ""
-    assert message.format(path=path) in one_line(err)
+    run = fastgc_command("check", path)
+    assert (run.returncode, run.stdout) == (2, "")
+    assert message.format(path=path) in one_line(run.stderr)
 
 
 def _truncated(whole: bytes) -> bytes:
@@ -314,21 +328,17 @@ def test_version_and_help() -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
-def test_a_full_disk_is_not_a_wrong_gradient(example: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "arguments", ["check {case}", "--help", slow("check {case} --json"), slow("demo")]
+)
+def test_a_full_disk_is_not_a_wrong_gradient(
+    example: dict[str, Any], tmp_path: Path, arguments: str
+) -> None:
     path = save(tmp_path / "case.npz", example)
-    for arguments in (["check", path], ["check", path, "--json"], ["demo"], ["--help"]):
-        with Path("/dev/full").open("w") as full:
-            run = subprocess.run(
-                [sys.executable, "-m", "fastgc", *map(str, arguments)],
-                stdout=full,
-                stderr=subprocess.PIPE,
-                text=True,
-                env={**os.environ, "PYTHONPATH": str(ROOT)},
-                check=False,
-                timeout=60,
-            )
-        assert run.returncode == 2
-        assert one_line(run.stderr) == "fastgc: cannot write: No space left on device\n"
+    with Path("/dev/full").open("w") as full:
+        run = process(*arguments.format(case=path).split(), stdout=full)
+    assert run.returncode == 2
+    assert one_line(run.stderr) == "fastgc: cannot write: No space left on device\n"
 
 
 def test_files_through_a_pipe(example: dict[str, Any], tmp_path: Path) -> None:
@@ -343,7 +353,7 @@ def test_files_through_a_pipe(example: dict[str, Any], tmp_path: Path) -> None:
 
 
 def test_a_stream_that_lacks_the_letters() -> None:
-    run = fastgc_command("check", "--help", PYTHONIOENCODING="ascii", PYTHONUTF8="0")
+    run = process("check", "--help", PYTHONIOENCODING="ascii", PYTHONUTF8="0")
     assert (run.returncode, run.stderr) == (0, "")
 
 

@@ -42,6 +42,7 @@ assert "numba" not in sys.modules
 """
 
 
+@pytest.mark.slow
 def test_it_compiles_once_and_says_so(tmp_path: Path) -> None:
     first = python(PRICE + CHECK, NUMBA_CACHE_DIR=str(tmp_path))
     assert (first.returncode, first.stderr) == (0, f"{MESSAGE}once per installation\n")
@@ -140,6 +141,7 @@ def test_a_place_under_a_file_is_not_writable(folders: list[Path], tmp_path: Pat
     assert _kept(tmp_path)
 
 
+@pytest.mark.slow
 def test_without_a_place_to_keep_it_it_compiles_and_says_how_to_have_one() -> None:
     nowhere = (
         "from numba.core import caching\ncaching.FunctionCache._impl_class._locator_classes = []\n"
@@ -162,6 +164,7 @@ def test_a_cache_that_cannot_be_written_is_said(capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().err == wanted
 
 
+@pytest.mark.slow
 def test_progress_false_says_nothing(tmp_path: Path) -> None:
     quiet = """
 import fastgc

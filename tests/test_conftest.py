@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.strategies import slow
+
 ROOT = Path(__file__).parent.parent
 
 REFUSED = {
@@ -42,13 +44,14 @@ def test_what_is_skipped_fails_a_run_that_forbids_it(tmp_path: Path) -> None:
         assert any(f"{name}.py" in line and line.endswith("no luck") for line in told)
 
 
+@pytest.mark.slow
 def test_nothing_but_skips_fails_too(tmp_path: Path) -> None:
     name = "test_module"
     ran = run(tmp_path, {name: REFUSED[name]}, "--forbid-skips")
     assert ran.returncode == pytest.ExitCode.TESTS_FAILED, ran.stdout
 
 
-@pytest.mark.parametrize(("modules", "option"), [(ACCEPTED, "--forbid-skips"), (REFUSED, "-q")])
+@pytest.mark.parametrize(("modules", "option"), [(ACCEPTED, "--forbid-skips"), slow(REFUSED, "-q")])
 def test_what_may_be_skipped_may(tmp_path: Path, modules: dict[str, str], option: str) -> None:
     ran = run(tmp_path, modules, option)
     assert ran.returncode == pytest.ExitCode.OK, ran.stdout

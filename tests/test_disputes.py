@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, example, given, settings
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 import fastgc
 from tests.cases import ENTRYWISE, NetworkCase, Tensors, backward
-from tests.strategies import networks
+from tests.strategies import examples, networks
 
 SHARP = [
     ("log", lambda w: float(np.log(w).sum()), [1e-4, 2.0], [1e4, 0.5]),
@@ -130,7 +130,7 @@ def _zero_biases(parameters: Tensors) -> Tensors:
     seed=st.integers(0, 10**6),
     zero_samples=st.booleans(),
 )
-@settings(max_examples=100)
+@examples(100)
 def test_networks_full_of_corners_are_not_accused(
     method: str, widths: list[int], m: int, seed: int, zero_samples: bool
 ) -> None:
@@ -148,7 +148,7 @@ def test_networks_full_of_corners_are_not_accused(
 
 
 @given(case=networks(min_scale=1e-3, max_scale=0.1))
-@settings(max_examples=60)
+@examples(60)
 def test_small_weights_near_corners_are_not_accused(case: NetworkCase) -> None:
     net, parameters = case.build()
     assume(any(np.abs(v).max() > 0 for v in parameters.values()))
@@ -162,7 +162,7 @@ def test_small_weights_near_corners_are_not_accused(case: NetworkCase) -> None:
     seed=st.integers(0, 10**6),
     active=st.booleans(),
 )
-@settings(max_examples=100)
+@examples(100)
 def test_several_corners_in_one_sample(
     method: str, widths: list[int], m: int, seed: int, active: bool
 ) -> None:
@@ -205,7 +205,7 @@ def _with_slope_at_zero(net: fastgc.Network, parameters: Tensors, slope: float) 
     seed=st.integers(0, 10**6),
 )
 @example(widths=[4, 3, 4], m=4, seed=840)  # many kinks, of which few points around show all
-@settings(max_examples=150)
+@examples(150)
 def test_corners_of_a_cost_that_cannot_be_seen_into(widths: list[int], m: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     widths = [*widths, 1]

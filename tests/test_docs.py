@@ -16,6 +16,7 @@ import fastgc
 import fastgc.lab
 from tests.notebook import METADATA, TUTORIAL
 from tests.shown import ROOT, Block, blocks, lines_of_html, require_alike, require_same, same
+from tests.strategies import slow
 
 DOCS = ROOT / "docs"
 COMING_FROM = (DOCS / "coming-from.md").read_text().split("\n## ")
@@ -87,7 +88,11 @@ def test_every_page_is_in_the_table_of_contents() -> None:
     assert sorted(listed) == sorted(pages)
 
 
-@pytest.mark.parametrize("section", COMING_FROM[1:], ids=lambda text: text.split("\n")[0])
+@pytest.mark.parametrize(
+    "section",
+    [slow(section) if "\nimport fastgc." in section else section for section in COMING_FROM[1:]],
+    ids=lambda text: text.split("\n")[0],
+)
 def test_coming_from_prints_what_it_shows(section: str) -> None:
     for module in ("torch", "jax"):
         if re.search(rf"^import {module}\b", section, re.MULTILINE):
@@ -136,6 +141,7 @@ def pictures_of(cell: Any) -> list[bytes]:
     ]
 
 
+@pytest.mark.slow
 def test_the_tutorial_shows_what_a_fresh_kernel_gives(stored: Any, tmp_path: Path) -> None:
     for module in ("nbclient", "ipykernel"):
         pytest.importorskip(module, reason="needs the extra docs")

@@ -17,13 +17,8 @@ try:
 except PackageNotFoundError:
     pytest.skip("needs the extra examples", allow_module_level=True)
 
-EXAMPLES = [
-    "train_fraud",
-    pytest.param(
-        "train_torch",
-        marks=pytest.mark.skipif(find_spec("torch") is None, reason="needs the extra torch"),
-    ),
-]
+needs_torch = pytest.mark.skipif(find_spec("torch") is None, reason="needs the extra torch")
+EXAMPLES = ["train_fraud", pytest.param("train_torch", marks=[needs_torch, pytest.mark.slow])]
 WRONG = {
     "train_fraud": {"W1", "b1", "W2", "b2"},
     "train_torch": {"0.bias", "0.weight", "2.bias", "2.weight"},

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from mpmath import mp, mpf
 
 import fastgc
@@ -16,7 +16,7 @@ from fastgc.network.state import rounding_of_gradients
 from tests import exact
 from tests.bugs import Pass
 from tests.cases import NetworkCase, backward, other_backward
-from tests.strategies import networks
+from tests.strategies import examples, networks
 
 POINTS = [*np.linspace(-40, 40, 33), -1e-9, 1e-9, 0.3, -0.7, 1e-300]
 STEPS = [sign * d for d in (1.0, 0.37, 1e-3, 2.0**-40) for sign in (1, -1)]
@@ -65,7 +65,7 @@ def test_slopes_at_a_corner_are_those_of_most_backward_passes() -> None:
 
 
 @given(case=networks(max_depth=5))
-@settings(max_examples=80)
+@examples(80)
 def test_sensitivities_are_those_of_backpropagation(case: NetworkCase) -> None:
     net, parameters = case.build()
     state = state_of(as_cost(net, parameters))

@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 import fastgc
 from fastgc import lab
 from fastgc.network.layers import ACTIVATIONS
 from tests.cases import NetworkCase, Tensors, backward, lab_case, plain_cost, plain_forward
-from tests.strategies import networks
+from tests.strategies import examples, networks
 
 
 def test_the_labs_cost_is_the_networks() -> None:
@@ -36,7 +36,7 @@ def test_the_labs_cost_is_the_networks() -> None:
 
 
 @given(case=networks(min_scale=0.3))
-@settings(max_examples=40)
+@examples(40)
 def test_a_network_is_like_itself(case: NetworkCase) -> None:
     net, parameters = case.build()
     gradients = backward(net, parameters)

@@ -4,11 +4,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import fastgc
 from tests.cases import Array
+from tests.strategies import examples, slow
 
 Million = 10**6
 
@@ -33,7 +34,7 @@ def wrong_at(cost: Counted, places: Any, seed: int = 1) -> Array:
     return g
 
 
-@pytest.mark.parametrize("place", [0, 123_456, Million - 1])
+@pytest.mark.parametrize("place", [123_456, slow(0), slow(Million - 1)])
 def test_one_of_a_million_in_fewer_than_200_evaluations(place: int) -> None:
     cost = Counted(Million)
     gradients = wrong_at(cost, place)
@@ -50,6 +51,7 @@ def test_one_of_a_million_in_fewer_than_200_evaluations(place: int) -> None:
     assert str(tensor.diagnosis).endswith("; that explains all that the directions show")
 
 
+@pytest.mark.slow
 def test_one_of_a_million_beside_five_other_tensors() -> None:
     cost = Counted(Million)
     rest = {name: np.ones((3, 4)) for name in "abcde"}
@@ -67,7 +69,7 @@ def test_one_of_a_million_beside_five_other_tensors() -> None:
 
 
 @given(st.integers(33, 5000), st.integers(1, 7), st.integers(0, 2**32 - 1))
-@settings(max_examples=30)
+@examples(30)
 def test_a_few_wrong_entries_are_all_found(n: int, count: int, seed: int) -> None:
     cost = Counted(n, seed)
     rng = np.random.default_rng(seed)

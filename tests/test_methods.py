@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import fastgc
@@ -22,7 +22,7 @@ from fastgc.options import Choices
 from fastgc.parallel.chunks import Resources
 from tests import exact
 from tests.cases import ENTRYWISE, FUNCTIONS, NETWORKS, FunctionCase, NetworkCase
-from tests.strategies import networks
+from tests.strategies import examples, networks
 
 METHODS = {name: ALL_METHODS[name] for name in ENTRYWISE}
 MEMORY = 256 * 2**20
@@ -58,7 +58,7 @@ def test_closed_forms(method: str, case: FunctionCase) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 @given(case=networks(max_depth=3, max_width=5, max_samples=5), data=st.data())
-@settings(max_examples=25)
+@examples(25)
 def test_networks_agree_with_mpmath(method: str, case: NetworkCase, data: st.DataObject) -> None:
     net, parameters = case.build()
     found = run(method, as_cost(net, parameters))
@@ -76,7 +76,7 @@ def test_networks_agree_with_mpmath(method: str, case: NetworkCase, data: st.Dat
 
 @pytest.mark.parametrize("method", [name for name in METHODS if name != "loop"])
 @given(case=networks(max_scale=10.0))
-@settings(max_examples=40)
+@examples(40)
 def test_methods_agree_with_the_loop(method: str, case: NetworkCase) -> None:
     net, parameters = case.build()
     problem = as_cost(net, parameters)
@@ -102,13 +102,12 @@ def test_memory_and_threads_change_no_bit(method: str, case: NetworkCase) -> Non
 
 def test_memory_is_a_ceiling_for_stacked() -> None:
     rng = np.random.default_rng(0)
-    X, Y = rng.standard_normal((200, 8)), rng.integers(2, size=8)
+    X, Y = rng.standard_normal((100, 8)), rng.integers(2, size=8)
     parameters = {
-        "W1": rng.standard_normal((500, 200)) / 15, "b1": np.zeros((500, 1)),
-        "W2": rng.standard_normal((1, 500)) / 23, "b2": np.zeros((1, 1)),
+        "W1": rng.standard_normal((200, 100)) / 10, "b1": np.zeros((200, 1)),
+        "W2": rng.standard_normal((1, 200)) / 15, "b2": np.zeros((1, 1)),
     }  # fmt: skip
     problem = as_cost(fastgc.Network(X, Y), parameters)
-    assert problem.layout.size == 101_001
     calls = 0
     whole, quick = problem.values, copy.copy(problem)
 
@@ -118,14 +117,14 @@ def test_memory_is_a_ceiling_for_stacked() -> None:
         return whole(rows) if calls <= 6 else np.zeros(len(rows))
 
     quick.values = counted  # type: ignore[method-assign]
-    for memory in (16 * 2**20, 64 * 2**20):
+    for memory in (8 * 2**20, 32 * 2**20):
         for threads in (1, 4):
             calls = 0
             tracemalloc.start()
             try:
                 METHODS["stacked"].approximate(
                     quick,
-                    np.arange(101_001),
+                    np.arange(problem.layout.size),
                     Base(1.0, 1e-16),
                     1e-7,
                     Resources(memory, threads, lambda _: None),

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from mpmath import mp, mpf
 
 import fastgc
@@ -14,13 +14,13 @@ from fastgc.core.tree import flatten_parameters
 from fastgc.network.layers import ACTIVATIONS, LOSSES
 from tests import exact
 from tests.cases import NETWORKS, NetworkCase, Tensors, backward
-from tests.strategies import networks
+from tests.strategies import examples, networks
 
 U = 2.0**-53
 
 
 @given(networks())
-@settings(max_examples=60)
+@examples(60)
 def test_cost_agrees_with_mpmath(case: NetworkCase) -> None:
     net, parameters = case.build()
     wanted = exact.cost(net, exact.rows(parameters))

@@ -96,6 +96,7 @@ def test_the_readme_prints_what_it_shows() -> None:
     require_same(program)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("title", EXTRAS)
 def test_the_readme_prints_what_it_shows_of(title: str) -> None:
     pytest.importorskip(EXTRAS[title], reason=f"needs the extra {EXTRAS[title]}")

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import fastgc
 from tests.cases import ENTRYWISE, NETWORKS, backward, lab_case
-from tests.strategies import networks
+from tests.strategies import examples, networks
 
 
 @pytest.mark.parametrize("method", ENTRYWISE)
@@ -38,7 +38,7 @@ def test_only_some_tensors(method: str) -> None:
 
 @pytest.mark.parametrize("method", ENTRYWISE)
 @given(case=networks(), data=st.data())
-@settings(max_examples=15)
+@examples(15)
 def test_a_sample_agrees_with_the_whole(method: str, case: Any, data: st.DataObject) -> None:
     net, parameters = case.build()
     gradients = backward(net, parameters)

@@ -22,8 +22,9 @@ from tests.plain_case import (
     tensors_of,
 )
 from tests.plain_costs import PLAIN_COSTS
+from tests.strategies import slow
 
-SEEDS = 5  # of each kind
+SEEDS, QUICK = 5, 1  # of each kind; the others are slow
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -33,9 +34,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize(
             ("name", "seed"),
             [
-                pytest.param(name, seed, id=f"{name}-{seed}")
+                pytest.param(
+                    name,
+                    first + i,
+                    id=f"{name}-{first + i}",
+                    marks=[pytest.mark.slow] * (i >= QUICK),
+                )
                 for name in sorted(PLAIN_COSTS)
-                for seed in range(first, first + SEEDS)
+                for i in range(SEEDS)
             ],
         )
 
@@ -231,9 +237,13 @@ def test_a_model_whose_weights_the_cost_sets_is_left_as_it_was(
 
 @kinds
 @pytest.mark.parametrize(
-    "error", [KeyError("theirs"), KeyboardInterrupt()], ids=["error", "Ctrl-C"]
-)
-@pytest.mark.parametrize("first", [0, 5])
+    ("error", "first"),
+    [
+        (KeyError("theirs"), 5), (KeyboardInterrupt(), 0),
+        slow(KeyError("theirs"), 0), slow(KeyboardInterrupt(), 5),
+    ],
+    ids=["error later", "Ctrl-C", "error", "Ctrl-C later"],
+)  # fmt: skip
 def test_also_after_an_exception(name: str, error: BaseException, first: int) -> None:
     case = PLAIN_COSTS[name].build(0)
     cost = Recorded(case, copy.copy(error), first)

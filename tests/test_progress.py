@@ -69,7 +69,7 @@ def in_terminal(
 
 
 def test_a_long_check_shows_a_bar_and_takes_it_away() -> None:
-    status, output = in_terminal(SCRIPT.format(pause=0.012, options=""))
+    status, output = in_terminal(SCRIPT.format(pause=0.009, options=""))
     assert status == 0
     assert "checking" in output
     assert re.search(r"\d+/200", output)
@@ -87,14 +87,13 @@ def test_a_short_check_shows_none() -> None:
 
 
 def test_progress_false_shows_none() -> None:
-    status, output = in_terminal(SCRIPT.format(pause=0.008, options=", progress=False"))
+    status, output = in_terminal(SCRIPT.format(pause=0.006, options=", progress=False"))
     assert (status, output) == (0, "done correct\r\n")
 
 
 def test_no_bar_when_output_is_no_terminal() -> None:
-    script = SCRIPT.format(pause=0.008, options="")
     run = subprocess.run(
-        [sys.executable, "-c", script],
+        [sys.executable, "-c", SCRIPT.format(pause=0.008, options="")],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT), "FORCE_COLOR": "1"},
@@ -102,8 +101,12 @@ def test_no_bar_when_output_is_no_terminal() -> None:
         timeout=60,
     )
     assert (run.stdout, run.stderr) == ("done correct\n", "")
+
+
+@pytest.mark.slow
+def test_no_bar_when_standard_output_alone_is_no_terminal() -> None:
     read, write = os.pipe()
-    status, output = in_terminal(script, stdout=write)  # only standard output is redirected
+    status, output = in_terminal(SCRIPT.format(pause=0.008, options=""), stdout=write)
     os.close(write)
     with os.fdopen(read) as stream:
         assert stream.read() == "done correct\n"
@@ -118,6 +121,7 @@ def test_ctrl_c_leaves_the_terminal_clean() -> None:
     assert output.index(SHOW_CURSOR) < output.index("Traceback")
 
 
+@pytest.mark.slow
 def test_no_color_shows_a_bar_without_colour() -> None:
     _, output = in_terminal(SCRIPT.format(pause=0.008, options=""), NO_COLOR="1")
     assert "checking" in output

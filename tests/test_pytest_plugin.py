@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import fastgc
+from tests.strategies import slow
 
 ROOT = Path(__file__).parent.parent
 PLUGIN = "pytest_fastgc"
@@ -181,7 +182,7 @@ def test_an_entry_point_loads_it_and_it_loads_nothing(
     pytester.runpytest_subprocess(*others, "-W", "error").assert_outcomes(passed=2)
 
 
-@pytest.mark.parametrize("twice", ["on the command line", "in a conftest"])
+@pytest.mark.parametrize("twice", ["on the command line", slow("in a conftest")])
 def test_loading_it_twice_is_loading_it_once(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, twice: str
 ) -> None:

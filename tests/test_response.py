@@ -9,7 +9,7 @@ from typing import Any
 import numba
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from mpmath import mp, mpf
 
@@ -23,7 +23,7 @@ from fastgc.network.layers import ACTIVATIONS, LOSSES
 from fastgc.parallel.chunks import Resources
 from tests import exact
 from tests.cases import Array, NetworkCase, backward, corner_distance
-from tests.strategies import networks
+from tests.strategies import examples, networks
 
 EXACT = [name for name, method in METHODS.items() if method.exact]
 RESOURCES = Resources(2**28, 2, lambda _: None)
@@ -121,7 +121,7 @@ def test_changes_of_the_huber_loss() -> None:
     step=st.sampled_from([1e-12, 1e-7, 1e-3, 0.3, 1.0, 20.0, 900.0]),
     seed=st.integers(0, 2**32 - 1),
 )
-@settings(max_examples=200)
+@examples(200)
 def test_changes_of_the_softmax_loss(n: int, scale: float, step: float, seed: int) -> None:
     rng = np.random.default_rng(seed)
     z, d = scale * rng.standard_normal(n), step * rng.standard_normal((n, 1))
@@ -144,7 +144,7 @@ def approximate(method: str, problem: Cost, epsilon: float = 2.0**-40) -> Approx
 
 @pytest.mark.parametrize("method", EXACT)
 @given(case=networks(max_scale=1.0), data=st.data())
-@settings(max_examples=60)
+@examples(60)
 def test_agreement_with_mpmath(method: str, case: NetworkCase, data: st.DataObject) -> None:
     net, parameters = case.build()
     assume(corner_distance(net, parameters) > 1e-9)
@@ -160,7 +160,7 @@ def test_agreement_with_mpmath(method: str, case: NetworkCase, data: st.DataObje
 
 
 @given(case=networks(max_depth=5), epsilon=st.sampled_from([1e-3, 0.5, 3.0]))
-@settings(max_examples=80)
+@examples(80)
 def test_long_steps_are_those_of_the_loop(case: NetworkCase, epsilon: float) -> None:
     # steps that wake and silence units all over the network, beyond the range of the series
     net, parameters = case.build()
@@ -182,7 +182,7 @@ def test_long_steps_are_those_of_the_loop(case: NetworkCase, epsilon: float) -> 
 
 @pytest.mark.parametrize("method", EXACT)
 @given(case=networks(max_depth=5, max_scale=1.0))
-@settings(max_examples=100)
+@examples(100)
 def test_right_gradients_differ_by_rounding_alone(method: str, case: NetworkCase) -> None:
     net, parameters = case.build()
     assume(corner_distance(net, parameters) > 1e-9)

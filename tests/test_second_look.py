@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import fastgc
+from tests.strategies import examples
 
 
 @pytest.mark.parametrize("distance", [1e-8, 1e-9, 1e-10, -1e-9])
@@ -27,7 +28,7 @@ def test_a_kink_close_by_is_none_at_the_parameters(at: float, distance: float) -
 
 
 @given(seed=st.integers(0, 10**6), n=st.integers(3, 6))
-@settings(max_examples=25)
+@examples(25)
 def test_a_tie_that_no_single_entry_breaks(seed: int, n: int) -> None:
     rng = np.random.default_rng(seed)
     x = np.sort(rng.uniform(-2, 2, 2 * n + 1))
@@ -109,7 +110,7 @@ def test_a_staircase_of_a_saturated_output_accuses_nobody(z: float) -> None:
 
 
 @given(seed=st.integers(0, 10**6), size=st.integers(0, 8))
-@settings(max_examples=30)
+@examples(30)
 def test_noise_that_one_line_does_not_show(seed: int, size: int) -> None:
     rng = np.random.default_rng(seed)
     a, x, c = rng.standard_normal((4, 3)), rng.standard_normal(3), 10.0**size

@@ -4,13 +4,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import fastgc
 from fastgc.costs.base import as_cost, base_cost
 from fastgc.costs.noise import balanced_steps, noise_of_cost
 from tests.cases import NETWORKS, NetworkCase, backward
+from tests.strategies import examples
 
 
 def chosen(cost: Any, parameters: Any) -> np.ndarray[Any, Any]:
@@ -70,7 +71,7 @@ def test_a_single_precision_cost_is_told_right_from_wrong() -> None:
 
 
 @given(seed=st.integers(0, 2**32 - 1), size=st.integers(1, 6), scale=st.sampled_from([0.1, 1, 30]))
-@settings(max_examples=100)
+@examples(100)
 def test_a_single_precision_cost_is_never_accused(seed: int, size: int, scale: float) -> None:
     rng = np.random.default_rng(seed)
     A, w = rng.standard_normal((4, size)) * scale, rng.standard_normal(size)

@@ -13,13 +13,14 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs the extra torch")
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.autograd.gradcheck import GradcheckError as TorchError
 
 import fastgc
 from fastgc.torch import GradcheckError, analytical, gradcheck, gradgradcheck, numerical
 from tests.gradcheck_cases import CASES, Case, Cubed, Narrow, OneEntry, Scaled, draw
+from tests.strategies import examples
 
 pytestmark = [
     # PyTorch's own, the first time in a process that forward AD, or a sparse tensor, is used
@@ -82,7 +83,7 @@ def test_message(case: Case) -> None:
             assert report.verdict == "wrong"
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     rows=st.integers(1, 6),
     cols=st.integers(1, 6),

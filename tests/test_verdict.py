@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -29,7 +29,7 @@ from tests.cases import (
     backward,
     corner_distance,
 )
-from tests.strategies import networks
+from tests.strategies import examples, networks
 
 nan, inf = math.nan, math.inf
 
@@ -134,7 +134,7 @@ def test_no_pair_of_vectors_is_beyond_the_rule(g: Array, approx: Array) -> None:
 
 @pytest.mark.parametrize("method", ENTRYWISE)
 @given(case=networks(min_scale=1e-2, max_scale=100.0))
-@settings(max_examples=60)
+@examples(60)
 def test_right_gradients_are_never_called_wrong(method: str, case: NetworkCase) -> None:
     net, parameters = case.build()
     assume(corner_distance(net, parameters) > 1e-5)
@@ -144,7 +144,7 @@ def test_right_gradients_are_never_called_wrong(method: str, case: NetworkCase) 
 
 @pytest.mark.parametrize("method", ENTRYWISE)
 @given(case=networks(min_scale=0.5), bug=st.sampled_from(BUGS), data=st.data())
-@settings(max_examples=60)
+@examples(60)
 def test_wrong_gradients_are_named(
     method: str, case: NetworkCase, bug: Bug, data: st.DataObject
 ) -> None:

@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import fastgc
 from fastgc import watcher as watcher_module
 from tests.cases import NETWORKS, Tensors, backward
+from tests.strategies import examples
 
 watching = import_module("fastgc.watch")  # as an attribute of fastgc it is the function
 
@@ -115,7 +116,7 @@ def test_a_check_waits_until_it_fits_into_the_budget() -> None:
 
 
 @example(evaluation=0.0625, budget=0.125, every=1, credit=0.0)
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(
     evaluation=st.floats(1e-4, 0.1),
     budget=st.floats(0.005, 0.9),
