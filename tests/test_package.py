@@ -89,6 +89,7 @@ README = (ROOT / "README.md").read_text()
 EXTRAS = {"PyTorch": "torch", "JAX": "jax"}  # sections of the README, and what they need
 
 
+@pytest.mark.slow
 def test_the_readme_prints_what_it_shows() -> None:
     sections = README.split("\n## ")
     program = blocks("\n## ".join(s for s in sections if s.split("\n")[0] not in EXTRAS))

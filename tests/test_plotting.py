@@ -25,6 +25,7 @@ from fastgc.core.verdict import (  # fmt: skip
 from fastgc.report.data import Arrays, TensorReport
 from fastgc.report.report import Report
 from tests.cases import lab_case
+from tests.strategies import slow
 
 pytest.importorskip("matplotlib", reason="needs the extra plot")
 
@@ -163,7 +164,7 @@ def test_shapes() -> None:
 
 @pytest.mark.parametrize(
     ("shape", "width"),
-    [((1000, 1000), 3.5), ((1000, 1000), 8), ((1000000,), 3.5)],
+    [((1000, 1000), 3.5), slow((1000, 1000), 8), slow((1000000,), 3.5)],
 )
 def test_a_single_wrong_entry_stays_visible(shape: tuple[int, ...], width: float) -> None:
     found = RNG.standard_normal(shape)

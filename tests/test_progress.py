@@ -91,6 +91,7 @@ def test_progress_false_shows_none() -> None:
     assert (status, output) == (0, "done correct\r\n")
 
 
+@pytest.mark.slow
 def test_no_bar_when_output_is_no_terminal() -> None:
     run = subprocess.run(
         [sys.executable, "-c", SCRIPT.format(pause=0.008, options="")],
