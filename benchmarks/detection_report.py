@@ -1,7 +1,6 @@
 """Writes the tables of docs/detection.md: ``python -m benchmarks.detection_report``.
 
-The studies of `benchmarks.detection` and `benchmarks.plain_detection`, and the fuzz of the public
-boundary.
+The studies of `benchmarks.detection` and `benchmarks.plain_detection`.
 """
 
 import argparse
@@ -9,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from statistics import median
 
-from benchmarks import fuzz, plain_detection
+from benchmarks import plain_detection
 from benchmarks.detection import (
     METHODS,
     RIGHT,
@@ -24,8 +23,8 @@ from benchmarks.detection import (
 from benchmarks.tables import fill, percentage, share, table
 from tests.bugs import MISTAKES
 
-#: Networks with mistakes, others with right gradients alone, bad calls, seeds of plain functions.
-SIZES = {"networks": 260, "right": 2300, "bad_inputs": 100_000, "plain_seeds": 20}
+#: Networks with mistakes, others with right gradients alone, seeds of plain functions.
+SIZES = {"networks": 260, "right": 2300, "plain_seeds": 20}
 
 
 def table_of_mistakes(study: Study) -> list[str]:
@@ -106,16 +105,6 @@ def unwanted(study: Study) -> list[str]:
     return lines
 
 
-def of_bad_input(outcome: fuzz.Outcome) -> list[str]:
-    counts = [[name, f"{count:,}"] for name, count in outcome.counts.most_common()]
-    return [
-        f"{outcome.bad:,} bad among {outcome.counts.total():,} calls, {outcome.seconds:.0f} s: "
-        f"{len(outcome.violations)} ended in anything else.",
-        "",
-        *table(["outcome", "calls"], counts),
-    ]
-
-
 def line_for_readme(study: Study, plain: plain_detection.PlainStudy) -> str:
     visible = seen(study.outcomes)
     right = [o for o in study.outcomes if o.mistake == RIGHT]
@@ -132,14 +121,13 @@ def line_for_readme(study: Study, plain: plain_detection.PlainStudy) -> str:
     )
 
 
-def write(networks: int, right: int, bad_inputs: int, plain_seeds: int) -> None:
+def write(networks: int, right: int, plain_seeds: int) -> None:
     """Runs everything, and fills docs/detection.md and the README's line."""
     study, plain = run(networks, right), plain_detection.run(plain_seeds)
     parts = {
         "networks": [*facts(study), *table_of_methods(study), *table_of_mistakes(study)],
         "plain functions": plain_detection.facts(plain),
         "other checkers": table_of_others(study_of_others(small_networks())),
-        "bad input": of_bad_input(fuzz.run(bad_inputs)),
         "not as wanted": unwanted(study),
     }
     for part, lines in parts.items():

@@ -25,6 +25,13 @@ ENTRYWISE = [name for name, method in METHODS.items() if not method.along]
 
 
 @dataclass(frozen=True)
+class Frozen(Exception):  # noqa: N818  named as what it is
+    """An exception that takes no notes and no traceback: assigning to it raises."""
+
+    what: str
+
+
+@dataclass(frozen=True)
 class NetworkCase:
     """A network drawn from a seed.
 

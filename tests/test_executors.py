@@ -25,8 +25,7 @@ from fastgc.costs.base import as_cost
 from fastgc.parallel.chunks import Chunking, Resources, _Todo, perform
 from fastgc.parallel.executor import Dispatcher, in_threads
 from fastgc.parallel.worker import Held
-from tests.cases import NetworkCase, backward
-from tests.hostile import Frozen
+from tests.cases import Frozen, NetworkCase, backward
 
 ROOT = Path(__file__).parent.parent
 THETA = {"W": np.random.default_rng(0).standard_normal((7, 9)), "b": np.arange(3.0)}

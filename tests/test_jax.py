@@ -553,6 +553,7 @@ def test_keys_are_arguments_and_pass_unchanged(kind: Any) -> None:
         fastgc.jax.check(dropout, w, key, grads=jax.grad(dropout)(w, key))
 
 
+@pytest.mark.slow
 def test_a_loss_in_half_precision_may_be_as_far_off_as_that_allows() -> None:
     def loss(w: Any) -> Any:
         return jnp.sum(w**3)
@@ -567,6 +568,7 @@ def test_a_loss_in_half_precision_may_be_as_far_off_as_that_allows() -> None:
     assert str(report.tensors["params"].diagnosis).endswith("× the numerical gradient")
 
 
+@pytest.mark.slow
 def test_gradients_of_a_perfect_fit_in_single_precision_are_not_accused() -> None:
     def loss(w: Any, x: Any, y: Any) -> Any:
         return jnp.mean((x @ w - y) ** 2)

@@ -371,7 +371,7 @@ def test_it_takes_directions_until_there_is_time_to_load_the_kernels(
     monkeypatch.setattr(watching, "check", loading)
     watcher = fastgc.watch(net, every=1, budget=0.1, clock=clock)
     methods = {}
-    for _ in range(1200):
+    for _ in range(700):
         report = watcher(parameters, gradients)
         clock.now += STEP
         if report is not None:
