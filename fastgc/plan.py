@@ -16,7 +16,7 @@ from fastgc.methods.base import Method, best
 from fastgc.methods.registry import METHODS, method_for
 from fastgc.network.layers import LOSSES
 from fastgc.network.network import Network
-from fastgc.options import MEMORY, Choices, read
+from fastgc.options import MEMORY, Choices, read, require_flag
 from fastgc.parallel.chunks import Resources
 from fastgc.parallel.threads import available_cores, one_blas_thread
 
@@ -113,6 +113,7 @@ def plan(
     >>> forecast.chosen, forecast.forecasts["node"].perturbations, list(forecast.forecasts)
     ('incremental', 6, ['loop', 'stacked', 'incremental', 'node', 'random'])
     """
+    require_flag(vectorized, "vectorized")
     choices = read({"memory": memory, "threads": threads}, "plan")
     return planned(as_cost(cost, parameters, vectorized=vectorized), choices)
 

@@ -9,6 +9,7 @@ from fastgc.methods.base import Method
 from fastgc.methods.exact import INCREMENTAL, NODE
 from fastgc.methods.loop import LOOP
 from fastgc.methods.stacked import STACKED
+from fastgc.options import require_flag
 
 METHODS: dict[str, Method] = {}
 
@@ -54,6 +55,7 @@ def select_method(
     >>> fastgc.select_method(lambda theta: theta**2, 3.0)
     'loop'
     """
+    require_flag(vectorized, "vectorized")
     return method_for(as_cost(cost, parameters, vectorized=vectorized))
 
 
