@@ -16,6 +16,7 @@ import pytest
 from threadpoolctl import threadpool_info
 
 import fastgc
+from fastgc import pipeline
 from fastgc.core.tree import flatten_parameters
 from fastgc.costs import numba_driver
 from fastgc.costs.base import Base, Batch, as_cost, base_cost
@@ -23,6 +24,7 @@ from fastgc.costs.noise import noise_of_cost
 from fastgc.costs.numba import NumbaCost
 from fastgc.costs.numba_driver import code_of, evaluate_rows
 from fastgc.methods.registry import METHODS
+from fastgc.options import Choices
 from fastgc.parallel.chunks import Resources
 
 THETA = np.linspace(0.1, 2.0, 400)
@@ -83,10 +85,16 @@ def test_it_agrees_with_the_loop() -> None:
         assert (np.abs(loop.gradapprox - stacked.gradapprox) <= bound).all()
 
 
+def blocked(cost: Any, rows: int, *, threads: int) -> Any:
+    """`gradient` of a cost that is called with no more than so many `rows`."""
+    made = type("Blocked", (NumbaCost,), {"batch": Batch(most=rows)})
+    return pipeline.numerical_gradient(
+        made(cost, *flatten_parameters(THETA), None, {}), Choices(threads=threads)
+    )
+
+
 @pytest.mark.parametrize("fastmath", [False, True])
-def test_threads_memory_and_blocks_change_no_bit(
-    fastmath: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_threads_memory_and_blocks_change_no_bit(fastmath: bool) -> None:
     cost = numba.njit(total, fastmath=fastmath)
     wanted = gradient(cost, threads=1)
     little = 2 * 8 * THETA.size
@@ -95,24 +103,24 @@ def test_threads_memory_and_blocks_change_no_bit(
             found = gradient(cost, threads=threads, memory=memory, method="stacked")
             assert np.array_equal(found, wanted)
     for rows in (1, 30, 10**6):
-        monkeypatch.setattr(NumbaCost, "batch", Batch(most=rows))
-        assert np.array_equal(gradient(cost, threads=2), wanted)
+        assert np.array_equal(blocked(cost, rows, threads=2), wanted)
 
 
-def test_it_runs_on_threads_and_without_the_gil(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_runs_on_threads_and_without_the_gil() -> None:
     names = set()
-    whole = NumbaCost.run
 
-    def noted(self: NumbaCost, *arguments: Any) -> Any:
-        names.add(threading.current_thread().name.split("_")[0])
-        return whole(self, *arguments)
+    class Noted(NumbaCost):
+        batch = Batch(most=10)
 
-    monkeypatch.setattr(NumbaCost, "run", noted)
-    monkeypatch.setattr(NumbaCost, "batch", Batch(most=10))
-    gradient(compiled_total, threads=2)
+        def run(self, *arguments: Any) -> Any:
+            names.add(threading.current_thread().name.split("_")[0])
+            return super().run(*arguments)
+
+    cost = Noted(compiled_total, *flatten_parameters(THETA), None, {})
+    pipeline.numerical_gradient(cost, Choices(threads=2))
     assert names == {"fastgc"}
     names.clear()
-    gradient(compiled_total, threads=1)
+    pipeline.numerical_gradient(cost, Choices(threads=1))
     assert names == {threading.current_thread().name}
     assert evaluate_rows.targetoptions["nogil"]  # type: ignore[attr-defined]  # a dispatcher
 
@@ -291,7 +299,7 @@ def test_randomness_that_two_calls_do_not_show_is_told() -> None:
         noise_of_cost(problem, cost, 2**28)
 
 
-def test_a_cost_that_writes_elsewhere_spoils_no_block(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cost_that_writes_elsewhere_spoils_no_block() -> None:
     first = THETA[0]
 
     def cost(w: Any) -> Any:
@@ -302,8 +310,8 @@ def test_a_cost_that_writes_elsewhere_spoils_no_block(monkeypatch: pytest.Monkey
 
     right = np.zeros(THETA.size)
     right[5], right[6] = THETA[6], THETA[5]
-    monkeypatch.setattr(NumbaCost, "batch", Batch(most=10))  # rows of a block serve for the next
-    np.testing.assert_allclose(gradient(numba.njit(cost), threads=1), right, rtol=1e-6)
+    found = blocked(numba.njit(cost), 10, threads=1)  # rows of a block serve for the next
+    np.testing.assert_allclose(found, right, rtol=1e-6)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
