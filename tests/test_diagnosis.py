@@ -14,6 +14,7 @@ from fastgc.diagnosis.kinds import is_round
 from fastgc.diagnosis.origin import origin
 from tests.bugs import MISTAKES, Mistake, Pass
 from tests.cases import Array, NetworkCase, Tensors, backward, corner_distance, lab_case
+from tests.shown import says
 from tests.strategies import examples, networks, slow
 
 #: Wide enough that every mistake can be made, and tells on many entries.
@@ -91,6 +92,11 @@ def said(report: fastgc.Report, name: str) -> str:
     return str(report.tensors[name].diagnosis)
 
 
+def kind_of(report: fastgc.Report, name: str) -> str | None:
+    found = report.tensors[name].diagnosis
+    return None if found is None else found.kind
+
+
 @pytest.mark.parametrize("method", ["loop", "stacked", "incremental", "node"])
 def test_the_labs_planted_bugs(method: str) -> None:
     X, Y, parameters, _, faulty = lab_case()
@@ -98,12 +104,9 @@ def test_the_labs_planted_bugs(method: str) -> None:
         if not isinstance(cost, fastgc.Network) and method != "loop":
             continue
         report = fastgc.check(cost, parameters, faulty, method=method)
-        assert said(report, "W2") == "2.000 × the numerical gradient"
-        assert said(report, "b1") == "4.000 × the numerical gradient"
-        assert report.origin == (
-            "b2 is right, so dZ2 is: look at how dW2 is formed.\n"
-            "W1 is right, so dZ1 is: look at how db1 is formed."
-        )
+        assert said(report, "W2").startswith("2.000 ×")
+        assert said(report, "b1").startswith("4.000 ×")
+        assert says(report.origin, "b2 … dZ2 … dW2 … W1 … dZ1 … db1")
 
 
 def test_factors_of_the_batch() -> None:
@@ -112,8 +115,8 @@ def test_factors_of_the_batch() -> None:
         g["W2"] /= 3
 
     report = on_lab(more)
-    assert said(report, "W1") == "3.000 × the numerical gradient: not averaged over the 3 samples"
-    assert said(report, "W2") == "1/3 × the numerical gradient: averaged over the 3 samples twice"
+    assert says(said(report, "W1"), "3.000 × … 3 samples")
+    assert says(said(report, "W2"), "1/3 × … 3 samples")
     assert report.tensors["W1"].diagnosis == fastgc.Diagnosis("sum", said(report, "W1"), 3.0)
 
 
@@ -131,7 +134,7 @@ def test_factors_have_the_digits_they_need(factor: float, shown: str) -> None:
     def scaled(g: Tensors, _: Tensors) -> None:
         g["W1"] *= factor
 
-    assert said(on_lab(scaled), "W1").startswith(f"{shown} × the numerical gradient")
+    assert said(on_lab(scaled), "W1").startswith(f"{shown} ×")
 
 
 def test_words_of_each_kind() -> None:
@@ -142,20 +145,17 @@ def test_words_of_each_kind() -> None:
     def order(g: Tensors, _: Tensors) -> None:
         g["W1"][[0, 3]] = g["W1"][[3, 0]]
 
-    assert texts(order, "W1") == ["the numerical gradient, rows 0 and 3 exchanged"]
+    assert says(texts(order, "W1"), "rows 0 and 3")
 
     def decay(g: Tensors, p: Tensors) -> None:
         g["W1"] += 0.5 / 3 * p["W1"]
 
-    assert texts(decay, "W1") == [
-        "weight decay with λ = 0.500 where the cost has 0; is it Network(…, weight_decay=0.5)?"
-    ]
+    assert says(texts(decay, "W1"), "weight decay … 0.500 … 0 … weight_decay=0.5")
 
     def entry(g: Tensors, _: Tensors) -> None:
         g["W1"][3, 2] += 1.0
 
-    assert texts(entry, "W1")[0].startswith("one entry alone: W1[3, 2] is ")
-    assert texts(entry, "W1")[0].endswith(" × its numerical value; 15 others agree")  # 4 are zero
+    assert says(texts(entry, "W1"), "one entry … W1[3, 2] … 15 others")  # 4 are zero
 
     def clipped(g: Tensors, _: Tensors) -> None:
         np.clip(g["W1"], -0.5, 0.5, out=g["W1"])
@@ -190,13 +190,11 @@ def test_kinds_of_a_cost_that_cannot_be_seen_into() -> None:
         assert found is not None, kind
         assert found.kind == kind, f"{kind}: {found}"
         if kind == "decay":
-            assert found.text == (
-                "the numerical gradient + 0.01 × the parameters: more weight decay than the cost has"
-            )
+            assert says(found, "+ 0.01 × the parameters")
         other = report.tensors["b" if name == "a" else "a"]
         assert other.diagnosis is None
         if name == "a" and kind != "precision":
-            assert report.origin == "Backwards, a is the first that is wrong; b is right."
+            assert says(report.origin, "a … wrong … b … right")
 
 
 def test_nearly_is_not_a_kind() -> None:
@@ -205,12 +203,12 @@ def test_nearly_is_not_a_kind() -> None:
         g["W1"][0, 0] *= 1.01
         g["W1"][1, 1] *= 0.99
 
-    assert said(on_lab(nearly_doubled), "W1") == "no known kind of mistake fits"
+    assert kind_of(on_lab(nearly_doubled), "W1") == "unknown"
 
     def nearly_another_order(g: Tensors, _: Tensors) -> None:
         g["W1"] = 1.01 * np.roll(g["W1"], 1, axis=1)
 
-    assert said(on_lab(nearly_another_order), "W1") == "no known kind of mistake fits"
+    assert kind_of(on_lab(nearly_another_order), "W1") == "unknown"
 
 
 def test_numbers_that_the_cost_cannot_give() -> None:
@@ -219,28 +217,28 @@ def test_numbers_that_the_cost_cannot_give() -> None:
         return float(np.inf if w[0] != 1 else w.sum())
 
     report = fastgc.check(cost, np.array([1.0, 2.0]), np.array([1.0, 5.0]))
-    assert said(report, "parameters").startswith("5.000 × the numerical gradient")
+    assert said(report, "parameters").startswith("5.000 ×")
     theta = np.arange(1.0, 6.0)
     report = fastgc.check(cost, theta, np.array([1.0, 1.0, 5.0, 1.0, 1.0]))
-    assert said(report, "parameters").startswith("one entry alone: parameters[2] is 5.000 ×")
+    assert says(said(report, "parameters"), "one entry … parameters[2] is 5.000 ×")
 
 
 @pytest.mark.parametrize(
     ("faulty", "words"),
     [
-        (["W3", "b3", "W2", "b2", "W1", "b1"], "Everything from W3 down is wrong: look at how dZ3 is formed."),
-        (["W2", "b2", "W1", "b1"], "Everything from W2 down is wrong; W3 and b3 are right: look at how dZ2 is formed."),
-        (["W1", "b1"], "W1 and b1 are wrong; W2, b2, W3 and b3 are right: look at how dZ1 is formed."),
-        (["W2", "b2"], "W1 and b1, below, are right, so dZ2 is: look at how dW2 and db2 are formed."),
-        (["b3"], "W3 is right, so dZ3 is: look at how db3 is formed."),
-        ([], None),
+        (["W3", "b3", "W2", "b2", "W1", "b1"], "W3 … wrong … dZ3"),
+        (["W2", "b2", "W1", "b1"], "W2 … wrong … W3 and b3 … right … dZ2"),
+        (["W1", "b1"], "W1 and b1 … wrong … W2, b2, W3 and b3 … right … dZ1"),
+        (["W2", "b2"], "W1 and b1 … right … dZ2 … dW2 and db2"),
+        (["b3"], "W3 … right … dZ3 … db3"),
+        ([], "None"),
     ],
 )  # fmt: skip
-def test_where_it_starts(faulty: list[str], words: str | None) -> None:
+def test_where_it_starts(faulty: list[str], words: str) -> None:
     names = ["W1", "b1", "W2", "b2", "W3", "b3"]
     proven = set(names) - set(faulty)
-    assert origin(names, faulty, {}, proven) == words
-    assert origin(["b3", "W3", "b2", "W2", "b1", "W1"], faulty, {}, proven) == words
+    assert says(origin(names, faulty, {}, proven), words)
+    assert says(origin(["b3", "W3", "b2", "W2", "b1", "W1"], faulty, {}, proven), words)
 
 
 @pytest.mark.parametrize(
@@ -299,9 +297,7 @@ def test_a_mistake_at_the_output_is_never_sought_below(
 
 
 def test_where_it_starts_among_any_names() -> None:
-    assert origin(["a", "b", "c"], ["a", "b"], {}, ["c"]) == (
-        "Backwards, b is the first that is wrong; c is right."
-    )
+    assert says(origin(["a", "b", "c"], ["a", "b"], {}, ["c"]), "b … wrong … c … right")
     silent = origin(["a", "b", "c", "d"], ["a", "b"], {}, ["d"])
     assert silent is not None
     assert "d is right" in silent
@@ -335,34 +331,29 @@ def test_noise_is_no_structure() -> None:
 def test_whole_numbers_are_of_any_precision() -> None:
     a = np.array([49.9975, 25.0, 3.0])
     report = fastgc.check(lambda p: float(p @ a), np.ones(3), np.array([50.0, 25.0, 3.0]))
-    assert "one entry alone" in said(report, "parameters")
+    assert kind_of(report, "parameters") == "entries"
 
 
 def test_zeros_have_no_sign() -> None:
     a = np.array([1.0, 2.0, 3.0])
     report = fastgc.check(lambda p: float(p @ a), np.ones(3), np.array([1.0, -0.0, 3.0]))
-    assert "parameters[1] is 0 instead of 2" in said(report, "parameters")
+    assert says(said(report, "parameters"), "parameters[1] is 0 … 2")
 
 
 def test_one_factor_of_all_tensors_is_said_once() -> None:
     X, Y, parameters, right, _ = lab_case()
     summed = {name: 3 * right[f"d{name}"] for name in parameters}
     report = fastgc.check(fastgc.Network(X, Y), parameters, summed)
-    text = "3.000 × the numerical gradient: not averaged over the 3 samples"
-    assert {str(t.diagnosis) for t in report.tensors.values() if not t.ok} == {text}
-    assert report.origin is not None
-    assert report.origin.endswith(
-        "look at how dZ3 is formed, or for the same factor in every dW and db."
-    )
+    [text] = {str(t.diagnosis) for t in report.tensors.values() if not t.ok}
+    assert says(text, "3.000 × … 3 samples")
+    assert says(report.origin, "dZ3 … the same factor")
 
 
 def test_a_cost_that_does_not_use_its_argument() -> None:
     X, Y, parameters, right, _ = lab_case()
     net = fastgc.Network(X, Y)
     report = fastgc.check(lambda p: net(parameters), parameters, right)
-    assert said(report, "W2") == (
-        "the cost does not change with any parameter: does it use its argument?"
-    )
+    assert kind_of(report, "W2") == "constant"
     assert report.origin is None
 
 
@@ -373,4 +364,4 @@ def test_decay_of_a_cost_that_cannot_be_seen_into() -> None:
         return float(np.sin(w).sum() + 0.05 * (w**2).sum())
 
     missing = said(fastgc.check(cost, w, np.cos(w)), "parameters")
-    assert missing == "the numerical gradient − 0.1 × the parameters: weight decay is missing"
+    assert says(missing, "− 0.1 × the parameters")

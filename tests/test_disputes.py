@@ -99,7 +99,7 @@ def test_a_cost_that_turns_random_is_found_out() -> None:
         calls += 1
         return float(w.sum()) + (0.01 * calls if calls > 12 else 0.0)
 
-    with pytest.raises(ValueError, match=r"differs by .* between two identical calls"):
+    with pytest.raises(ValueError, match="the cost differs by"):
         fastgc.check(cost, np.ones(3), np.ones(3))
 
 
@@ -115,7 +115,7 @@ def test_rows_of_a_stack_that_depend_on_each_other() -> None:
         return squares - squares.max()
 
     for cost in (mixes, mixes_a_little):
-        with pytest.raises(ValueError, match="in a stack of 9: its rows depend on each other"):
+        with pytest.raises(ValueError, match="in a stack of 9"):
             fastgc.check(cost, w, w, vectorized=True)
 
 

@@ -1,7 +1,6 @@
 """The analytic gradient as it is handed over: which keys count, and what stands for an array."""
 
 import math
-import re
 from typing import Any
 
 import numpy as np
@@ -9,6 +8,7 @@ import pytest
 
 import fastgc
 from tests.cases import NETWORKS, Array, backward
+from tests.shown import naming
 
 ROWS = np.array([[0.5, -1.5, 2.0], [1.0, 0.25, -0.75]])
 
@@ -33,7 +33,7 @@ def test_a_misspelt_key_leaves_a_parameter_without_its_gradient(key: str) -> Non
     net, parameters = NETWORKS[0].build()
     gradients = backward(net, parameters)
     gradients[key] = gradients.pop("W2")
-    with pytest.raises(ValueError, match=f'has no "W2" and no "dW2".*keys are: .*{key}'):
+    with pytest.raises(ValueError, match=f'"W2".*"dW2".*{key}'):
         fastgc.check(net, parameters, gradients)
 
 
@@ -50,7 +50,7 @@ def test_lists_are_the_gradient_of_an_array(as_lists: Any, theta: Array) -> None
     assert fastgc.check(half_square, theta, as_lists(theta)).ok
     assert fastgc.check(half_square, theta, lambda _: as_lists(theta)).ok
     assert fastgc.check(half_square, theta, as_lists(1.1 * theta)).verdict == "wrong"
-    with pytest.raises(ValueError, match=r"gradients has shape .*; parameters has shape"):
+    with pytest.raises(ValueError, match=r"gradients .*\(.*parameters .*\("):
         fastgc.check(half_square, theta, as_lists(theta[:1] if len(theta) > 1 else theta[:0]))
 
 
@@ -72,24 +72,24 @@ def test_lists_of_float32_are_held_to_what_it_allows() -> None:
 @pytest.mark.parametrize(
     ("parameters", "gradients", "error", "message"),
     [
-        (ROWS, [ROWS], TypeError, "gradients is a sequence and parameters is an array; wanted the same kind of container for both. Its first element alone?"),
-        (ROWS, (ROWS, {"Z": ROWS}), TypeError, "a sequence and parameters is an array; wanted the same kind of container for both. Its first"),
-        (ROWS[0], [ROWS[0], ROWS[0]], TypeError, "gradients is a sequence and parameters is an array"),
-        (ROWS, [[1.0, 2.0], [3.0]], TypeError, "gradients is a sequence and parameters is an array"),
-        (ROWS, ROWS.T.tolist(), ValueError, "gradients has shape (3, 2); parameters has shape (2, 3). Transpose it?"),
-        (ROWS, [], ValueError, "gradients has shape (0,); parameters has shape (2, 3)"),
-        (ROWS[0], [1j, 2.0, 3.0], TypeError, "gradients has dtype complex128"),
-        (ROWS[0], ["1", "2", "3"], TypeError, "gradients has dtype <U1"),
-        (ROWS[0].tolist(), ROWS[0, :2], TypeError, "gradients is an array and parameters is a sequence"),
-        ([ROWS, ROWS[0]], np.ones(9), TypeError, "gradients is an array and parameters is a sequence"),
-        ([1.0, 2.0], np.ma.masked_array([1.0, 2.0], [True, False]), TypeError, "gradients is a masked array"),
-        ({"w": ROWS[0]}, {"w": [0.5, -1.5]}, ValueError, 'gradients["w"] has shape (2,); parameters["w"] has shape (3,)'),
+        (ROWS, [ROWS], TypeError, "gradients … sequence … parameters … array"),
+        (ROWS, (ROWS, {"Z": ROWS}), TypeError, "gradients … sequence … parameters … array"),
+        (ROWS[0], [ROWS[0], ROWS[0]], TypeError, "gradients … sequence … parameters … array"),
+        (ROWS, [[1.0, 2.0], [3.0]], TypeError, "gradients … sequence … parameters … array"),
+        (ROWS, ROWS.T.tolist(), ValueError, "gradients … (3, 2) … parameters … (2, 3) … Transpose"),
+        (ROWS, [], ValueError, "gradients … (0,) … parameters … (2, 3)"),
+        (ROWS[0], [1j, 2.0, 3.0], TypeError, "gradients … complex128"),
+        (ROWS[0], ["1", "2", "3"], TypeError, "gradients … <U1"),
+        (ROWS[0].tolist(), ROWS[0, :2], TypeError, "gradients … array … parameters … sequence"),
+        ([ROWS, ROWS[0]], np.ones(9), TypeError, "gradients … array … parameters … sequence"),
+        ([1.0, 2.0], np.ma.masked_array([1.0, 2.0], [True, False]), TypeError, "gradients … masked"),
+        ({"w": ROWS[0]}, {"w": [0.5, -1.5]}, ValueError, 'gradients["w"] … (2,) … parameters["w"] … (3,)'),
     ],
 )  # fmt: skip
 def test_what_stands_for_no_array_is_refused(
     parameters: Any, gradients: Any, error: type[Exception], message: str
 ) -> None:
-    with pytest.raises(error, match=re.escape(message)):
+    with pytest.raises(error, match=naming(message)):
         fastgc.check(lambda _: math.nan, parameters, gradients)
 
 

@@ -24,6 +24,7 @@ import fastgc
 import fastgc.jax
 from fastgc.jax.calling import float64
 from fastgc.jax.evaluation import MOST_ROWS
+from tests.shown import says
 from tests.strategies import examples, slow
 
 
@@ -199,7 +200,7 @@ def test_drawn_pytrees_with_a_gradient_in_closed_form(params: Any, random: Any) 
     leaves, structure = jax.tree_util.tree_flatten(params)
     checked = [i for i, leaf in enumerate(leaves) if not isinstance(leaf, int)]
     if not checked:
-        with pytest.raises(ValueError, match=r"^params has no floating-point number in it"):
+        with pytest.raises(ValueError, match=r"^params "):
             fastgc.jax.check(squares, params)
         return
     right = [3 * (i + 1) * np.asarray(leaf) ** 2 for i, leaf in enumerate(leaves)]
@@ -425,7 +426,7 @@ def test_a_rule_that_ignores_its_cotangent(form: str, of_cotangent: Any, kind: s
     kinds = {tensor.diagnosis and tensor.diagnosis.kind for tensor in report.tensors.values()}
     if kind in (None, "clip"):
         assert report.verdict == "correct"
-        assert ("does the backward pass clip?" in (report.scope or "")) is (kind == "clip")
+        assert ("clip" in (report.scope or "")) is (kind == "clip")
     else:
         assert report.verdict == "wrong"
         assert kinds == {kind}
@@ -576,7 +577,7 @@ def test_gradients_of_a_perfect_fit_in_single_precision_are_not_accused() -> Non
     w, x = normal(1, 3, 2), normal(2, 8, 3)
     y = x @ w
     grads = jax.grad(loss)(w, x, y)
-    with pytest.raises(ValueError, match=r"nearly equal numbers are subtracted, as in a perfect"):
+    with pytest.raises(ValueError, match="perfect"):
         fastgc.jax.check(loss, w, x, y, grads=grads)
     assert fastgc.jax.check(loss, w, x, y, grads=jax.grad(loss))
 
@@ -599,9 +600,7 @@ def test_guards_of_jax_are_for_the_caller(method: str) -> None:
 def test_a_random_loss_is_refused() -> None:
     rng = np.random.default_rng(0)
     for grads in (None, np.ones(2)):
-        with pytest.raises(
-            ValueError, match=r"it is random, or keeps state\. Draw its numbers with"
-        ):
+        with pytest.raises(ValueError, match="random"):
             fastgc.jax.check(lambda w: jnp.sum(w) * rng.random(), normal(0, 2), grads=grads)
 
 
@@ -659,9 +658,7 @@ def test_what_cannot_be_vectorized_is_evaluated_one_by_one(loss: Any, method: st
     assert shown(fastgc.jax.check(loss, w, grads=1.1 * right)) == ["params"]
     assert fastgc.jax.check(loss, w, grads=right, method="random").ok
     if method == "loop":
-        with pytest.raises(
-            ValueError, match=r'^method "stacked" cannot check this loss: jit\(.*method="loop"'
-        ):
+        with pytest.raises(ValueError, match=r'^method "stacked" .*jit\(.*method="loop"'):
             fastgc.jax.check(loss, w, grads=right, method="stacked")
 
 
@@ -792,13 +789,12 @@ def pinned_in_a_branch(w: Any) -> Any:
 @pytest.mark.parametrize("seed", [0, slow(1), slow(2)])
 def test_single_precision_that_is_pinned(loss: Any, seed: int, compiled: bool) -> None:
     called = jax.jit(loss) if compiled else loss
-    note = "a dtype or an astype in the loss keeps it in float32: its gradients are held to 0.0001"
     w = normal(seed, 4)
     report = fastgc.jax.check(called, w)
     assert report.verdict == "correct"
     assert report.epsilon > 1e-5  # "auto", by itself
     assert report.tolerance == 1e-4
-    assert note in str(report)
+    assert says(report, "float32 … 0.0001")
     wrong = fastgc.jax.check(called, w, grads=lambda w: 1.1 * jax.grad(loss)(w))
     assert shown(wrong) == ["params"]
     assert fastgc.jax.check(called, w, epsilon=1e-7).ok  # longer steps are taken
@@ -810,7 +806,7 @@ def test_half_precision_that_is_pinned_is_refused(dtype: str) -> None:
         lambda w: jnp.sum(w.astype(dtype)),
         lambda w: jnp.sum(w.astype(dtype)).astype(w.dtype),
     ):
-        with pytest.raises(ValueError, match=rf"^the loss computes in {dtype} where .* argument$"):
+        with pytest.raises(ValueError, match=f"^the loss computes in {dtype}"):
             fastgc.jax.check(loss, normal(0, 3))
 
 
@@ -868,40 +864,40 @@ def total(params: Any) -> Any:
 @pytest.mark.parametrize(
     ("loss", "params", "options", "error", "message"),
     [
-        (W, total, {}, TypeError, r"^loss is a dict; .* order of the arguments is loss, params, \*args$"),
+        (W, total, {}, TypeError, r"^loss is a dict; .* loss, params, \*args$"),
         (total, {"w": 1j, "b": 1.0}, {}, TypeError, r"^params\['w'\] is complex \(complex128\)"),
-        (total, {"w": 1, "b": jnp.arange(2)}, {}, ValueError, r"^params has no floating-point number .* a leaf of type int, an array of dtype int32 and shape \(2,\)$"),
-        (total, {}, {}, ValueError, r"it has no leaves at all$"),
+        (total, {"w": 1, "b": jnp.arange(2)}, {}, ValueError, r"^params .* int\b.* int32 .*\(2,\)$"),
+        (total, {}, {}, ValueError, "^params "),
         (total, {"w": np.array([1.0, np.nan]), "b": 1.0}, {}, ValueError, r"^parameters\[\"\['w'\]\"\]\[1\] is nan|^\['w'\]\[1\] is nan"),
-        (lambda p: p["w"], W, {}, TypeError, r"^the loss returned an array of shape \(2, 3\); .*Sum or average it$"),
-        (lambda p: (p["b"], 1), W, {}, TypeError, r"^the loss returned an object of type tuple; .*\[0\]$"),
-        (lambda p: None, W, {}, TypeError, r"^the loss returned None; .*Does it end in a return\?$"),
-        (lambda p: 3, W, {}, TypeError, r"^the loss returned an object of type int"),
-        (lambda p: jnp.asarray(3), W, {}, TypeError, r"^the loss returned a number of dtype int"),
-        (lambda p: p["b"] * 1j, W, {}, TypeError, r"dtype complex128; .*Take its real part$"),
-        (lambda p: p["b"] / 0, W, {}, ValueError, r"^the cost is inf at the parameters given"),
-        (total, W, {"grads": {"w": W["w"]}}, ValueError, r"^grads\['b'\] is missing, and params\['b'\] is there; wanted a pytree of the structure of params$"),
+        (lambda p: p["w"], W, {}, TypeError, r"^the loss .*\(2, 3\)"),
+        (lambda p: (p["b"], 1), W, {}, TypeError, r"^the loss .* tuple; .*\[0\]$"),
+        (lambda p: None, W, {}, TypeError, "^the loss returned None"),
+        (lambda p: 3, W, {}, TypeError, r"^the loss .* int\b"),
+        (lambda p: jnp.asarray(3), W, {}, TypeError, r"^the loss .*dtype int"),
+        (lambda p: p["b"] * 1j, W, {}, TypeError, r"^the loss .*complex128"),
+        (lambda p: p["b"] / 0, W, {}, ValueError, r"^the cost is inf"),
+        (total, W, {"grads": {"w": W["w"]}}, ValueError, r"^grads\['b'\] .* params\['b'\]"),
         (total, W, {"grads": {"w": None, "b": 1.0}}, ValueError, r"^grads\['w'\] is None"),
-        (total, W, {"grads": {**W, "c": 1.0}}, ValueError, r"^grads\['c'\] is there, and params\['c'\] is missing"),
-        (total, W, {"grads": (1.0, W)}, ValueError, r"value_and_grad puts the value first; pass its element \[1\]$"),
-        (total, W, {"grads": jax.value_and_grad(total)}, ValueError, r"pass its element \[1\]$"),
-        (total, W, {"grads": (W, "aux")}, ValueError, r"has_aux puts it last; pass its element \[0\]$"),
-        (total, W, {"grads": {"w": np.ones((3, 2)), "b": 1.0}}, ValueError, r"^grads\['w'\] has shape \(3, 2\); params\['w'\] has shape \(2, 3\)\. Transpose it\?$"),
-        (total, W, {"grads": {"w": np.ones(3), "b": 1.0}}, ValueError, r"A gradient has the shape of its parameter$"),
-        (total, W, {"grads": {"w": np.ones((2, 3)) * 1j, "b": 1.0}}, TypeError, r"^grads\['w'\] is of dtype complex128; wanted"),
-        (total, W, {"grads": {"w": "no", "b": 1.0}}, TypeError, r"^grads\['w'\] is a str; wanted"),
-        (lambda w: jnp.sum(w), np.ones(2), {"grads": np.ones(3)}, ValueError, r"^grads has shape \(3,\); params has shape \(2,\)"),
-        (total, W, {"method": "node"}, ValueError, r'^method is "node"; known here are: .*fastgc\.Network$'),
-        (total, W, {"method": "best"}, ValueError, r'^method is "best"; known here are: auto, loop, stacked, random$'),
-        (total, W, {"method": 3}, TypeError, r"^method is 3; wanted one of the names"),
-        (total, W, {"vectorized": True}, TypeError, r"^fastgc\.jax takes no vectorized="),
-        (total, W, {"reseed": print}, TypeError, r"takes no reseed=: random numbers of JAX come from keys"),
-        (total, W, {"executor": None}, TypeError, r"takes no executor="),
-        (total, W, {"train": True}, TypeError, r"^fastgc\.jax has no option train=\. Is it an argument of the loss\? Pass lambda"),
+        (total, W, {"grads": {**W, "c": 1.0}}, ValueError, r"^grads\['c'\] .* params\['c'\]"),
+        (total, W, {"grads": (1.0, W)}, ValueError, r"value_and_grad .*\[1\]$"),
+        (total, W, {"grads": jax.value_and_grad(total)}, ValueError, r"\[1\]$"),
+        (total, W, {"grads": (W, "aux")}, ValueError, r"has_aux .*\[0\]$"),
+        (total, W, {"grads": {"w": np.ones((3, 2)), "b": 1.0}}, ValueError, r"^grads\['w'\] .*\(3, 2\).* params\['w'\] .*\(2, 3\).*Transpose"),
+        (total, W, {"grads": {"w": np.ones(3), "b": 1.0}}, ValueError, r"^grads\['w'\] .*\(3,\).* params\['w'\] .*\(2, 3\)"),
+        (total, W, {"grads": {"w": np.ones((2, 3)) * 1j, "b": 1.0}}, TypeError, r"^grads\['w'\] .*complex128"),
+        (total, W, {"grads": {"w": "no", "b": 1.0}}, TypeError, r"^grads\['w'\] is a str"),
+        (lambda w: jnp.sum(w), np.ones(2), {"grads": np.ones(3)}, ValueError, r"^grads .*\(3,\).* params .*\(2,\)"),
+        (total, W, {"method": "node"}, ValueError, r'^method is "node"'),
+        (total, W, {"method": "best"}, ValueError, r'^method is "best"'),
+        (total, W, {"method": 3}, TypeError, r"^method is 3"),
+        (total, W, {"vectorized": True}, TypeError, "vectorized="),
+        (total, W, {"reseed": print}, TypeError, "reseed="),
+        (total, W, {"executor": None}, TypeError, "executor="),
+        (total, W, {"train": True}, TypeError, r"train=.*lambda"),
         (total, W, {"tolerance": -1}, ValueError, r"^tolerance is -1"),
         (total, W, {"only": ["z"]}, ValueError, r'^only holds "z"'),
         (total, W, {"sample": 0}, ValueError, r"^sample is 0"),
-        (total, W, {"directions": 3}, ValueError, r'pass method="random" as well$'),
+        (total, W, {"directions": 3}, ValueError, r'method="random"'),
         (total, W, {"seed": -1}, ValueError, r"^seed is -1"),
         (total, W, {"memory": 0}, ValueError, r"^memory is 0"),
         (total, W, {"epsilon": 0}, ValueError, r"^epsilon is 0"),
@@ -915,7 +911,7 @@ def test_messages(
 
 
 def test_within_jit_it_says_so() -> None:
-    with pytest.raises(TypeError, match=r"^params\['w'\] is a tracer: fastgc\.jax runs outside of"):
+    with pytest.raises(TypeError, match=r"^params\['w'\] is a tracer"):
         jax.jit(lambda w: fastgc.jax.check(total, {"w": w, "b": 1.0}))(normal(0, 2))
 
 
@@ -933,7 +929,7 @@ def test_tracers_that_are_arguments_or_that_the_loss_uses(around: Any) -> None:
     ones, x = np.ones(2), jnp.ones(3)
     if around is jax.grad:
         x = x[0]
-    outside = "is a tracer: fastgc.jax runs outside of jit, grad and vmap"
+    outside = "is a tracer: .* jit, grad and vmap"
     with pytest.raises(TypeError, match=rf"^args\[0\]\['x'\] {outside}"):
         around(as_argument)(x)
     for grads in (None, ones, lambda w: w):
@@ -959,23 +955,23 @@ def test_exceptions_pass_with_a_note() -> None:
 
     with pytest.raises(MineError, match="here") as caught:
         fastgc.jax.check(raising, W)
-    assert "fastgc: the loss raised this, called in double precision" in notes(caught.value)
+    assert "fastgc: the loss raised this" in notes(caught.value)
     with pytest.raises(MineError, match="here") as caught:
         fastgc.jax.check(total, W, grads=raising)
-    assert "fastgc: grads raised this, called in double precision" in notes(caught.value)
+    assert "fastgc: grads raised this" in notes(caught.value)
 
     def pinned(w: Any) -> Any:
         return jax.lax.scan(lambda c, x: (c + x * w[0], None), jnp.zeros((), jnp.float32), w)[0]
 
     with pytest.raises(TypeError, match="carry") as caught_:
         fastgc.jax.check(pinned, normal(0, 3))
-    assert "let it follow its inputs, as x.dtype" in notes(caught_.value)
+    assert "x.dtype" in notes(caught_.value)
     with pytest.raises(ValueError, match="Reverse-mode differentiation does not work") as caught__:
         fastgc.jax.check(
             lambda w: jnp.sum(jax.lax.while_loop(lambda h: h[0] < 9, lambda h: h * 2, w)),
             normal(0, 2) ** 2,
         )
-    assert "jax.grad of the loss raised this. To check a gradient of yours" in notes(caught__.value)
+    assert "fastgc: jax.grad of the loss raised this" in notes(caught__.value)
 
 
 def test_where_the_loss_ends() -> None:
@@ -997,7 +993,7 @@ def test_where_the_loss_ends() -> None:
 def test_assert_gradients() -> None:
     assert fastgc.jax.assert_gradients(total, W).ok
     with pytest.raises(
-        fastgc.GradientMismatch, match=r"^wrong: \['w'\] \(6 of 6 entries\) disagrees"
+        fastgc.GradientMismatch, match=r"^wrong: \['w'\] \(6 of 6 entries\)"
     ) as caught:
         fastgc.jax.assert_gradients(total, W, grads={"w": 3 * W["w"], "b": 2.0})
     assert shown(caught.value.report) == ["['w']"]
@@ -1058,9 +1054,7 @@ def test_a_tensor_that_the_loss_does_not_depend_on(
     grads = jax.grad(loss)(params, x) if single else None
     report = fastgc.jax.check(loss, params, x, grads=grads, method=method)
     assert report.ok
-    said = f"the loss does not depend on {name}: what gradient there is, is rounding of zero"
-    assert report.scope is not None
-    assert report.scope.endswith(said)
+    assert f"the loss does not depend on {name}" in str(report.scope)
 
     def planted(params: Any, x: Any) -> Any:
         def plant(path: Any, grad: Any) -> Any:

@@ -8,6 +8,7 @@ import pytest
 
 import fastgc
 from tests.cases import Array
+from tests.shown import says
 from tests.strategies import slow
 
 Wrong = Callable[[Array], Array]
@@ -284,12 +285,12 @@ def test_the_derivative_of_a_norm(axis: int | None, word: str) -> None:
     found = fastgc.check(cost, W, wrong).tensors["parameters"].diagnosis
     assert found is not None
     assert found.kind == ("decay" if axis is None else "projection")
-    assert "the derivative of a norm or projection" in found.text
+    assert "norm" in found.text
     if axis is None:
-        assert "weight decay, or" in found.text
+        assert "weight decay" in found.text
         along = fastgc.check(cost, W, wrong, method="random").tensors["parameters"].diagnosis
         assert along is not None
-        assert "weight decay, or the derivative of a norm" in along.text
+        assert says(along, "weight decay … norm")
     else:
         assert f"is {word}" in found.text
 

@@ -27,7 +27,7 @@ def test_the_labs_cost_is_the_networks() -> None:
     assert report.ok
     assert report.against is not None
     assert report.against < 1e-12
-    assert re.search(r"\nthe Network and your cost agree to within \de-1\d\n", str(report))
+    assert re.search(r"agree to within \de-1\d\n", str(report))
     plain = fastgc.check(fastgc.Network(X, Y), parameters, right)
     assert report.evaluations == plain.evaluations + calls
     assert plain.against is None
@@ -53,20 +53,20 @@ def _decayed(X: Any, Y: Any, p: Tensors) -> float:
     [
         (
             lambda X, Y, p: X.shape[1] * plain_forward(X, Y, p),
-            "at the parameters given it is 2.407",
+            "2.407",
         ),
-        (lambda X, Y, p: plain_forward(X, Y, p) + 1e-4, "they differ by 0.0001"),
+        (lambda X, Y, p: plain_forward(X, Y, p) + 1e-4, "0.0001"),
         (
             _decayed,
-            "Has it another loss, label, factor or weight decay?",
+            "weight decay",
         ),
         (
             lambda X, Y, p: plain_forward(X, 1 - Y, p),
-            "does not compute the cost passed as against=",
+            "against=",
         ),
         (
             lambda X, Y, p: 3 * plain_forward(X, Y, p),
-            "It is 3 times the Network's: a sum over the samples where that takes the mean?",
+            "3 times",
         ),
     ],
     ids=["sum", "offset", "decay", "labels", "factor"],
@@ -88,7 +88,7 @@ def test_a_difference_away_from_the_parameters_is_found() -> None:
     assert net(parameters) == pytest.approx(plain_cost(X, Y, parameters))
     with pytest.raises(
         ValueError,
-        match=r'near the parameters given, not at them it is .* With activation="relu" the two agree',
+        match=r'near .*activation="relu"',
     ):
         fastgc.check(
             net, parameters, backward(net, parameters), against=lambda p: plain_cost(X, Y, p)
@@ -112,20 +112,20 @@ def test_the_learners_activation_is_named(taken: str, learners: str, widths: Any
     if learners == taken:
         assert fastgc.check(net, parameters, gradients, against=cost).ok
         return
-    with pytest.raises(ValueError, match=f'With activation="{learners}" the two agree'):
+    with pytest.raises(ValueError, match=f'activation="{learners}"'):
         fastgc.check(net, parameters, gradients, against=cost)
     assert calls < 30  # asked once at each point, and for its noise
 
 
 def test_no_activation_is_named_where_none_fits() -> None:
     net, parameters = NetworkCase("one", (3, 4, 1), 5, "tanh").build()
-    with pytest.raises(ValueError, match="does not compute the cost") as caught:
+    with pytest.raises(ValueError, match="does not compute") as caught:
         fastgc.check(net, parameters, backward(net, parameters), against=lambda p: net(p) + 1.0)
     assert "activation=" not in str(caught.value)
     # some layers with one, some with another: none fits all
     mixed, parameters = NetworkCase("mix", (3, 4, 4, 1), 5, ("tanh", "silu")).build()
     net, _ = NetworkCase("mix", (3, 4, 4, 1), 5, "relu").build()
-    with pytest.raises(ValueError, match="does not compute the cost") as caught:
+    with pytest.raises(ValueError, match="does not compute") as caught:
         fastgc.check(net, parameters, backward(net, parameters), against=lambda p: mixed(p))
     assert "activation=" not in str(caught.value)
 
@@ -145,13 +145,11 @@ def test_a_cost_that_ends_away_from_the_parameters_is_compared_closer_by() -> No
 def test_what_cannot_be_compared() -> None:
     net, parameters = NetworkCase("one", (3, 1), 5).build()
     gradients = backward(net, parameters)
-    with pytest.raises(
-        ValueError, match=r"against= compares a fastgc\.Network with a cost of your own"
-    ):
+    with pytest.raises(ValueError, match=r"against= .*fastgc\.Network"):
         fastgc.check(lambda p: net(p), parameters, gradients, against=net)
-    with pytest.raises(TypeError, match="against is a int; wanted a function of the parameters"):
+    with pytest.raises(TypeError, match="against is a int"):
         fastgc.check(net, parameters, gradients, against=3)  # type: ignore[arg-type]  # the mistake
-    with pytest.raises(TypeError, match="the cost returned None; wanted a float"):
+    with pytest.raises(TypeError, match="the cost returned None"):
         fastgc.check(net, parameters, gradients, against=lambda p: None)
 
     class OwnError(Exception):
@@ -162,4 +160,4 @@ def test_what_cannot_be_compared() -> None:
 
     with pytest.raises(OwnError, match="mine") as caught:
         fastgc.check(net, parameters, gradients, against=raises)
-    assert caught.value.__notes__ == ["fastgc: the cost raised this at the parameters as given"]
+    assert [note.startswith("fastgc: ") for note in caught.value.__notes__] == [True]

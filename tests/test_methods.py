@@ -150,7 +150,7 @@ def test_too_little_memory_is_refused_with_what_is_needed() -> None:
     net, parameters = NETWORKS[0].build()
     with pytest.raises(
         ValueError,
-        match=r"memory=100 is too little for two perturbed copies of 47 parameters; pass memory=(\d+) or more",
+        match=r"memory=100 .* 47 parameters.* memory=(\d+)",
     ) as caught:
         fastgc.numerical_gradient(net, parameters, method="stacked", memory=100)
     needed = int(str(caught.value).split("memory=")[2].split()[0])
@@ -162,7 +162,7 @@ def test_too_little_memory_for_a_block_of_columns_is_refused(method: str) -> Non
     net, parameters = NETWORKS[0].build()
     with pytest.raises(
         ValueError,
-        match=r"memory=100 is too little for a block of 512 columns through this network; pass memory=(\d+) or more",
+        match=r"memory=100 .* 512 columns.* memory=(\d+)",
     ) as caught:
         fastgc.numerical_gradient(net, parameters, method=method, memory=100)
     needed = int(str(caught.value).split("memory=")[2].split()[0])
@@ -212,7 +212,7 @@ def test_a_cost_that_overflows_on_one_side_has_a_slope_on_the_other() -> None:
 def test_a_plain_cost_cannot_be_stacked() -> None:
     with pytest.raises(
         ValueError,
-        match=r'method "stacked" cannot check this cost: .*vectorized=True.* or method="loop"',
+        match=r'"stacked" .*vectorized=True.*method="loop"',
     ):
         fastgc.check(lambda t: t**2, 3.0, 6.0, method="stacked")
 

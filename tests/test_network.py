@@ -1,7 +1,6 @@
 """Network: its cost against 50 digits, its shapes, and what it says of wrong input."""
 
 import pickle
-import re
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from fastgc.core.tree import flatten_parameters
 from fastgc.network.layers import ACTIVATIONS, LOSSES
 from tests import exact
 from tests.cases import NETWORKS, NetworkCase, Tensors, backward
+from tests.shown import naming
 from tests.strategies import examples, networks
 
 U = 2.0**-53
@@ -152,34 +152,34 @@ GOOD: Tensors = {
 @pytest.mark.parametrize(
     ("X", "Y", "options", "error", "message"),
     [
-        (X32.T, Y2[[0, 1, 0]][:2], {}, ValueError, "X has samples in rows: transpose X"),
-        (X32, Y2.reshape(2, 1), {}, ValueError, "Y has samples in rows: transpose Y"),
-        (np.ones((5, 3)), np.ones((5, 1)), {}, ValueError, "Both have samples in rows: transpose X and Y"),
-        (X32, [0, 1, 0, 1], {}, ValueError, r"X has shape \(3, 2\) and Y has shape \(4,\)"),
-        (X32[0], Y2, {}, ValueError, r"X has shape \(2,\); wanted \(n_0, m\).*reshape\(-1, 1\)"),
-        (X32, np.ones((1, 1, 2)), {}, ValueError, r"Y has shape \(1, 1, 2\); wanted \(n_L, m\) or \(m,\)"),
-        (X32, 1.0, {}, ValueError, r"Y has shape \(\); wanted"),
-        (np.empty((3, 0)), [], {}, ValueError, r"X has shape \(3, 0\): it holds no numbers"),
-        (np.where(X32 == 3, np.nan, X32), Y2, {}, ValueError, r"X\[1, 1\] is nan: X must hold finite"),
-        (X32, [0, np.inf], {}, ValueError, r"Y\[1\] is inf: Y must hold finite"),
-        (X32, [0, 2], {}, ValueError, r"Y holds 2; the logistic loss wants labels in \[0, 1\]"),
-        (X32, [-1, 1], {}, ValueError, "Y holds -1; the logistic loss"),
-        (X32, [0, 0.5], {"loss": "softmax"}, ValueError, "Y holds 0.5; the softmax loss wants class ind"),
-        (X32, [0, -1], {"loss": "softmax"}, ValueError, "Y holds -1; the softmax loss wants class ind"),
-        (X32, [[0, 1], [0, 0]], {"loss": "softmax"}, ValueError, "Y is not one-hot: "),
-        (X32, [[0, 2]], {"loss": "softmax"}, ValueError, r"Class indices are passed as Y.ravel\(\)"),
-        (X32, Y2, {"loss": "hinge"}, ValueError, 'loss is "hinge"; known are: logistic, softmax, squared'),
-        (X32, Y2, {"activation": "ReLU"}, ValueError, 'activation is "ReLU".*Did you mean "relu"?'),
-        (X32, Y2, {"activation": ["relu", "elu"]}, ValueError, 'activation is "elu"; known are'),
-        (X32, Y2, {"activation": np.tanh}, TypeError, "activation is <ufunc 'tanh'>; wanted a name"),
-        (X32, Y2, {"activation": [None]}, TypeError, "activation is None; wanted one of the names"),
-        (X32, Y2, {"loss": None}, TypeError, "loss is None; wanted one of the names"),
-        (X32, Y2, {"weight_decay": -1}, ValueError, "weight_decay is -1; wanted a finite number that is not negative"),
+        (X32.T, Y2[[0, 1, 0]][:2], {}, ValueError, "transpose X$"),
+        (X32, Y2.reshape(2, 1), {}, ValueError, "transpose Y$"),
+        (np.ones((5, 3)), np.ones((5, 1)), {}, ValueError, "transpose X and Y$"),
+        (X32, [0, 1, 0, 1], {}, ValueError, r"X .*\(3, 2\).* Y .*\(4,\)"),
+        (X32[0], Y2, {}, ValueError, r"X .*\(2,\).*reshape\(-1, 1\)"),
+        (X32, np.ones((1, 1, 2)), {}, ValueError, r"Y .*\(1, 1, 2\)"),
+        (X32, 1.0, {}, ValueError, r"Y .*\(\)"),
+        (np.empty((3, 0)), [], {}, ValueError, r"X .*\(3, 0\)"),
+        (np.where(X32 == 3, np.nan, X32), Y2, {}, ValueError, r"X\[1, 1\] is nan"),
+        (X32, [0, np.inf], {}, ValueError, r"Y\[1\] is inf"),
+        (X32, [0, 2], {}, ValueError, r"Y .* 2\b.*logistic.*\[0, 1\]"),
+        (X32, [-1, 1], {}, ValueError, "Y .* -1.*logistic"),
+        (X32, [0, 0.5], {"loss": "softmax"}, ValueError, "Y .* 0.5.*softmax"),
+        (X32, [0, -1], {"loss": "softmax"}, ValueError, "Y .* -1.*softmax"),
+        (X32, [[0, 1], [0, 0]], {"loss": "softmax"}, ValueError, "Y .*one-hot"),
+        (X32, [[0, 2]], {"loss": "softmax"}, ValueError, r"Y.ravel\(\)"),
+        (X32, Y2, {"loss": "hinge"}, ValueError, 'loss is "hinge"'),
+        (X32, Y2, {"activation": "ReLU"}, ValueError, 'activation is "ReLU".*"relu"'),
+        (X32, Y2, {"activation": ["relu", "elu"]}, ValueError, 'activation is "elu"'),
+        (X32, Y2, {"activation": np.tanh}, TypeError, "activation is <ufunc 'tanh'>"),
+        (X32, Y2, {"activation": [None]}, TypeError, "activation is None"),
+        (X32, Y2, {"loss": None}, TypeError, "loss is None"),
+        (X32, Y2, {"weight_decay": -1}, ValueError, "weight_decay is -1"),
         (X32, Y2, {"weight_decay": np.nan}, ValueError, "weight_decay is nan"),
-        (X32, Y2, {"weight_decay": "0.1"}, TypeError, "weight_decay is '0.1'; wanted a number"),
-        (X32.astype(complex), Y2, {}, TypeError, "X has dtype complex128; wanted real numbers"),
-        ([["a"]], [1], {}, TypeError, "X has dtype <U1; wanted real numbers"),
-        ([[1, 2], [3]], [1, 0], {}, TypeError, "X cannot be made an array of numbers"),
+        (X32, Y2, {"weight_decay": "0.1"}, TypeError, "weight_decay is '0.1'"),
+        (X32.astype(complex), Y2, {}, TypeError, "X .*complex128"),
+        ([["a"]], [1], {}, TypeError, "X .*<U1"),
+        ([[1, 2], [3]], [1, 0], {}, TypeError, "^X "),
     ],
 )  # fmt: skip
 def test_unusable_data(X: Any, Y: Any, options: Any, error: type[Exception], message: str) -> None:
@@ -195,46 +195,44 @@ def _with(**changes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        (_with(W2=np.ones((4, 1))), r"W2 has shape (4, 1); wanted (n_2, 4), since W1 has 4 rows. Transpose it?"),
-        (_with(W2=np.ones((1, 7))), "W2 has shape (1, 7); wanted (n_2, 4), since W1 has 4 rows. Check the width"),
-        (_with(W1=np.ones((4, 2))), "X seems to have samples in rows: transpose X"),
-        (_with(W1=np.ones((3, 4))), "its columns are samples. Transpose it?"),
-        (_with(W1=np.ones((4, 9))), "its columns are samples. Check the width of the input"),
-        (_with(W1=np.ones(4)), "W1 has shape (4,); wanted (n_1, 3)"),
-        (_with(b1=np.ones(4)), "b1 has shape (4,); wanted (4, 1), a column with one bias for each row of W1. Reshape it: b1.reshape(-1, 1)"),
-        (_with(b1=np.ones((5, 1))), "b1 has shape (5, 1); wanted (4, 1)"),
-        (_with(b2=None), 'parameters has "W2" but no "b2". A layer without a bias has b2 = zeros'),
-        (_with(W2=None), 'parameters has "b2" but no "W2".'),
-        (_with(W4=np.ones((1, 1))), 'parameters has the key "W4"; a Network has W1, b1, W2, b2, …'),
-        (_with(gamma=1.0), 'parameters has the key "gamma"'),
-        (_with(W2=np.ones((2, 4)), b2=np.ones((2, 1))), "W2 has 2 rows; Y has shape (2,), so wanted 1"),
-        (_with(W1=np.full((4, 3), np.inf)), "W1[0, 0] is inf: the parameters must be finite"),
-        (_with(b2=np.empty((0, 1))), 'parameters["b2"] has shape (0, 1): it holds no numbers'),
-        ([np.ones((1, 3))], "parameters has 1 arrays; wanted W1, b1, W2, b2, …"),
-        ({}, "parameters is empty: there is nothing to check"),
+        (_with(W2=np.ones((4, 1))), "W2 … (4, 1) … (n_2, 4) … W1 … Transpose"),
+        (_with(W2=np.ones((1, 7))), "W2 … (1, 7) … (n_2, 4) … W1 … width"),
+        (_with(W1=np.ones((4, 2))), "W1 … (4, 2) … transpose X"),
+        (_with(W1=np.ones((3, 4))), "W1 … (3, 4) … Transpose"),
+        (_with(W1=np.ones((4, 9))), "W1 … (4, 9) … width"),
+        (_with(W1=np.ones(4)), "W1 … (4,) … (n_1, 3)"),
+        (_with(b1=np.ones(4)), "b1 … (4,) … (4, 1) … b1.reshape(-1, 1)"),
+        (_with(b1=np.ones((5, 1))), "b1 … (5, 1) … (4, 1)"),
+        (_with(b2=None), '"W2" … no "b2" … b2 = zeros'),
+        (_with(W2=None), '"b2" … no "W2"'),
+        (_with(W4=np.ones((1, 1))), '"W4" … W1, b1, W2, b2'),
+        (_with(gamma=1.0), '"gamma"'),
+        (_with(W2=np.ones((2, 4)), b2=np.ones((2, 1))), "W2 … 2 … Y … (2,) … 1"),
+        (_with(W1=np.full((4, 3), np.inf)), "W1[0, 0] is inf"),
+        (_with(b2=np.empty((0, 1))), 'parameters["b2"] … (0, 1)'),
+        ([np.ones((1, 3))], "1 … W1, b1, W2, b2"),
+        ({}, "parameters is empty"),
     ],
 )  # fmt: skip
 def test_parameters_that_do_not_fit(parameters: Any, message: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(message)):
+    with pytest.raises(ValueError, match=naming(message)):
         fastgc.Network(X32, Y2)(parameters)
 
 
 def test_one_array_is_no_network() -> None:
-    with pytest.raises(TypeError, match=r"got one array of shape \(3,\)"):
+    with pytest.raises(TypeError, match=r"\(3,\)"):
         fastgc.Network(X32, Y2)(np.ones(3))
 
 
 def test_a_class_beyond_the_outputs() -> None:
     net = fastgc.Network(X32, [0, 5], loss="softmax")
-    with pytest.raises(
-        ValueError, match="Y holds class 5; W1 has 2 rows, so the classes are 0 to 1"
-    ):
+    with pytest.raises(ValueError, match=naming("Y … 5 … W1 … 2 … 0 to 1")):
         net({"W1": np.ones((2, 3)), "b1": np.ones((2, 1))})
 
 
 def test_activations_are_counted() -> None:
     net = fastgc.Network(X32, Y2, activation=["relu", "tanh"])
-    with pytest.raises(ValueError, match="activation names 2 hidden layers; the parameters have 1"):
+    with pytest.raises(ValueError, match=naming("activation … 2 … 1")):
         net(GOOD)
 
 
@@ -280,9 +278,9 @@ def test_divisor_stands_where_m_does(divisor: float, method: str) -> None:
 @pytest.mark.parametrize(
     ("divisor", "error", "message"),
     [
-        (0, ValueError, "divisor is 0; wanted a positive number"),
-        (-1.0, ValueError, "divisor is -1.0; wanted a finite number that is not negative"),
-        ("m", TypeError, "divisor is 'm'; wanted a number"),
+        (0, ValueError, "divisor is 0"),
+        (-1.0, ValueError, "divisor is -1.0"),
+        ("m", TypeError, "divisor is 'm'"),
     ],
 )
 def test_divisors_that_are_none(divisor: Any, error: type[Exception], message: str) -> None:

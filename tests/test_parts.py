@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import fastgc
 from tests.cases import ENTRYWISE, NETWORKS, backward, lab_case
+from tests.shown import says
 from tests.strategies import examples, networks
 
 
@@ -92,11 +93,8 @@ def test_entries_of_a_sample_have_their_own_addresses() -> None:
 def test_what_a_sample_proves_is_true() -> None:
     """Where a share s of the entries is wrong, no more than 5 % of the samples may all agree."""
     report = fastgc.check(lambda w: w @ w, np.ones(1000), np.full(1000, 2.0), sample=30)
-    assert report.scope == (
-        "30 entries of each larger tensor drawn at random: where all of these agree, fewer "
-        "than 0.095 of the tensor's are wrong, with 95 % confidence"
-    )
-    assert report.scope in str(report)
+    assert says(report.scope, "30 entries … 0.095 … 95 %")
+    assert str(report.scope) in str(report)
     gradients = np.full(1000, 2.0)
     gradients[:95] = 3.0
     passed = sum(
@@ -133,9 +131,9 @@ def test_gradients_of_other_tensors_may_be_left_out() -> None:
     assert fastgc.check(net, parameters, some, only=["?1"]).ok
     assert fastgc.check(net, parameters, {**some, "W2": gradients["W2"]}, only=["?1"]).ok
     assert fastgc.check(net, parameters, {**some, "extra": 1.0}, only=["?1"]).ok
-    with pytest.raises(ValueError, match=r'gradients has no "W2" and no "dW2".* only=\["W1"\]'):
+    with pytest.raises(ValueError, match=r'"W2" .*"dW2".* only=\["W1"\]'):
         fastgc.check(net, parameters, some, only=["W*"])
-    with pytest.raises(ValueError, match=r'gradients has no "W2" .* only=\["W1", "b1"\]') as error:
+    with pytest.raises(ValueError, match=r'"W2" .* only=\["W1", "b1"\]') as error:
         fastgc.check(net, parameters, some)
     proposed = re.search(r"only=(\[.*\])", str(error.value))
     assert proposed
@@ -151,7 +149,7 @@ def test_sample_and_only_together() -> None:
         "W3": 2,
     }
     assert "not looked at: b1, b2, b3" in str(report)
-    assert "2 entries of each larger tensor drawn at random: where all of these" in str(report)
+    assert says(report, "2 entries of each")
     data = fastgc.Report.from_dict(report.to_dict())
     assert data == report
     large = fastgc.check(net, parameters, backward(net, parameters), sample=10**9)
@@ -187,12 +185,12 @@ def test_kinks_and_corners_of_a_part(method: str) -> None:
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"only": ["W9"]}, ValueError, "W9"),
-        ({"only": []}, ValueError, "only is empty"),
+        ({"only": ["W9"]}, ValueError, r'only .*"W9".* W1, b1'),
+        ({"only": []}, ValueError, r"only is empty"),
         ({"only": [1]}, TypeError, r"only is \[1\]"),
-        ({"only": 3}, TypeError, "only is 3"),
-        ({"sample": 0}, ValueError, "sample is 0"),
-        ({"sample": "5"}, TypeError, "sample is '5'"),
+        ({"only": 3}, TypeError, r"only is 3"),
+        ({"sample": 0}, ValueError, r"sample is 0"),
+        ({"sample": "5"}, TypeError, r"sample is '5'"),
     ],
 )  # fmt: skip
 def test_bad_parts(options: dict[str, Any], error: type[Exception], message: str) -> None:
@@ -207,5 +205,4 @@ def test_a_sample_says_how_many_may_be_wrong() -> None:
     gradients[7] = 0.0
     report = fastgc.check(lambda w: float((w * w).sum()), theta, gradients, sample=300, seed=1)
     said = str(report.tensors["parameters"].diagnosis)
-    assert " of the 300 entries drawn, the worst parameters[7, " in said
-    assert said.endswith(" of the tensor, with 95 % confidence")
+    assert says(said, " of the 300 entries … parameters[7, … 95 %")

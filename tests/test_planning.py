@@ -172,7 +172,7 @@ def test_a_new_method_may_be_watched(exact: bool, monkeypatch: pytest.MonkeyPatc
 def test_options_of_a_plan_are_looked_at() -> None:
     net, parameters = NETWORKS[0].build()
     assert list(fastgc.plan(net, parameters, memory=1000).forecasts) == ["loop", "random"]
-    with pytest.raises(ValueError, match="threads is 0; wanted a number of threads"):
+    with pytest.raises(ValueError, match="threads is 0"):
         fastgc.plan(net, parameters, threads=0)
-    with pytest.raises(TypeError, match="memory is 'a'; wanted a number of bytes"):
+    with pytest.raises(TypeError, match="memory is 'a'"):
         fastgc.plan(net, parameters, memory="a")  # type: ignore[arg-type]  # the mistake under test

@@ -3,7 +3,6 @@
 import dataclasses
 import io
 import math
-import re
 import sys
 from typing import Any
 
@@ -25,6 +24,7 @@ from fastgc.core.verdict import (  # fmt: skip
 from fastgc.report.data import Arrays, TensorReport
 from fastgc.report.report import Report
 from tests.cases import lab_case
+from tests.shown import naming
 from tests.strategies import slow
 
 pytest.importorskip("matplotlib", reason="needs the extra plot")
@@ -289,40 +289,38 @@ def test_no_global_state(wrong: Report) -> None:
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"tensors": ["W9"]}, ValueError, "tensors holds 'W9'; the report has 'W1', 'b1', 'W2', 'b2'"),
-        ({"tensors": []}, ValueError, "tensors is empty; wanted one name or more, or None"),
-        ({"tensors": "W1"}, TypeError, "tensors is 'W1'; wanted a sequence of names, or None"),
-        ({"tensors": 3}, TypeError, "tensors is 3; wanted a sequence of names, or None"),
-        ({"width": 0}, ValueError, "width is 0; wanted 2 to 100 inches"),
-        ({"width": 1e9}, ValueError, "width is 1e+09; wanted 2 to 100 inches"),
-        ({"width": -1}, ValueError, "width is -1; wanted a finite number"),
-        ({"width": math.nan}, ValueError, "width is nan; wanted a finite number"),
-        ({"width": math.inf}, ValueError, "width is inf; wanted a finite number"),
-        ({"width": "8"}, TypeError, "width is '8'; wanted a number"),
-        ({"width": None}, TypeError, "width is None; wanted a number"),
-        ({"width": True}, TypeError, "width is True; wanted a number"),
+        ({"tensors": ["W9"]}, ValueError, "tensors … 'W9' … 'W1', 'b1', 'W2', 'b2'"),
+        ({"tensors": []}, ValueError, "tensors is empty"),
+        ({"tensors": "W1"}, TypeError, "tensors is 'W1'"),
+        ({"tensors": 3}, TypeError, "tensors is 3"),
+        ({"width": 0}, ValueError, "width is 0"),
+        ({"width": 1e9}, ValueError, "width is 1e+09"),
+        ({"width": -1}, ValueError, "width is -1"),
+        ({"width": math.nan}, ValueError, "width is nan"),
+        ({"width": math.inf}, ValueError, "width is inf"),
+        ({"width": "8"}, TypeError, "width is '8'"),
+        ({"width": None}, TypeError, "width is None"),
+        ({"width": True}, TypeError, "width is True"),
     ],
 )  # fmt: skip
 def test_what_is_refused(
     wrong: Report, options: dict[str, Any], error: type[Exception], message: str
 ) -> None:
-    with pytest.raises(error, match=re.escape(message)):
+    with pytest.raises(error, match=naming(message)):
         wrong.plot(**options)
 
 
 def test_a_report_read_back_is_refused(wrong: Report) -> None:
-    message = "the report was read back and holds no arrays; plot the one that check returned"
     tensors = {name: dataclasses.replace(t, arrays=None) for name, t in wrong.tensors.items()}
     back = dataclasses.replace(wrong, tensors=tensors)
     for names in (None, ["W1"]):
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(ValueError, match="read back"):
             back.plot(tensors=names)
 
 
 def test_without_matplotlib(wrong: Report, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    message = 'report.plot() needs matplotlib; pip install "fastgc[plot]"'
-    with pytest.raises(ModuleNotFoundError, match=re.escape(message)):
+    with pytest.raises(ModuleNotFoundError, match="matplotlib"):
         wrong.plot()
 
 

@@ -23,6 +23,7 @@ from tests.cases import (
     backward,
     lab_case,
 )
+from tests.shown import says
 from tests.strategies import examples, networks, slow
 
 
@@ -204,8 +205,7 @@ def test_a_gradient_between_the_slopes_of_a_corner_is_neither_accepted_nor_accus
             assert report.estimate is not None
             error = np.linalg.norm(gradients - right) / np.linalg.norm(gradients)
             assert report.estimate.low <= error <= report.estimate.high
-    assert "an error as large as the gradient may not show in parameters" in str(report)
-    assert 'or check entries, with method="loop"' in str(report)
+    assert says(report, 'parameters … method="loop"')
 
 
 def test_one_corner_among_many_entries_hides_no_large_error() -> None:
@@ -364,18 +364,16 @@ def test_planted_bugs_are_named(bug: Bug, per_tensor: bool) -> None:
 def test_kinds_of_mistake_are_named() -> None:
     X, Y, parameters, right, faulty = lab_case()
     report = fastgc.check(fastgc.Network(X, Y), parameters, faulty, method="random")
-    said = {name: str(t.diagnosis) for name, t in report.tensors.items() if t.diagnosis}
-    assert said == {
-        "W2": "2.000 × the numerical gradient",
-        "b1": "4.000 × the numerical gradient",
-    }
+    said = {name: t.diagnosis.value for name, t in report.tensors.items() if t.diagnosis}
+    assert said == pytest.approx({"W2": 2.0, "b1": 4.0})
     flipped = {**right, "dW3": -right["dW3"]}
     report = fastgc.check(fastgc.Network(X, Y), parameters, flipped, method="random")
-    assert "the sign is flipped" in str(report.tensors["W3"].diagnosis)
+    assert report.tensors["W3"].diagnosis is not None
+    assert report.tensors["W3"].diagnosis.kind == "sign"
     summed = {**right, "db2": 3 * right["db2"]}
     report = fastgc.check(fastgc.Network(X, Y), parameters, summed, method="random")
-    assert "not averaged over the 3 samples" in str(report.tensors["b2"].diagnosis)
-    assert report.origin == "W2 is right, so dZ2 is: look at how db2 is formed."
+    assert "3 samples" in str(report.tensors["b2"].diagnosis)
+    assert says(report.origin, "W2 … dZ2 … db2")
 
 
 @pytest.mark.parametrize("cases", [NETWORKS[:2], slow(NETWORKS[2:])], ids=["two", "others"])
@@ -405,7 +403,7 @@ def test_directions_through_all_parameters_at_once() -> None:
     assert report.verdict == "correct"
     assert list(report.tensors) == ["all parameters"]
     assert report.evaluations == 1 + 9 + 6
-    assert "3 random directions through all parameters: an error of " in str(report)
+    assert "3 random directions through all parameters" in str(report)
     report = fastgc.check(net, parameters, faulty, method="random", per_tensor=False)
     assert {name for name, tensor in report.tensors.items() if not tensor.ok} == {"W2", "b1"}
     some = fastgc.check(
@@ -413,7 +411,7 @@ def test_directions_through_all_parameters_at_once() -> None:
     )
     assert some.ok
     assert some.tensors["all parameters"].shape == (21,)
-    assert "not looked at: b1, W2, b2, W3" in str(some)
+    assert "b1, W2, b2, W3" in str(some)
 
 
 def test_narrow_gradients_are_held_to_what_they_allow() -> None:
@@ -421,7 +419,7 @@ def test_narrow_gradients_are_held_to_what_they_allow() -> None:
     narrow = {name: g.astype(np.float32) for name, g in backward(net, parameters).items()}
     report = fastgc.check(net, parameters, narrow, method="random")
     assert report.ok
-    assert "to within 1e-04, as float32 allows" in str(report)
+    assert says(report, "1e-04 … float32")
     assert fastgc.check(net, parameters, narrow, method="random", per_tensor=False).ok
     narrow["W1"].flat[np.argmax(np.abs(narrow["W1"]))] *= np.float32(1.01)
     assert not fastgc.check(net, parameters, narrow, method="random").ok
@@ -464,9 +462,7 @@ def test_values_that_are_not_finite_never_pass() -> None:
     gradients[7] = np.nan
     report = fastgc.check(lambda w: w @ w, theta, gradients, method="random")
     assert report.verdict == "wrong"
-    assert str(report.tensors["parameters"].diagnosis) == (
-        "1 entry is not finite: parameters[7] is nan"
-    )
+    assert "parameters[7] is nan" in str(report.tensors["parameters"].diagnosis)
     assert report.tensors["parameters"].worst.name == "parameters[7]"
     assert fastgc.Report.from_dict(report.to_dict()).verdict == "wrong"
 
@@ -482,16 +478,12 @@ def test_the_report_says_what_it_proves() -> None:
     net, parameters = NETWORKS[0].build()
     report = fastgc.check(net, parameters, backward(net, parameters), method="random")
     text = str(report)
-    assert text.startswith(
-        "correct: 48 random directions through W1, b1, W2, b2, W3 and b3 agree with the numerical"
-    )
-    assert "8 random directions through each tensor: an error of " in text
-    assert "of its gradient or more would have shown, with a probability of 99.9 %" in text
-    assert "with 95 % confidence; difference about " in text
-    assert "95 % interval" in text
+    assert text.startswith("correct: 48 random directions through W1, b1, W2, b2, W3 and b3 ")
+    assert says(text, "8 random directions through each tensor … 99.9 %")
+    assert says(text, "95 % confidence; difference")
     assert report.scope is not None
     assert report.scope in text
-    assert "95 % interval" in report._repr_html_()
+    assert "95 %" in report._repr_html_()
     again = fastgc.Report.from_dict(report.to_dict())
     assert again == report
     assert str(again) == text
@@ -511,25 +503,25 @@ def test_a_report_without_the_keys_of_directions_is_read() -> None:
 
 def test_there_is_no_picture_of_directions() -> None:
     report = fastgc.check(lambda t: t**2, 3.0, 6.0, method="random")
-    with pytest.raises(ValueError, match="random directions leave no entries to draw; check with"):
+    with pytest.raises(ValueError, match="random directions"):
         report.plot()
 
 
 def test_it_returns_no_gradient() -> None:
-    with pytest.raises(ValueError, match='method "random" estimates the error of a gradient that'):
+    with pytest.raises(ValueError, match='"random"'):
         fastgc.numerical_gradient(lambda t: t**2, 3.0, method="random")
 
 
 @pytest.mark.parametrize(
     ("option", "value", "error", "message"),
     [
-        ("directions", 0, ValueError, "directions is 0; wanted a number of directions for each"),
-        ("directions", 2.0, TypeError, "directions is 2.0; wanted a number of directions for each"),
-        ("directions", 10_001, ValueError, "directions is 10001; wanted 10000 or fewer: more cost"),
-        ("seed", -1, ValueError, "seed is -1; wanted a whole number, 0 or more"),
-        ("seed", None, TypeError, "seed is None; wanted a whole number, 0 or more"),
-        ("per_tensor", 1, TypeError, "per_tensor is 1; wanted True or False"),
-        ("sample", 5, ValueError, 'sample= draws single entries, and method "random" looks along'),
+        ("directions", 0, ValueError, "directions is 0"),
+        ("directions", 2.0, TypeError, "directions is 2.0"),
+        ("directions", 10_001, ValueError, "directions is 10001"),
+        ("seed", -1, ValueError, "seed is -1"),
+        ("seed", None, TypeError, "seed is None"),
+        ("per_tensor", 1, TypeError, "per_tensor is 1"),
+        ("sample", 5, ValueError, 'sample= .*"random"'),
     ],
 )
 def test_bad_options(option: str, value: Any, error: type[Exception], message: str) -> None:
@@ -585,9 +577,7 @@ def test_directions_are_no_ones_numbers() -> None:
 def test_options_of_directions_want_directions() -> None:
     options: tuple[dict[str, Any], ...] = ({"directions": 8}, {"per_tensor": False})
     for chosen in options:
-        with pytest.raises(
-            ValueError, match='random directions, and the method here is "loop"; pass'
-        ):
+        with pytest.raises(ValueError, match=r'random directions.*"loop"'):
             fastgc.check(lambda t: t**2, 3.0, 6.0, **chosen)
 
 

@@ -13,6 +13,7 @@ from rich.console import Console
 
 import fastgc
 from tests.cases import lab_case
+from tests.shown import says
 
 
 @pytest.fixture
@@ -52,13 +53,9 @@ def test_the_worst_entry_is_the_worst() -> None:
 
 def test_text_of_a_wrong_report(reports: tuple[fastgc.Report, fastgc.Report]) -> None:
     lines = str(reports[0]).splitlines()
-    assert lines[:5] == [
-        "wrong: b1 and W2 (8 of 20 entries) disagree with the numerical gradient",
-        "b2 is right, so dZ2 is: look at how dW2 is formed.",
-        "W1 is right, so dZ1 is: look at how db1 is formed.",
-        "  b1: 4.000 × the numerical gradient",
-        "  W2: 2.000 × the numerical gradient",
-    ]
+    wanted = ("wrong: b1 and W2 (8 of 20 entries) ", "b2 … dZ2 … dW2", "W1 … dZ1 … db1",
+              "  b1: 4.000 ×", "  W2: 2.000 ×")  # fmt: skip
+    assert all(map(says, lines, wanted))
     assert lines[6].split() == [
         "tensor", "worst", "entry", "analytic", "numerical", "ratio", "difference", "verdict"
     ]  # fmt: skip
@@ -75,29 +72,24 @@ def test_text_of_a_wrong_report(reports: tuple[fastgc.Report, fastgc.Report]) ->
 
 def test_text_of_a_correct_report(reports: tuple[fastgc.Report, fastgc.Report]) -> None:
     first = str(reports[1]).splitlines()[0]
-    assert (
-        first
-        == "correct: 47 entries of W1, b1, W2, b2, W3 and b3 agree with the numerical gradient"
-    )
+    assert first.startswith("correct: 47 entries of W1, b1, W2, b2, W3 and b3 agree")
 
 
 def test_text_of_one_entry_and_of_many_tensors() -> None:
     one = fastgc.check(lambda t: t**2, 3.0, 6.0)
-    assert str(one).startswith("correct: 1 entry of parameters agrees with the numerical gradient")
+    assert str(one).startswith("correct: 1 entry of parameters agrees")
     names = [f"p{i}" for i in range(9)]
     many = fastgc.check(
         lambda p: sum(p.values()), dict.fromkeys(names, 1.0), dict.fromkeys(names, 2.0)
     )
-    assert str(many).startswith(
-        "wrong: p0, p1, p2, p3, p4, p5 and 3 more (9 of 9 entries) disagree with the numerical "
-        "gradient\n  p0, p1, p2, p3, p4, p5 and 3 more: 2.000 × the numerical gradient, in the one "
-    )
+    names_shown = "p0, p1, p2, p3, p4, p5 and 3 more"
+    assert says(many, f"wrong: {names_shown} (9 of 9 entries) … \n  {names_shown}: 2.000 ×")
 
 
 def test_text_of_nonfinite_gradients() -> None:
     report = fastgc.check(lambda w: float(w.sum()), np.ones(3), np.array([1.0, math.nan, 2.0]))
     assert "wrong, 2 of 3 (1 not finite)\n" in str(report)
-    assert "  parameters: 1 entry is not finite: parameters[1] is nan\n" in str(report)
+    assert says(report, "\n  parameters: … parameters[1] is nan\n")
     assert math.isnan(report.difference)
 
 
@@ -194,13 +186,9 @@ def test_resolution_is_relative_to_the_gradient() -> None:
     report = fastgc.check(cost, w, 2 * w * 1.0001)
     assert report.ok
     assert 1e-5 < report.tensors["parameters"].resolution < 1e-3
-    assert re.match(
-        r"correct: 2 entries of parameters agree with the numerical gradient to within \de-04, "
-        "the rounding noise\n",
-        str(report),
-    )
+    assert re.match(r"correct: 2 entries of parameters .* to within \de-04\b", str(report))
     strict = fastgc.check(lambda w: float((w**2).sum()), w, 2 * w, tolerance=0.0)
-    assert re.search(r"numerical gradient to within \de-\d\d, the rounding noise\n", str(strict))
+    assert re.search(r" to within \de-\d\d\b", str(strict))
 
 
 def test_cannot_tell_says_what_to_try() -> None:
@@ -351,7 +339,7 @@ def test_what_is_no_report(
 def test_a_notebook_gets_a_table(reports: tuple[fastgc.Report, fastgc.Report]) -> None:
     text = reports[0]._repr_html_()
     assert text.count("<tr>") == 7
-    assert "<b>b1</b>: 4.000 × the numerical gradient" in text
+    assert "<b>b1</b>: 4.000 ×" in text
     assert "look at how dW2 is formed" in text
     hostile = fastgc.check(lambda p: p["<script>"] * 2, {"<script>": 1.0}, {"<script>": 3.0})
     assert "<script>" not in hostile._repr_html_()

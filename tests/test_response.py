@@ -346,7 +346,7 @@ def test_what_the_kernels_do_not_know_is_no_number(
 def test_a_function_is_refused(method: str) -> None:
     with pytest.raises(
         ValueError,
-        match=rf'method "{method}" cannot check this cost: it looks inside a fastgc.Network, .*method="loop"',
+        match=f'"{method}" .*fastgc.Network.*method="loop"',
     ):
         fastgc.check(lambda t: t**2, 3.0, 6.0, method=method)
 

@@ -218,7 +218,7 @@ def test_last_bits_are_not_called_random() -> None:
         return Scaled.apply(x, factor) * (1 + 1e-13 * torch.randn((), dtype=x.dtype))
 
     assert gradcheck(noisy, (draw(4), 1.0))
-    assert "2.000 × the numerical gradient" in str(refused(noisy, (draw(4), 2.0)))
+    assert "2.000 ×" in str(refused(noisy, (draw(4), 2.0)))
 
 
 LINEAR = torch.nn.Linear(4, 3)
@@ -266,9 +266,7 @@ def test_single_precision_of_forward_ad_is_told() -> None:
 def test_inputs_in_single_precision_are_told() -> None:
     first = str(refused(torch.sin, draw(4, dtype=torch.float32))).splitlines()[0]
     assert "takes inputs[0] in single precision (float32)" in first
-    assert "2.000 × the numerical" in str(
-        refused(Scaled.apply, (draw(4, dtype=torch.float32), 2.0))
-    )
+    assert "2.000 ×" in str(refused(Scaled.apply, (draw(4, dtype=torch.float32), 2.0)))
 
 
 @pytest.mark.parametrize("by", ["torch", "numpy"])
@@ -276,7 +274,7 @@ def test_wrong_and_in_single_precision(by: str) -> None:
     error = refused(lambda x: Narrow.apply(x, 2.0, by), draw(4))
     first = str(error).splitlines()[0]
     assert "inputs[0]" in first
-    assert "2.000 × the numerical gradient" in first
+    assert "2.000 ×" in first
     assert "single precision (float32)" in first
     assert error.report.verdict == "wrong"
 
@@ -302,7 +300,7 @@ def test_precision_is_not_blamed_for_what_is_wrong(func: Any) -> None:
 def test_kink() -> None:
     x = torch.tensor([0.0, 1.0, -1.0, 0.0], dtype=torch.float64, requires_grad=True)
     error = refused(torch.relu, x)
-    assert "is at a corner of the function" in str(error)
+    assert "corner" in str(error)
     tensor = error.report.tensors["inputs[0]"]
     assert tensor.diagnosis.kind == "kink"
     assert (tensor.counts["disagree"], tensor.worst.slopes) == (2, (0.0, 1.0))
@@ -427,11 +425,11 @@ def test_wrong_as_computed_at_once_is_looked_at_again(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     ("options", "error", "says"),
     [
-        ({"eps": 0.0}, ValueError, "eps is 0; wanted the step"),
-        ({"eps": "1"}, TypeError, "eps is '1'; wanted a number"),
-        ({"atol": -1.0}, ValueError, "atol is -1.0; wanted a finite number that is not negative"),
-        ({"rtol": float("nan")}, ValueError, "rtol is nan; wanted a finite number"),
-        ({"nondet_tol": -1.0}, ValueError, "nondet_tol is -1.0; wanted 0 or more"),
+        ({"eps": 0.0}, ValueError, "eps is 0"),
+        ({"eps": "1"}, TypeError, "eps is '1'"),
+        ({"atol": -1.0}, ValueError, "atol is -1.0"),
+        ({"rtol": float("nan")}, ValueError, "rtol is nan"),
+        ({"nondet_tol": -1.0}, ValueError, "nondet_tol is -1.0"),
     ],
 )
 def test_bad_options(options: dict[str, Any], error: type[Exception], says: str) -> None:

@@ -19,6 +19,7 @@ from torch import nn
 import fastgc
 import fastgc.torch.module
 from fastgc.torch import assert_module, check_module
+from tests.shown import says
 from tests.torch_cases import (
     BUGS,
     CASES,
@@ -128,12 +129,9 @@ def test_texts_speak_of_the_module() -> None:
     module, loss = made(BUGS[0])
     report = check_module(module, loss)
     lines = str(report).splitlines()
-    assert lines[0] == ("wrong: 0.weight (15 of 15 entries) disagrees with the numerical gradient")
-    assert lines[1] == (
-        "0.bias is right, so the gradient of the output of layer 0 is: "
-        "look at how the gradient of 0.weight is formed."
-    )
-    assert lines[2] == "  0.weight: 3.000 × the numerical gradient"
+    assert lines[0].startswith("wrong: 0.weight (15 of 15 entries) ")
+    assert says(lines[1], "0.bias … the output of layer 0 … the gradient of 0.weight")
+    assert says(lines[2], "  0.weight: 3.000 ×")
     assert report.tensors["2.bias"].worst.name in ("2.bias[0]", "2.bias[1]")
     assert report.against is not None
 
@@ -147,10 +145,7 @@ def test_one_linear_module_has_plain_names() -> None:
     net.bias.register_hook(hook)
     report = check_module(net, (F.mse_loss, x32(6, 3), real()), method="node")
     assert [name for name, t in report.tensors.items() if not t.ok] == ["bias"]
-    assert report.origin == (
-        "weight is right, so the gradient of the output of the module is: "
-        "look at how the gradient of bias is formed."
-    )
+    assert says(report.origin, "weight … the output of the module … the gradient of bias")
 
 
 def test_an_entry_of_a_bias_has_one_index() -> None:
@@ -159,8 +154,8 @@ def test_an_entry_of_a_bias_has_one_index() -> None:
     gradients["0.bias"][0] += 1.0
     gradients["0.weight"][2, 1] += 1.0
     report = check_module(net, loss, gradients=gradients)
-    assert str(report.tensors["0.bias"].diagnosis).startswith("one entry alone: 0.bias[0] is ")
-    assert str(report.tensors["0.weight"].diagnosis).startswith("one entry alone: 0.weight[2, 1] ")
+    assert says(report.tensors["0.bias"].diagnosis, "one entry … 0.bias[0]")
+    assert says(report.tensors["0.weight"].diagnosis, "one entry … 0.weight[2, 1]")
     assert report.worst(2)[0].name in ("0.bias[0]", "0.weight[2, 1]")
 
 
@@ -172,9 +167,7 @@ def test_weight_decay_is_named_as_an_optimizer_counts_it() -> None:
     diagnosis = check_module(net, loss, gradients=gradients).tensors["0.weight"].diagnosis
     assert diagnosis is not None
     assert diagnosis.value == pytest.approx(0.25)
-    assert str(diagnosis) == (
-        "the numerical gradient + 0.25 × the parameters: more weight decay than the loss has"
-    )
+    assert says(diagnosis, "+ 0.25 × the parameters")
 
 
 def autograd(module: nn.Module, loss: Any, dtype: Any = torch.float64) -> dict[str, Any]:
@@ -216,7 +209,7 @@ def test_a_method_that_cannot_be_is_refused() -> None:
         unchanged(net),
         pytest.raises(
             ValueError,
-            match=r'method "node" takes a Sequential .* none: layer 0 is a Conv2d\. Pass',
+            match=r'"node" .*Conv2d',
         ),
     ):
         check_module(net, loss, method="node")
@@ -228,13 +221,13 @@ def test_a_method_that_cannot_be_is_refused() -> None:
         unchanged(net),
         pytest.raises(
             ValueError,
-            match=r'method "stacked" cannot check this module: torch.func.vmap raises Runti',
+            match=r'"stacked" .*torch.func.vmap raises Runti',
         ),
     ):
         check_module(net, loss, method="stacked")
-    with pytest.raises(ValueError, match='method is "fast"; known are: auto, loop'):
+    with pytest.raises(ValueError, match='method is "fast"'):
         check_module(net, loss, method="fast")
-    with pytest.raises(TypeError, match="method is 3; wanted one of the names: auto"):
+    with pytest.raises(TypeError, match="method is 3"):
         check_module(net, loss, method=3)  # type: ignore[arg-type]  # the mistake under test
 
 
@@ -247,7 +240,7 @@ def test_a_network_that_is_none_after_all(monkeypatch: pytest.MonkeyPatch) -> No
     assert check_module(net, loss).method == "stacked"
     with (
         unchanged(net),
-        pytest.raises(ValueError, match="as a Network it does not compute the same loss"),
+        pytest.raises(ValueError, match="as a Network"),
     ):
         check_module(net, loss, method="node")
 
@@ -290,11 +283,11 @@ def test_parts() -> None:
     assert report.scope == "not looked at: 0.weight, 2.weight"
     report = check_module(net, loss, sample=3)
     assert report.scope is not None
-    assert report.scope.startswith("3 entries of each larger tensor drawn at random")
+    assert report.scope.startswith("3 entries of each ")
     arrays = report.tensors["0.weight"].arrays
     assert arrays is not None
     assert arrays.analytic.shape == (3,)
-    with pytest.raises(ValueError, match=r'only holds "W1".*the parameters have: 0.weight, 0.bias'):
+    with pytest.raises(ValueError, match=r'only .*"W1".* 0.weight, 0.bias'):
         check_module(net, loss, only=["W1"])
     net[0].weight.requires_grad_(False)  # type: ignore[index]  # of a Sequential
     assert check_module(net, loss).scope is None
@@ -331,12 +324,12 @@ def test_gradients_of_the_float32_module() -> None:
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        (lambda g: list(g.values()), TypeError, "gradients is a list; wanted a mapping by param"),
-        (lambda g: {**g, "w": g["0.bias"]}, ValueError, "has the key 'w', which is no parameter"),
-        (lambda g: {"0.bias": g["0.bias"]}, ValueError, 'gradients has no "0.weight"; its keys'),
+        (lambda g: list(g.values()), TypeError, "gradients is a list"),
+        (lambda g: {**g, "w": g["0.bias"]}, ValueError, "the key 'w'"),
+        (lambda g: {"0.bias": g["0.bias"]}, ValueError, '"0.weight"'),
         (lambda g: {**g, "0.bias": g["2.bias"]}, ValueError,
-         r'gradients\["0.bias"\] has shape \(2,\); 0.bias has shape \(5,\)'),
-        (lambda g: {**g, "0.bias": g["0.bias"].bfloat16()}, TypeError, "has dtype bfloat16"),
+         r'gradients\["0.bias"\] .*\(2,\).* 0.bias .*\(5,\)'),
+        (lambda g: {**g, "0.bias": g["0.bias"].bfloat16()}, TypeError, "bfloat16"),
     ],
 )  # fmt: skip
 def test_gradients_that_are_none(change: Any, error: type[Exception], message: str) -> None:
@@ -351,7 +344,7 @@ def test_no_gradient_at_all_is_said() -> None:
     diagnosis = report.tensors["a.weight"].diagnosis
     assert diagnosis is not None
     assert diagnosis.kind == "none"
-    assert "autograd left no gradient, and the loss depends on it" in str(report)
+    assert "no gradient" in str(report)
     assert report.tensors["b.weight"].diagnosis is None
 
 
@@ -367,9 +360,7 @@ def test_a_tied_tensor_has_the_sum() -> None:
 def test_a_bias_below_a_normalisation() -> None:
     net, loss = normalised(train=True)
     report = check_module(net, loss)
-    assert report.scope == (
-        "the loss does not depend on 0.bias: what gradient there is, is rounding of zero"
-    )
+    assert "the loss does not depend on 0.bias" in str(report.scope)
 
     def hook(grad: Any) -> Any:
         return grad + 1e-3
@@ -380,10 +371,9 @@ def test_a_bias_below_a_normalisation() -> None:
 
 def test_a_loss_of_another_module_is_told() -> None:
     net, other, x = nn.Linear(3, 1), nn.Linear(3, 1), x32(4, 3)
-    said = "the loss uses none of these parameters: is it the loss of this module?"
     report = check_module(net, lambda: other(x).square().mean())
     assert report.ok
-    assert report.scope == said
+    assert says(report.scope, "the loss uses none of these parameters")
     both = nn.ModuleList([net, other])
     assert check_module(both, lambda: other(x).square().mean()).scope is None
 
@@ -446,8 +436,8 @@ def test_numbers_that_agree_are_not_said_to_disagree() -> None:
     net, loss = custom_loss(ignored)
     net[0].bias.register_hook(lambda g: 2 * g)  # type: ignore[index]  # of a Sequential
     report = check_module(net, loss)
-    assert str(report).startswith("wrong: 0.bias (4 of 26 entries) disagrees")
-    assert "2.000 × the numerical gradient" in str(report.tensors["0.bias"].diagnosis)
+    assert str(report).startswith("wrong: 0.bias (4 of 26 entries)")
+    assert "2.000 ×" in str(report.tensors["0.bias"].diagnosis)
     assert "2.000 ×" not in str(report.tensors["0.weight"].diagnosis)
 
 
@@ -570,21 +560,21 @@ def complex_module() -> Any:
 
 NET = nn.Linear(3, 2)
 BAD: list[tuple[Any, Any, type[Exception], str]] = [
-    (3, lambda: 0, TypeError, "module is a int; wanted a torch.nn.Module"),
-    (NET, 3, TypeError, "loss is a int; wanted a function without arguments, or a tuple"),
-    (NET, nn.MSELoss(), TypeError, r"loss is a MSELoss alone; wanted .* as \(MSELoss\(\), inputs"),
-    (NET, (F.mse_loss, x32(6, 3)), TypeError, "loss is a tuple of 2; wanted"),
-    (NET, (x32(1), x32(6, 3), real()), TypeError, r"loss\[0\] is a Tensor; wanted"),
-    (NET, lambda: None, TypeError, r"the loss is None; .* Does it end in a return\?"),
-    (NET, lambda: 1.0, TypeError, "the loss is a float; .* Return the loss itself, no .item"),
-    (NET, lambda: NET(x32(6, 3)), ValueError, r"the loss has shape \(6, 2\); .* Take its .mean"),
-    (NET, lambda: torch.tensor(1), TypeError, "the loss has dtype int64; wanted one real number"),
-    (NET, lambda: NET.weight.sum() * 1j, TypeError, "the loss has dtype complex128; wanted"),
-    (NET, lambda: NET.weight.sum() * np.nan, ValueError, "the cost is nan at the parameters given"),
-    (nn.LazyLinear(2), lambda: 0, ValueError, "weight has no shape yet: the module is lazy"),
-    (nn.Linear(3, 2, device="meta"), lambda: 0, ValueError, 'weight is on the device "meta", which'),
-    (nn.ReLU(), lambda: 0, ValueError, "the module has no parameters with requires_grad=True"),
-    (complex_module(), lambda: 0, TypeError, "w has dtype complex64; wanted real parameters"),
+    (3, lambda: 0, TypeError, "module is a int"),
+    (NET, 3, TypeError, "loss is a int"),
+    (NET, nn.MSELoss(), TypeError, r"loss is a MSELoss alone"),
+    (NET, (F.mse_loss, x32(6, 3)), TypeError, "loss is a tuple of 2"),
+    (NET, (x32(1), x32(6, 3), real()), TypeError, r"loss\[0\] is a Tensor"),
+    (NET, lambda: None, TypeError, "the loss is None"),
+    (NET, lambda: 1.0, TypeError, "the loss is a float"),
+    (NET, lambda: NET(x32(6, 3)), ValueError, r"the loss .*\(6, 2\)"),
+    (NET, lambda: torch.tensor(1), TypeError, "the loss .*int64"),
+    (NET, lambda: NET.weight.sum() * 1j, TypeError, "the loss .*complex128"),
+    (NET, lambda: NET.weight.sum() * np.nan, ValueError, "the cost is nan"),
+    (nn.LazyLinear(2), lambda: 0, ValueError, "weight .*lazy"),
+    (nn.Linear(3, 2, device="meta"), lambda: 0, ValueError, 'weight .*"meta"'),
+    (nn.ReLU(), lambda: 0, ValueError, "requires_grad=True"),
+    (complex_module(), lambda: 0, TypeError, "w .*complex64"),
 ]  # fmt: skip
 
 
@@ -601,7 +591,7 @@ def test_numbers_that_are_not_finite_are_named() -> None:
     net, loss = mlp(nn.MSELoss(), real)
     with torch.no_grad():
         net[0].weight[1, 2] = torch.nan  # type: ignore[index]  # of a Sequential
-    with pytest.raises(ValueError, match=r"0.weight\[1, 2\] is nan: the parameters must be finite"):
+    with pytest.raises(ValueError, match=r"0.weight\[1, 2\] is nan"):
         check_module(net, loss)
 
 
@@ -618,9 +608,7 @@ def test_a_step_in_the_loss_is_refused() -> None:
 
     with (
         unchanged(net),
-        pytest.raises(
-            ValueError, match=r"the loss changes the parameter weight .* an optimizer's step"
-        ),
+        pytest.raises(ValueError, match=r"the parameter weight .* step"),
     ):
         check_module(net, loss)
 
@@ -632,7 +620,7 @@ def test_a_loss_that_keeps_state_is_refused() -> None:
         count[0] += 1
         return net(x).square().mean() * count[0]
 
-    with unchanged(net), pytest.raises(ValueError, match="it keeps state, or draws from a gener"):
+    with unchanged(net), pytest.raises(ValueError, match="keeps state"):
         check_module(net, loss)
 
 
@@ -755,16 +743,14 @@ def test_an_embedding_that_is_renormalised_is_refused() -> None:
     loss = (F.mse_loss, torch.tensor([0, 1, 1]), x32(3, 2))
     with (
         unchanged(net),
-        pytest.raises(ValueError, match=r"changes the parameter 0\.weight .* Embedding max_norm\?"),
+        pytest.raises(ValueError, match=r"the parameter 0\.weight .*max_norm"),
     ):
         check_module(net, loss)
 
 
 def test_what_warns_under_vmap_alone_is_not_stacked() -> None:
     net, loss = activation(nn.PReLU(4))
-    with pytest.raises(
-        ValueError, match=r'"stacked" cannot .* module: torch.func.vmap warns: An o'
-    ):
+    with pytest.raises(ValueError, match=r'"stacked" .*torch.func.vmap warns: An o'):
         check_module(net, loss, method="stacked")
 
 

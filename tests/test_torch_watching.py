@@ -187,11 +187,11 @@ def test_the_budget_pays_for_posing_the_module() -> None:
 @pytest.mark.parametrize(
     ("options", "kind", "message"),
     [
-        ({"held": 1}, TypeError, r"held is 1; wanted True or False"),
-        ({"method": "nod"}, ValueError, r'method is "nod"; known are: auto'),
-        ({"budget": 2}, ValueError, r"budget is 2; wanted a share of the time"),
-        ({"loss": 3}, TypeError, r"loss is a int; wanted a function without arguments, or a tuple"),
-        ({"module": 3}, TypeError, r"module is a int; wanted a torch\.nn\.Module"),
+        ({"held": 1}, TypeError, r"held is 1"),
+        ({"method": "nod"}, ValueError, r'method is "nod"'),
+        ({"budget": 2}, ValueError, r"budget is 2"),
+        ({"loss": 3}, TypeError, r"loss is a int"),
+        ({"module": 3}, TypeError, r"module is a int"),
     ],
 )
 def test_bad_options_are_refused_at_once(
@@ -207,10 +207,10 @@ def test_bad_options_are_refused_at_once(
     [
         (
             (1,),
-            r"the watcher got 1 argument; wanted watcher\(inputs, targets\), or watcher\(\) for",
+            r"1 argument\b",
         ),
-        ((1, 2, 3), r"the watcher got 3 arguments; wanted .* Several inputs are one tuple"),
-        ((), r"loss is a MSELoss alone; wanted a function without arguments"),
+        ((1, 2, 3), "3 arguments"),
+        ((), "MSELoss"),
     ],
 )
 def test_bad_steps_are_refused_at_the_first(batch: tuple[Any, ...], message: str) -> None:

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 import fastgc
 from fastgc import watcher as watcher_module
 from tests.cases import NETWORKS, Tensors, backward
+from tests.shown import says
 from tests.strategies import examples
 
 watching = import_module("fastgc.watch")  # as an attribute of fastgc it is the function
@@ -449,14 +450,14 @@ def test_the_first_wrong_gradient_raises_with_its_step() -> None:
     watcher = training.watch(every=10, budget=1.0)
     with pytest.raises(
         fastgc.GradientMismatch,
-        match=r"^step 31: wrong: W \(40 of 40 entries\) disagrees with the numerical gradient\n",
+        match=r"^step 31: wrong: W \(40 of 40 entries\)",
     ) as caught:
         training.run(watcher, 100, wrong_from=22)
     mismatch = caught.value
     assert (mismatch.step, watcher.step) == (31, 31)
     assert mismatch.report is watcher.report
     assert mismatch.report.tensors["b"].ok
-    assert "W: 2.000 × the numerical gradient" in str(mismatch)
+    assert "W: 2.000 ×" in str(mismatch)
     again = pickle.loads(pickle.dumps(fastgc.GradientMismatch(mismatch.report, 31)))
     assert (again.step, str(again)) == (31, str(mismatch))
     assert training.run(watcher, 100) == {}  # what is wrong was found
@@ -557,11 +558,7 @@ def test_a_run_too_short_for_a_check_says_so(caplog: pytest.LogCaptureFixture) -
     watcher.close()
     [record] = caplog.records
     assert record.levelno == logging.WARNING
-    assert record.getMessage() == (
-        "no gradient was checked in 220 steps, 22 s, of which checks may take 0.22 s, and a check "
-        "takes about 0.26 s; pass a larger budget=, or credit= in seconds, which may be spent at "
-        "the first step"
-    )
+    assert says(record.getMessage(), "220 steps … 22 s … 0.22 s … 0.26 s … budget= … credit=")
     assert training.run(watcher, 500) == {}  # it is closed
 
 
@@ -596,10 +593,9 @@ def test_an_exception_of_the_cost_passes_through_with_the_step() -> None:
     watcher = fastgc.watch(cost, every=5, budget=1.0, clock=training.clock)
     with pytest.raises(KeyError, match="batch") as caught:
         training.run(watcher, 100)
-    assert caught.value.__notes__ == [
-        "fastgc: the cost raised this at the parameters as given",
-        f"fastgc: this was step {watcher.step}, of which gradients are watched",
-    ]
+    raised, at = caught.value.__notes__
+    assert raised.startswith("fastgc: the cost raised this")
+    assert at.startswith(f"fastgc: this was step {watcher.step},")
     assert watcher.step == 6
     assert watcher.seconds > 0
 
@@ -607,28 +603,28 @@ def test_an_exception_of_the_cost_passes_through_with_the_step() -> None:
 @pytest.mark.parametrize(
     ("options", "kind", "message"),
     [
-        ({"every": 0}, ValueError, r"every is 0; wanted a number of steps, 1 or more"),
-        ({"every": 1.5}, TypeError, r"every is 1\.5; wanted a number of steps"),
-        ({"budget": 0}, ValueError, r"budget is 0; wanted a share of the time above 0 and up to 1, such as 0\.01"),
-        ({"budget": 1.5}, ValueError, r"budget is 1\.5; wanted a share"),
-        ({"budget": math.nan}, ValueError, r"budget is nan; wanted a finite number"),
-        ({"budget": "1%"}, TypeError, r"budget is '1%'; wanted a number"),
-        ({"credit": -1}, ValueError, r"credit is -1; wanted a finite number that is not negative"),
-        ({"on_wrong": "print"}, ValueError, r"""on_wrong is 'print'; wanted "raise", "log" or a function of a GradientMismatch"""),
-        ({"method": "nod"}, ValueError, r'method is "nod"; known are: auto, loop'),
-        ({"method": None}, TypeError, r"method is None; wanted one of the names"),
-        ({"epsilon": 0}, ValueError, r"epsilon is 0; wanted a positive step"),
-        ({"tolerance": -1}, ValueError, r"tolerance is -1; wanted a finite number"),
-        ({"vectorized": 1}, TypeError, r"vectorized is 1; wanted True or False"),
-        ({"reseed": 1}, TypeError, r"reseed is 1; wanted a function without arguments"),
-        ({"against": 1}, TypeError, r"against is a int; wanted a function of the parameters"),
-        ({"directions": 4}, ValueError, r'directions= and per_tensor= are about random directions, and method is "auto"; pass method="random" as well'),
-        ({"per_tensor": False, "method": "loop"}, ValueError, r'method is "loop"; pass method="random"'),
-        ({"directions": 0, "method": "random"}, ValueError, r"directions is 0; wanted a number of directions"),
-        ({"per_tensor": 1, "method": "random"}, TypeError, r"per_tensor is 1; wanted True or False"),
-        ({"seed": -1}, ValueError, r"seed is -1; wanted a whole number"),
-        ({"threads": 0}, ValueError, r"threads is 0; wanted"),
-        ({"memory": "1"}, TypeError, r"memory is '1'; wanted a number of bytes"),
+        ({"every": 0}, ValueError, r"every is 0"),
+        ({"every": 1.5}, TypeError, r"every is 1\.5"),
+        ({"budget": 0}, ValueError, r"budget is 0"),
+        ({"budget": 1.5}, ValueError, r"budget is 1\.5"),
+        ({"budget": math.nan}, ValueError, r"budget is nan"),
+        ({"budget": "1%"}, TypeError, r"budget is '1%'"),
+        ({"credit": -1}, ValueError, r"credit is -1"),
+        ({"on_wrong": "print"}, ValueError, r"on_wrong is 'print'"),
+        ({"method": "nod"}, ValueError, r'method is "nod"'),
+        ({"method": None}, TypeError, r"method is None"),
+        ({"epsilon": 0}, ValueError, r"epsilon is 0"),
+        ({"tolerance": -1}, ValueError, r"tolerance is -1"),
+        ({"vectorized": 1}, TypeError, r"vectorized is 1"),
+        ({"reseed": 1}, TypeError, r"reseed is 1"),
+        ({"against": 1}, TypeError, r"against is a int"),
+        ({"directions": 4}, ValueError, r'directions= .*"auto".*method="random"'),
+        ({"per_tensor": False, "method": "loop"}, ValueError, r'"loop".*method="random"'),
+        ({"directions": 0, "method": "random"}, ValueError, r"directions is 0"),
+        ({"per_tensor": 1, "method": "random"}, TypeError, r"per_tensor is 1"),
+        ({"seed": -1}, ValueError, r"seed is -1"),
+        ({"threads": 0}, ValueError, r"threads is 0"),
+        ({"memory": "1"}, TypeError, r"memory is '1'"),
     ],
 )  # fmt: skip
 def test_bad_options_are_refused_at_once(
@@ -639,7 +635,7 @@ def test_bad_options_are_refused_at_once(
 
 
 def test_a_cost_that_is_none() -> None:
-    with pytest.raises(TypeError, match="cost is a float; wanted a function of the parameters, a"):
+    with pytest.raises(TypeError, match="cost is a float"):
         fastgc.watch(3.0)  # type: ignore[arg-type]  # the mistake under test
 
 
@@ -649,14 +645,14 @@ NET, PARAMETERS = NETWORKS[0].build()
 @pytest.mark.parametrize(
     ("cost", "step", "options", "kind", "message"),
     [
-        (NET, (), {}, TypeError, r"the watcher got 0 arguments; wanted watcher\(parameters, gradients\), and the batch"),
-        (NET, (PARAMETERS,), {}, TypeError, r"the watcher got 1 argument; wanted"),
-        (fastgc.Network, (PARAMETERS, PARAMETERS), {}, TypeError, r"cost is the class Network, which makes a cost of a step's batch, and the step came without one; wanted watcher\(parameters, gradients, X, Y\)"),
-        (lambda X: 3.0, (1.0, 1.0, 2.0), {}, TypeError, r"the step came with a batch, and the cost made of it is a float; wanted a function of the parameters\. Pass what makes one, as lambda X, Y: lambda parameters: f"),
-        (NET, (PARAMETERS, {}), {}, ValueError, r'gradients has no "W1" and no "dW1"'),
-        (NET, (PARAMETERS, {**PARAMETERS, "W1": np.ones(3)}), {}, ValueError, r'gradients\["W1"\] has shape \(3,\)'),
-        (NET, ({"W1": np.nan}, {"W1": 1.0}), {}, ValueError, r"W1 is nan: the parameters must be finite"),
-        (math.sin, (1.0, 1.0), {"method": "node"}, ValueError, r'method "node" cannot check this cost: '),
+        (NET, (), {}, TypeError, r"0 arguments"),
+        (NET, (PARAMETERS,), {}, TypeError, r"1 argument\b"),
+        (fastgc.Network, (PARAMETERS, PARAMETERS), {}, TypeError, r"class Network.*watcher\(parameters, gradients, X, Y\)"),
+        (lambda X: 3.0, (1.0, 1.0, 2.0), {}, TypeError, r"a batch, .* is a float"),
+        (NET, (PARAMETERS, {}), {}, ValueError, r'"W1" .*"dW1"'),
+        (NET, (PARAMETERS, {**PARAMETERS, "W1": np.ones(3)}), {}, ValueError, r'gradients\["W1"\] .*\(3,\)'),
+        (NET, ({"W1": np.nan}, {"W1": 1.0}), {}, ValueError, r"W1 is nan"),
+        (math.sin, (1.0, 1.0), {"method": "node"}, ValueError, r'"node"'),
         (math.sin, (1.0, 1.0), {"only": ["W1"]}, ValueError, r'only'),
     ],
 )  # fmt: skip
@@ -670,7 +666,7 @@ def test_bad_steps_are_refused_at_the_first(
     watcher = fastgc.watch(cost, **options)
     with pytest.raises(kind, match=message) as caught:
         watcher(*step)
-    assert caught.value.__notes__[-1] == "fastgc: this was step 1, of which gradients are watched"
+    assert caught.value.__notes__[-1].startswith("fastgc: this was step 1,")
 
 
 def test_pytest_shows_no_frame_of_the_watcher(pytester: pytest.Pytester) -> None:
