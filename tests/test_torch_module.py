@@ -276,7 +276,7 @@ def test_a_wrong_entry_of_many_is_located() -> None:
     assert [entry.name for entry in report.tensors["0.weight"].located] == ["0.weight[3, 7]"]
 
 
-def test_parts() -> None:
+def test_subset() -> None:
     net, loss = mlp(nn.MSELoss(), real)
     report = check_module(net, loss, only=["*.bias"])
     assert list(report.tensors) == ["0.bias", "2.bias"]
