@@ -101,7 +101,7 @@ def numerical_gradient(cost: Cost, choices: Choices) -> Any:
         base, _ = _base(cost, measured=kept or choices.epsilon == "auto", memory=choices.memory)
         job = Job(cost, method, choices, _epsilon(method, choices), subset, none, base)
         _identify(resources.chunking, job)
-        checked, _ = _checked(job, resources)
+        checked = _checked(job, resources)
         first = checked.method(None, checked.epsilon)
         gradapprox = first.gradapprox
         if not np.isfinite(gradapprox).all() and not method.exact:
@@ -280,38 +280,37 @@ def _no_gradient(cost: Cost) -> AnalyticGradient:
     return analytic_gradient(cost.layout, cost.layout.build(cost.layout.views(zeros)), 0.0)
 
 
-def _checked(job: Job, resources: Resources) -> tuple[Check, int]:
-    """What is checked, with the step; and the evaluations spent on choosing that."""
+def _checked(job: Job, resources: Resources) -> Check:
+    """What is checked, with the step, and the evaluations spent on choosing that."""
     cost, method, spent = job.cost, job.method, 0
     step: Step
     if isinstance(job.epsilon, str):
         step, spent = balanced_steps(cost, job.base)
     else:
         step = job.epsilon
-    check = Check(
+    return Check(
         cost=cost, base=job.base, subset=job.subset, analytic=job.analytic,
         method=at_work(method, cost, job.subset, job.base, resources),
         # free of rounding beside θ where that matters
         epsilon=step if method.exact else exact_steps(cost.theta, step),
-        exact=method.exact, balanced=isinstance(job.epsilon, str),
+        exact=method.exact, balanced=isinstance(job.epsilon, str), evaluations=spent,
     )  # fmt: skip
-    return check, spent
 
 
 def _compare_entries(job: Job, resources: Resources) -> Outcome:
     """Compares gradients with the differences of a method, entry by entry."""
-    checked, spent = _checked(job, resources)
+    checked = _checked(job, resources)
     layout = job.subset.layout
     findings = second_look(checked, checked.method(None, checked.epsilon))
-    diagnoses, asked = diagnose(checked, findings)
-    reasons, looked_up = why_open(checked, findings)
+    diagnoses = diagnose(checked, findings)
+    reasons = why_open(checked, findings)
     tensors = tensor_reports(layout, job.analytic, findings, reasons | diagnoses)
     wrong = [name for name, tensor in tensors.items() if tensor.verdict == "wrong"]
     return Outcome(
         tensors=tensors,
         difference=findings.summary.difference,
         epsilon=job.epsilon if isinstance(job.epsilon, float) else float(np.max(checked.epsilon)),
-        evaluations=spent + findings.evaluations + asked + looked_up,
+        evaluations=checked.evaluations,
         # of a sample no tensor is known to be right
         origin=None
         if layout.places or not wrong

@@ -24,19 +24,17 @@ from fastgc.report.data import Diagnosis
 from fastgc.verdicts.record import Check, Findings
 
 
-def diagnose(check: Check, findings: Findings) -> tuple[dict[str, Diagnosis], int]:
-    """What is wrong with each tensor that is, by name; and the evaluations of the cost spent."""
+def diagnose(check: Check, findings: Findings) -> dict[str, Diagnosis]:
+    """What is wrong with each tensor that is, by name."""
     cost, analytic, subset = check.cost, check.analytic, check.subset
     if max(findings.summary.worst) < DISAGREE:
-        return {}, 0
+        return {}
     tensors = _evidence(cost, analytic, findings, subset)
     faulty = [name for name, e in tensors.items() if e.at_fault]
     state = state_of(cost)
     around = surroundings(state, tensors)
-    constant, spent = False, 0
-    if state is None and subset.entries is None and not findings.gradapprox.any():
-        constant, spent = stands_still(cost)
-    if constant:
+    flat = state is None and subset.entries is None and not findings.gradapprox.any()
+    if flat and stands_still(check):
         found = dict.fromkeys(faulty, CONSTANT)
     elif state is None or subset.entries is not None:  # what a structure tells takes all tensors
         every = (*kinds.PLAIN, *kinds.SECOND, *kinds.LAST)
@@ -48,7 +46,7 @@ def diagnose(check: Check, findings: Findings) -> tuple[dict[str, Diagnosis], in
         found = _of_network(state, analytic, tensors, around)
     if any(said.kind == "precision" for said in found.values()):  # then others too, if they may be
         found |= {n: said for n in faulty if (said := kinds.in_single(tensors[n])) is not None}
-    return _one_norm(analytic, tensors, found), spent
+    return _one_norm(analytic, tensors, found)
 
 
 def _of_network(
@@ -132,18 +130,15 @@ CONSTANT = Diagnosis(
 MOVES = (1e-6, 1e-3, 1.0)
 
 
-def stands_still(cost: Cost) -> tuple[bool, int]:
-    """Whether J is the same number wherever it is asked for, and the evaluations spent.
+def stands_still(check: Check) -> bool:
+    """Whether J is the same number at points near and far.
 
     A slope of zero does not say so: x² has one at 0, and moves. The last evaluation is at θ.
     """
-    rng = generator(9)
-    theta = cost.theta
+    rng, theta = generator(9), check.cost.theta
     size = np.ones(theta.size)
-    for _, here in cost.layout.tensors():
-        size[here] = math.sqrt(float(np.mean(np.square(theta[here])))) or 1.0
-    moved = [
-        cost.value_or_nan(theta + move * size * rng.standard_normal(theta.size)) for move in MOVES
-    ]
-    value = cost.value_or_nan(theta)
-    return all(cost == value for cost in moved), len(MOVES) + 1
+    for _, part in check.cost.layout.tensors():
+        size[part] = math.sqrt(float(np.mean(np.square(theta[part])))) or 1.0
+    costs = [check.value(theta + move * size * rng.standard_normal(theta.size)) for move in MOVES]
+    J = check.value(theta)
+    return all(cost == J for cost in costs)

@@ -160,7 +160,7 @@ class _Lines:
         check = Check(
             cost=self.cost, base=self.job.base, subset=Subset(self.cost.layout),
             analytic=self.analytic, method=self.look, epsilon=self.epsilon, directions=True,
-            tries=TRIES,
+            tries=TRIES, evaluations=self.spent,
         )  # fmt: skip
         findings = second_look(check, self.look(None, self.epsilon))
         seen = _seen(findings, self.analytic.tolerances, self.count)
@@ -168,7 +168,7 @@ class _Lines:
             self.job.cost, self.names, self.shapes, self.job.analytic, self.grad, self.directions,
             findings, seen.residuals, self.probe, self.rng,
         )  # fmt: skip
-        reasons, looked_up = why_open(
+        reasons = why_open(
             check, findings,
             lambda d: f"{self.names[d // self.count]} along v{d % self.count}",
         )  # fmt: skip
@@ -192,7 +192,7 @@ class _Lines:
             tensors=tensors,
             difference=_ratio(error, _norm(self.norms) + _norm(seen.sizes)),
             epsilon=float(np.max(self.epsilon)),
-            evaluations=self.spent + findings.evaluations + self.probe.evaluations + looked_up,
+            evaluations=check.evaluations + self.probe.evaluations,
             origin=origin(self.names, wrong, said, proven_right(self.cost.layout, findings))
             if wrong
             else None,

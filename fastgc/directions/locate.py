@@ -49,7 +49,7 @@ class Probe:
             epsilon=self._step, tries=0,
         )  # fmt: skip
         findings = second_look(check, look(None, self._step))
-        self.evaluations += findings.evaluations
+        self.evaluations += check.evaluations
         return findings
 
     def slope(self, v: FloatArray, step: float, allowed: float) -> tuple[float, float]:

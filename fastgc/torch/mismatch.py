@@ -76,7 +76,6 @@ def report_of(comparison: Comparison, function: Function, seconds: float = 0.0) 
         ),
         slopes=(low, high),
         summary=summarise(layout, analytic, gradapprox, uncertainty, means, codes),
-        evaluations=function.spent[0],
     )
     reports = tensor_reports(layout, analytic, findings, _diagnoses(tensors))
     return Report(
@@ -87,7 +86,7 @@ def report_of(comparison: Comparison, function: Function, seconds: float = 0.0) 
         method=f"gradcheck, {comparison.mode}",
         cost=_cost(function),
         noise=0.0,
-        evaluations=findings.evaluations,
+        evaluations=function.spent[0],
         seconds=seconds,
         tensors=reports,
         scope=_scope(comparison),

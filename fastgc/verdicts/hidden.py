@@ -48,12 +48,12 @@ def unused(record: Record, entries: Entries) -> None:
     nothing = (g == 0) & (change == 0)
     had = uncertainty <= np.where(nothing, THRESHOLDS.resolution, THRESHOLDS.zero) * largest
     had &= (g <= THRESHOLDS.vanishing * largest) | (g > uncertainty)
-    if not base.coarse and not change.any():  # whatever it is that is asked
+    if not base.coarse and not change.any():  # whatever g is
         had |= nothing
     zeros, uncertainty = zeros[had], uncertainty[had]
     _take_zero(record, zeros, uncertainty)
     record.reach[zeros] = np.inf  # J has been seen further away than any slope could hide
-    record.codes[zeros] = record.judge(zeros)
+    record.rejudge(zeros)
 
 
 def flat(record: Record, entries: Entries) -> None:
@@ -84,13 +84,11 @@ def _take_zero(record: Record, zeros: Entries, uncertainty: FloatArray) -> None:
 
 def _change(record: Record, group: Entries, limit: float) -> float:
     """By how much J changes when they are moved; inf where that is more than `limit`."""
-    cost, whole, most = record.cost, record.subset.whole(group), 0.0
-    rng = generator(7)  # no two moves of one size, which might cancel
+    rng, most = generator(7), 0.0  # no two moves of one size, which might cancel
     moves: FloatArray = record.scale[group] * rng.choice((-1.0, 1.0), group.size)
     moves *= rng.uniform(*SIZES, group.size)
     for share in MOVES:
-        record.evaluations += 1
-        change = abs(cost.near(whole, share * moves) - record.base.cost)
+        change = abs(record.near(group, share * moves) - record.base.cost)
         if not change <= limit:
             return math.inf
         most = max(most, change)
@@ -121,12 +119,11 @@ def by_scale(record: Record) -> None:
         against = apart > looked.uncertainty + record.uncertainty[entries]
         against &= apart > SMALL * np.abs(looked.gradapprox)
         against &= looked.uncertainty <= THRESHOLDS.resolution * np.abs(looked.gradapprox)
-    record.take(entries[against], looked.part(against), steps[against])
-    if against.any():
-        record.looked[entries[against]] = True
+    taken = record.take(entries, looked, steps, against)
+    if taken.size:
+        record.looked[taken] = True
         record.rescale()
-        every = np.arange(record.codes.size)
-        record.codes[:] = record.judge(every)
+        record.rejudge(np.arange(record.codes.size))
 
 
 def own_noise(record: Record, accused: Entries) -> None:
@@ -143,13 +140,12 @@ def own_noise(record: Record, accused: Entries) -> None:
 
 
 def _is_noise(record: Record, k: int) -> bool:
-    cost = record.cost
-    whole, step = int(record.subset.whole(np.array([k]))[0]), float(record.steps[k])
+    step = float(record.steps[k])
     error = abs(float(record.analytic.grad[k] - record.gradapprox[k]))
     noises = []
     for side in (1.0, -1.0):
-        costs = [cost.near(whole, side * step * i / (POINTS - 1)) for i in range(POINTS)]
-        record.evaluations += POINTS
+        moves = [side * step * i / (POINTS - 1) for i in range(POINTS)]
+        costs = [record.near(np.array([k]), by) for by in moves]
         if all(map(math.isfinite, costs)):
             noises.append(table_noise(costs))
     return bool(noises) and error <= THRESHOLDS.noise * min(noises) / step

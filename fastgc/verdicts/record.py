@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,13 +25,15 @@ from fastgc.verdicts.summary import Summary, tensor_means
 
 DIRECTIONS = 12  # in which a kink is looked for; a ReLU behind a ReLU is silent in many
 
+ALL = slice(None)
+
 #: A method at work on a cost: (entries, step) -> Approximation.
 Look: TypeAlias = Callable[[Entries | None, Step], Approximation]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Findings:
-    """Everything found about every entry, (P,) each.
+    """The outcome for every entry, (P,) each.
 
     Attributes:
         grad: the gradient that is checked.
@@ -46,7 +48,6 @@ class Findings:
             where none is.
         restless: the entries whose gradapprox still moves as the step shrinks, indices (n,).
         summary: what the report says of each tensor.
-        evaluations: of the cost, in all.
     """
 
     grad: FloatArray
@@ -57,7 +58,6 @@ class Findings:
     disputed: Entries
     slopes: tuple[FloatArray, FloatArray]
     summary: Summary
-    evaluations: int
     longer: FloatArray | None = None
     restless: Entries | None = None
 
@@ -67,16 +67,17 @@ class Findings:
 
 
 class Looked(NamedTuple):
-    """What one look found of n entries, (n,) each; slopes are the least and the greatest met."""
+    """One look at n entries, (n,) each; slopes are the least and the greatest met."""
 
     gradapprox: FloatArray
     uncertainty: FloatArray
     low: FloatArray
     high: FloatArray
 
-    def part(self, where: NDArray[np.bool_]) -> "Looked":
-        """Some of the entries alone."""
-        return Looked(*(values[where] for values in self))
+    @property
+    def gap(self) -> FloatArray:
+        """How far the slopes are apart."""
+        return self.high - self.low
 
     @property
     def reach(self) -> FloatArray:
@@ -112,6 +113,7 @@ class Check:
             outside.
         tries: how many directions are searched for a kink of a cost that is not seen into.
         balanced: whether `epsilon` balances truncation and noise already.
+        evaluations: of the cost, spent so far.
     """
 
     cost: Cost
@@ -124,6 +126,17 @@ class Check:
     directions: bool = False
     tries: int = DIRECTIONS
     balanced: bool = False
+    evaluations: int = 0
+
+    def value(self, vector: FloatArray) -> float:
+        """The cost at a vector (P,); NaN where it cannot be had."""
+        self.evaluations += 1
+        return self.cost.value_or_nan(vector)
+
+    def near(self, entries: Entries, by: FloatArray | float) -> float:
+        """The cost with these entries moved by so much; NaN where it cannot be had."""
+        self.evaluations += 1
+        return self.cost.near(self.subset.whole(entries), by)
 
     @property
     def opaque(self) -> bool:
@@ -147,7 +160,6 @@ class Record(Check):
         codes: the verdicts.
         low, high: the least and the greatest slope found of an entry that was looked at again.
         means: the root mean square of gradapprox over each tensor, (T,), of settled entries.
-        evaluations: spent so far.
         looked: which entries were looked at again.
         at_kink: which have a kink at θ.
         restless: which have a gradapprox that still moves as the step shrinks.
@@ -164,7 +176,6 @@ class Record(Check):
     low: FloatArray
     high: FloatArray
     means: FloatArray
-    evaluations: int
 
     def __post_init__(self) -> None:
         n = self.codes.size
@@ -189,7 +200,6 @@ class Record(Check):
             low=low,
             high=high,
             means=tensor_means(check.subset.layout, first.gradapprox),
-            evaluations=first.evaluations,
         )
 
     @property
@@ -207,6 +217,13 @@ class Record(Check):
         """Their scales, (n,)."""
         return self.subset.of(self.cost.scale)
 
+    @property
+    def steps_now(self) -> FloatArray:
+        """The step of each parameter (P,) that what is known of it is from."""
+        steps = np.array(self.steps_of_all)
+        steps[self.subset.whole(np.arange(self.layout.size))] = self.steps
+        return steps
+
     def look(self, entries: Entries, steps: FloatArray) -> Looked:
         """Looks at some entries with other steps, (n,); one for all where the method is exact."""
         step: Step
@@ -216,18 +233,28 @@ class Record(Check):
             whole = self.subset.whole(entries)
             step = np.zeros(self.cost.layout.size)
             step[whole] = exact_steps(self.cost.theta[whole], steps)
-        found = self.method(None if entries.size == self.layout.size else entries, step)
-        self.evaluations += found.evaluations
-        low, high = found.slopes()
-        return Looked(found.gradapprox, self.as_analytic(entries, found.uncertainty), low, high)
+        approx = self.method(None if entries.size == self.layout.size else entries, step)
+        self.evaluations += approx.evaluations
+        uncertainty = self.as_analytic(entries, approx.uncertainty)
+        return Looked(approx.gradapprox, uncertainty, *approx.slopes())
 
-    def take(self, entries: Entries, looked: Looked, steps: FloatArray) -> None:
-        """Puts what a look found in the place of what was known."""
-        self.gradapprox[entries] = looked.gradapprox
-        self.uncertainty[entries] = looked.uncertainty
-        self.steps[entries] = steps
-        self.low[entries], self.high[entries] = looked.low, looked.high
-        self.reach[entries] = np.inf if self.exact else looked.reach
+    def take(self, entries: Entries, looked: Looked, steps: FloatArray, mask: Any = ALL) -> Entries:
+        """Puts a look, of the entries that `mask` chooses, in the place of what was known of these.
+
+        Returns:
+            The entries that it chooses.
+        """
+        taken: Entries = entries[mask]
+        self.steps[taken] = steps[mask]
+        self.reach[taken] = np.inf if self.exact else looked.reach[mask]
+        known = self.gradapprox, self.uncertainty, self.low, self.high
+        for values, news in zip(known, looked, strict=True):
+            values[taken] = news[mask]
+        return taken
+
+    def rejudge(self, entries: Entries) -> None:
+        """Takes the verdicts on some entries from what is known of them now."""
+        self.codes[entries] = self.judge(entries)
 
     def judge(
         self,
@@ -262,11 +289,9 @@ class Record(Check):
     def allowed(self, entries: Entries, approx: FloatArray) -> FloatArray:
         """T of some entries, against these values of gradapprox."""
         tensors = self.layout.tensor_of(entries)
-        own = entry_scale(self.analytic.grad[entries], approx, 0.0)
-        return (
-            self.analytic.tolerances[tensors] * own
-            + self.analytic.floors[tensors] * (self.means[tensors])
-        )
+        relative = self.analytic.tolerances[tensors]
+        absolute = self.analytic.floors[tensors] * self.means[tensors]
+        return relative * entry_scale(self.analytic.grad[entries], approx, 0.0) + absolute
 
     def size(self, entries: Entries, approx: FloatArray) -> FloatArray:
         """What the uncertainty of some entries is relative to."""
@@ -285,15 +310,6 @@ class Record(Check):
         self.means = means
         return changed
 
-    def far_outside(
-        self, entries: Entries, low: FloatArray, high: FloatArray, allowance: FloatArray
-    ) -> NDArray[np.bool_]:
-        """Whether g lies so far outside these slopes that no choice at a corner explains it."""
-        if not self.directions:
-            return np.zeros(entries.size, dtype=np.bool_)
-        g = self.analytic.grad[entries]
-        return np.maximum(low - g, g - high) > THRESHOLDS.far * (high - low) + allowance
-
     def as_analytic(self, entries: Entries, uncertainty: FloatArray) -> FloatArray:
         """The uncertainty of a method as one of the claim, which may be of narrow floats."""
         return self.analytic.uncertainty(
@@ -310,3 +326,10 @@ def within(
 ) -> NDArray[np.bool_]:
     """Whether g lies between low and high, widened by `allowance`."""
     return (low - allowance <= g) & (g <= high + allowance)
+
+
+def far_outside(
+    low: FloatArray, g: FloatArray, high: FloatArray, allowance: FloatArray
+) -> NDArray[np.bool_]:
+    """Whether g lies so far outside these slopes that no choice at a kink explains it."""
+    return np.maximum(low - g, g - high) > THRESHOLDS.far * (high - low) + allowance

@@ -1,7 +1,7 @@
 """Looks with other steps at entries that the first look leaves open.
 
 A central difference may be off for reasons that are no mistake in the gradient: the cost bends
-sharply (truncation), the step crosses the corner of a ReLU (a kink), the cost ends close by, or its
+sharply (truncation), the step crosses the kink of a ReLU, the cost ends close by, or its
 rounding noise hides all. Each gives itself away when the step is changed.
 """
 
@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 from fastgc.core.tree import Entries, FloatArray
 from fastgc.core.verdict import AGREE, DISAGREE, KINK, THRESHOLDS, UNRESOLVED
 from fastgc.costs.noise import balanced_steps, uncertainty_of_differences
-from fastgc.verdicts.record import Looked, Record, within
+from fastgc.verdicts.record import Looked, Record, far_outside, within
 
 SHORTER = 8.0  # times, at each look; the rounding noise grows as much
 CLOSER = 64.0  # times as short a step, at each look for a kink that lies close by and not at θ
 LOOKS = 3
 MOST_LOOKS = 6  # where gradapprox still moves
+
+PLAIN_STEP = 1e-7  # of differences of a Network, where a method's own step is too short for them
 
 NEAR = 2.0**-9  # of |θ_k|, the first step where the cost ends close by, its square the second, …
 NEARER = 5  # of such steps
@@ -35,39 +37,36 @@ PROOF = 8.0  # times as far off as it is uncertain, before an entry is called wr
 
 
 def shorten(record: Record, disputed: Entries) -> None:
-    """Shorter steps, until gradapprox moves no more; the verdicts go into the docket."""
-    codes, low, high = record.codes, record.low[disputed], record.high[disputed]
-    bracketed = np.ones(disputed.size, dtype=np.bool_)  # g, by the slopes of every look
-    least, most = low, high  # slopes of all looks
+    """Shorter steps, until gradapprox moves no more; the verdicts go into the record."""
+    codes, bracketed = record.codes, np.ones(record.codes.size, dtype=np.bool_)
+    least, most = record.low.copy(), record.high.copy()  # slopes of all looks, and g among them
     for number in range(1, MOST_LOOKS + 1):
         if disputed.size == 0:
             return
         steps = record.steps[disputed] / SHORTER
+        low, high, old = (v[disputed] for v in (record.low, record.high, record.gradapprox))
         again = record.look(disputed, steps)
-        g, old, new = record.analytic.grad[disputed], record.gradapprox[disputed], again.gradapprox
-        uncertainty = again.uncertainty
+        g, new, uncertainty = record.analytic.grad[disputed], again.gradapprox, again.uncertainty
         with np.errstate(invalid="ignore", over="ignore"):  # what is not finite stays as it was
             allowed = record.allowed(disputed, new)
             noise = uncertainty + record.uncertainty[disputed]
             moved = (np.abs(new - old) > noise) | ~np.isfinite(old) | ~np.isfinite(new)
-            kink, at_kink = _find_kinks(record, disputed, (low, high), again, allowed)
+            kink, at_kink = _find_kinks(record, disputed, again, allowed)
+            passing = np.zeros(disputed.size, dtype=np.bool_)
             if record.directions and number < LOOKS:
-                # a shorter step along the same direction may stay on this side of the corner
-                wide = at_kink & (
-                    again.high - again.low > THRESHOLDS.resolution * record.size(disputed, new)
-                )
-                moved, kink, at_kink = moved | wide, kink & ~wide, at_kink & ~wide
-            if not (record.exact or record.directions):
+                # a shorter step along the same direction may stay on this side of the kink
+                passing = again.gap > THRESHOLDS.resolution * record.size(disputed, new)
+                passing &= at_kink
+            elif not (record.exact or record.directions):
                 passing = ~stays_apart(record, disputed, again, steps, kink)
-                kink, at_kink, moved = kink & ~passing, at_kink & ~passing, moved | passing
-            bracketed &= within(again.low, g, again.high, allowed + uncertainty)
+            kink, at_kink, moved = kink & ~passing, at_kink & ~passing, moved | passing
+            bracketed[disputed] &= within(again.low, g, again.high, allowed + uncertainty)
             # the noise of the shorter step hides whatever made the longer one disagree; so does a
             # step within which J, of few digits in this entry, stays as it is
             stairs = (again.low == 0) & (again.high == 0) & (low != 0) & (high != 0)
             hidden, moved = (np.abs(g - new) <= allowed + uncertainty) | stairs, moved & ~stairs
             if record.exact:  # only a slope that is no one-sided one, as a half at 0, goes beyond
-                gap = again.high - again.low
-                at_kink &= within(again.low - gap, g, again.high + gap, allowed)
+                at_kink &= within(again.low - again.gap, g, again.high + again.gap, allowed)
             unsettled = ~(
                 np.abs(new - old) <= np.minimum(np.abs(g - new) / SHORTER, np.abs(new) / 4)
             )
@@ -75,32 +74,24 @@ def shorten(record: Record, disputed: Entries) -> None:
         hidden &= ~kink & ~moved
         codes[disputed[hidden | (at_kink & ~kink & ~moved)]] = UNRESOLVED
         record.needed[disputed[hidden]] = 0.5 * np.abs(g - old)[hidden]
-        finer = hidden & ~stairs
-        record.take(disputed[finer], again.part(finer), steps[finer])
+        record.take(disputed, again, steps, hidden & ~stairs)
         record.at_kink[disputed[at_kink | kink]] = True
         moved &= ~kink
-        record.take(disputed[moved], again.part(moved), steps[moved])
-        codes[disputed[moved]] = record.judge(disputed[moved])
+        record.rejudge(record.take(disputed, again, steps, moved))
         still = moved & (codes[disputed] == DISAGREE)
+        least[disputed] = np.fmin(least[disputed], again.low)
+        most[disputed] = np.fmax(most[disputed], again.high)
         if number >= LOOKS:
             still &= unsettled & (uncertainty < np.abs(g - new) / SHORTER) & (not record.exact)
-        least, most = np.fmin(least, again.low), np.fmax(most, again.high)
-        if number >= LOOKS:
             rest = moved & unsettled & (~still | (number == MOST_LOOKS))
-            _unsettled(
-                record, disputed[rest], bracketed[rest], (least[rest], most[rest]),
-                np.abs(new - old)[rest],
-            )  # fmt: skip
-        disputed, bracketed = disputed[still], bracketed[still]
-        low, high, least, most = again.low[still], again.high[still], least[still], most[still]
+            ends = least[disputed[rest]], most[disputed[rest]]
+            moves = np.abs(new - old)[rest]
+            _unsettled(record, disputed[rest], bracketed[disputed[rest]], ends, moves)
+        disputed = disputed[still]
 
 
 def stays_apart(
-    record: Record,
-    entries: Entries,
-    looked: Looked,
-    steps: FloatArray,
-    kinks: NDArray[np.bool_],
+    record: Record, entries: Entries, looked: Looked, steps: FloatArray, kinks: NDArray[np.bool_]
 ) -> NDArray[np.bool_]:
     """Whether the slopes on both sides of each kink are the same a shorter step away, (n,).
 
@@ -108,37 +99,33 @@ def stays_apart(
     kink close by they meet once the step is shorter. True for what is no kink.
     """
     stay = np.ones(entries.size, dtype=np.bool_)
-    some = np.flatnonzero(kinks)
-    low, high, step = looked.low[some], looked.high[some], steps[some]
-    while some.size:
+    at = np.flatnonzero(kinks)
+    low, high, step = looked.low[at], looked.high[at], steps[at]
+    while at.size:
         step = step / CLOSER
-        again = record.look(entries[some], step)
+        again = record.look(entries[at], step)
         allowance = (high - low) / 4 + 4 * again.uncertainty
         same = (np.abs(again.low - low) <= allowance) & (np.abs(again.high - high) <= allowance)
-        size = THRESHOLDS.resolution * record.size(entries[some], again.gradapprox)
-        stay[some[~same & (again.uncertainty <= size)]] = False  # or nothing is gained by it
-        # until noise hides them
-        told = same & (CLOSER * again.uncertainty < (high - low) / 8)
-        some, low, high, step = some[told], low[told], high[told], step[told]
+        size = THRESHOLDS.resolution * record.size(entries[at], again.gradapprox)
+        stay[at[~same & (again.uncertainty <= size)]] = False  # or nothing is gained by it
+        clear = same & (CLOSER * again.uncertainty < (high - low) / 8)  # until noise hides them
+        at, low, high, step = at[clear], low[clear], high[clear], step[clear]
     return stay
 
 
 def _find_kinks(
-    record: Record,
-    disputed: Entries,
-    before: tuple[FloatArray, FloatArray],
-    again: Looked,
-    allowed: FloatArray,
+    record: Record, disputed: Entries, again: Looked, allowed: FloatArray
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Which entries lie at a kink between whose slopes g lies, and which at any corner."""
-    low, high = before
-    uncertainty, g = again.uncertainty, record.analytic.grad[disputed]
-    # a one-sided difference is twice as noisy as a central one; and at a corner the slopes
+    """Which entries lie at a kink between whose slopes g lies, and which at any kink."""
+    low, high = record.low[disputed], record.high[disputed]
+    gap, uncertainty, g = again.gap, again.uncertainty, record.analytic.grad[disputed]
+    # a one-sided difference is twice as noisy as a central one; and at a kink the slopes
     # close in, where those of a smooth cost whose scale is shorter still spread
-    gap, allowance = again.high - again.low, allowed + 4 * uncertainty + (high - low) / 4
+    allowance = allowed + 4 * uncertainty + (high - low) / 4
     at_kink = (gap > 4 * uncertainty) & (gap > (high - low) / 4)
     at_kink &= (again.low >= low - allowance) & (again.high <= high + allowance)
-    at_kink &= ~record.far_outside(disputed, again.low, again.high, allowed + 4 * uncertainty)
+    if record.directions:
+        at_kink &= ~far_outside(again.low, g, again.high, allowed + 4 * uncertainty)
     return at_kink & within(again.low, g, again.high, allowed + 2 * uncertainty), at_kink
 
 
@@ -155,8 +142,9 @@ def _unsettled(
     have closed in on g, as where only the curvature jumps.
     """
     judged = (record.codes[entries] == DISAGREE) & np.isfinite(record.gradapprox[entries])
-    entries, bracketed = entries[judged], bracketed[judged]
-    least, most, moves = slopes[0][judged], slopes[1][judged], moves[judged]
+    entries, bracketed, least, most, moves = (
+        values[judged] for values in (entries, bracketed, *slopes, moves)
+    )
     g, uncertainty = record.analytic.grad[entries], record.uncertainty[entries]
     allowance = record.allowed(entries, record.gradapprox[entries]) + uncertainty
     opposite = ((least > 2 * uncertainty) & (g < -allowance)) | (
@@ -172,23 +160,20 @@ def _unsettled(
 def small_jumps(record: Record, disputed: Entries) -> None:
     """Finds jumps of the slope at θ itself that the noise of shorter steps hides.
 
-    The gap between the one-sided slopes grows with the step where J only bends; at a corner it
-    stays.
+    The gap between the one-sided slopes grows with the step where J only bends; at a kink it stays.
     """
-    low, high, uncertainty = (
-        record.low[disputed],
-        record.high[disputed],
-        record.uncertainty[disputed],
-    )
-    jumps = (record.codes[disputed] == DISAGREE) & (high - low > 4 * uncertainty)  # twice as noisy
-    entries, low, high, uncertainty = disputed[jumps], low[jumps], high[jumps], uncertainty[jumps]
+    entries = disputed[record.codes[disputed] == DISAGREE]
+    gap = record.high[entries] - record.low[entries]
+    entries = entries[gap > 4 * record.uncertainty[entries]]  # twice as noisy
     if entries.size == 0:
         return
+    low, high, uncertainty = record.low[entries], record.high[entries], record.uncertainty[entries]
     longer = record.look(entries, record.steps[entries] * SHORTER)
-    stays = longer.high - longer.low < 0.5 * SHORTER * (high - low)
-    allowed = record.allowed(entries, 0.5 * (low + high))
-    stays &= ~record.far_outside(entries, low, high, allowed + 4 * uncertainty)
-    inside = within(low, record.analytic.grad[entries], high, allowed + 2 * uncertainty)
+    stays = longer.gap < 0.5 * SHORTER * (high - low)
+    g, allowed = record.analytic.grad[entries], record.allowed(entries, 0.5 * (low + high))
+    if record.directions:
+        stays &= ~far_outside(low, g, high, allowed + 4 * uncertainty)
+    inside = within(low, g, high, allowed + 2 * uncertainty)
     record.codes[entries[stays]] = UNRESOLVED
     record.at_kink[entries[stays]] = True
     record.codes[entries[stays & inside]] = KINK
@@ -197,48 +182,44 @@ def small_jumps(record: Record, disputed: Entries) -> None:
 def come_closer(record: Record, missing: Entries) -> None:
     """Entries whose cost cannot be had a step away: shorter steps, then the side that exists.
 
-    What is found is judged; where nothing is, the entry stays unresolved.
+    What a shorter step shows is judged; where none shows anything, the entry stays unresolved.
     """
-    theta, at = np.abs(record.theta[missing]), record.steps[missing]
-    steps, left = at, np.arange(missing.size)
+    theta, first = np.abs(record.theta), record.steps.copy()
+    steps, left = first.copy(), missing
     for number in range(1, NEARER + 1):
-        relative = NEAR**number * theta
-        steps = np.where(theta > 0, np.minimum(steps, relative), at / SHORTER**number)
-        looked = record.look(missing[left], steps[left])
-        had = np.isfinite(looked.gradapprox)
-        record.take(missing[left[had]], looked.part(had), steps[left[had]])
-        _step_back(record, missing[left[had]])
-        record.limits[missing[left[had]]] = record.steps[missing[left[had]]]
-        left = left[~had]
         if left.size == 0:
             break
-    record.codes[missing] = record.judge(missing)
+        shorter = np.minimum(steps[left], NEAR**number * theta[left])
+        steps[left] = np.where(theta[left] > 0, shorter, first[left] / SHORTER**number)
+        had = _take_what_exists(record, left, steps[left])
+        longer = had
+        for _ in range(round(-math.log2(NEAR)) // 3):  # whose noise is less
+            longer = _take_what_exists(record, longer, SHORTER * record.steps[longer])
+        record.limits[had] = record.steps[had]
+        left = np.setdiff1d(left, had)
+    record.rejudge(missing)
     record.looked[missing] = True
-    left = np.flatnonzero(record.codes[missing] == UNRESOLVED)
-    both = np.ones(missing.size, dtype=np.bool_)
-    both[left] = ~_one_sided(record, missing[left], at[left])
-    shorten(record, missing[both & (record.codes[missing] == DISAGREE)])
+    left = missing[record.codes[missing] == UNRESOLVED]
+    one_sided = _one_sided(record, left, first[left])
+    both = np.setdiff1d(missing, one_sided)
+    shorten(record, both[record.codes[both] == DISAGREE])
 
 
-def _step_back(record: Record, entries: Entries) -> None:
-    """Longer steps again, as long as the cost can be had: their noise is less."""
-    for _ in range(round(-math.log2(NEAR)) // 3):
-        if entries.size == 0:
-            return
-        steps = SHORTER * record.steps[entries]
-        looked = record.look(entries, steps)
-        had = np.isfinite(looked.gradapprox)
-        entries = entries[had]
-        record.take(entries, looked.part(had), steps[had])
+def _take_what_exists(record: Record, entries: Entries, steps: FloatArray) -> Entries:
+    """Looks at entries with these steps, (n,); those whose cost can be had, and takes it."""
+    if entries.size == 0:
+        return entries
+    looked = record.look(entries, steps)
+    return record.take(entries, looked, steps, np.isfinite(looked.gradapprox))
 
 
-def _one_sided(record: Record, entries: Entries, steps: FloatArray) -> NDArray[np.bool_]:
+def _one_sided(record: Record, entries: Entries, steps: FloatArray) -> Entries:
     """The slope on the side that exists, extrapolated from shrinking steps; which have one.
 
     Its uncertainty is by how much it still moved, and twice the noise of a central difference.
     """
     if entries.size == 0:
-        return np.zeros(0, dtype=np.bool_)
+        return entries
     base, scale = record.base, record.scale[entries]
     slopes = []
     for number in range(SIDES):
@@ -257,16 +238,14 @@ def _one_sided(record: Record, entries: Entries, steps: FloatArray) -> NDArray[n
         last, before = np.where(shorter, slopes[2], slopes[1]), np.where(shorter, *slopes[1::-1])
         uncertainty = np.where(shorter, uncertainties[1], uncertainties[0])
         closes = changes[1] <= changes[0] / 2 + (uncertainties[1] - changes[1])  # but for noise
-        found = np.where(closes, last + (last - before) / (SHORTER - 1), np.nan)
-        # what shorter steps on both sides found may be more certain
-        worse = np.isfinite(record.gradapprox[entries]) & (
-            record.uncertainty[entries] <= uncertainty
-        )
-        had: NDArray[np.bool_] = np.isfinite(found) & ~worse
+        limit = np.where(closes, last + (last - before) / (SHORTER - 1), np.nan)
+        # what shorter steps on both sides have shown may be more certain
+        certain = np.isfinite(record.gradapprox[entries])
+        certain &= record.uncertainty[entries] <= uncertainty
+    looked = Looked(limit, record.as_analytic(entries, uncertainty), last, last)
     at = steps / SHORTER ** np.where(shorter, 2, 1)
-    looked = Looked(found, record.as_analytic(entries, uncertainty), last, last)
-    record.take(entries[had], looked.part(had), at[had])
-    record.codes[entries[had]] = record.judge(entries[had])
+    had = record.take(entries, looked, at, np.isfinite(limit) & ~certain)
+    record.rejudge(had)
     return had
 
 
@@ -275,7 +254,7 @@ def balance(record: Record, entries: Entries) -> None:
     whole = record.subset.whole(entries)
     steps, spent = balanced_steps(record.cost, record.base, whole)
     record.evaluations += spent
-    before = _Kept(record, entries)
+    before = _known(record, entries)
     chosen = np.minimum(steps[whole], record.limits[entries])
     looked, shorter = record.look(entries, chosen), record.look(entries, chosen / SHORTER)
     with np.errstate(invalid="ignore"):  # a step that leads over all that the cost does
@@ -283,17 +262,14 @@ def balance(record: Record, entries: Entries) -> None:
             looked.uncertainty + shorter.uncertainty + np.abs(shorter.gradapprox) / 4
         )
         # and beside which the slopes on both sides do not close in
-        same &= shorter.high - shorter.low <= np.fmax(
-            0.5 * (looked.high - looked.low), 8 * shorter.uncertainty
-        )
-    entries = entries[same]
-    record.take(entries, looked.part(same), chosen[same])
-    record.codes[entries] = record.judge(entries)
-    record.looked[entries] = True
-    disputed = entries[record.codes[entries] == DISAGREE]
+        same &= shorter.gap <= np.fmax(0.5 * looked.gap, 8 * shorter.uncertainty)
+    taken = record.take(entries, looked, chosen, same)
+    record.rejudge(taken)
+    record.looked[taken] = True
+    disputed = taken[record.codes[taken] == DISAGREE]
     shorten(record, disputed)
     small_jumps(record, disputed)
-    before.put_back()
+    _put_back(record, entries, before)
 
 
 def extrapolate(record: Record, entries: Entries) -> None:
@@ -313,15 +289,14 @@ def extrapolate(record: Record, entries: Entries) -> None:
     at = np.zeros(n)
     rows: list[list[FloatArray]] = [[], []]
     gap = np.full(n, np.nan)
-    first = np.broadcast_to(record.epsilon, record.cost.layout.size)
-    ratio = LONGEST * scale / (LEAST * first[record.subset.whole(entries)])
+    ratio = LONGEST * scale / (LEAST * record.steps_of_all[record.subset.whole(entries)])
     levels = math.ceil(math.log(max(float(ratio.max()), 1.0), SHRINK))
     for level in range(min(max(levels, LEVELS.start), LEVELS.stop - 1)):
         steps = np.minimum(LONGEST * scale, record.limits[entries]) / SHRINK**level
         looked = record.look(entries, steps)
         with np.errstate(all="ignore"):
             # all of it is noise, or the slopes close in
-            closes = looked.high - looked.low <= np.fmax(0.5 * gap, 8 * looked.uncertainty)
+            closes = looked.gap <= np.fmax(0.5 * gap, 8 * looked.uncertainty)
             for order, row in enumerate(rows, start=1):
                 for value, change in _refined(row, looked.gradapprox, SHRINK**order):
                     total = SURE * change + 1.25 * looked.uncertainty
@@ -329,16 +304,16 @@ def extrapolate(record: Record, entries: Entries) -> None:
                     for to, new in zip(best, (value, total, looked.low, looked.high), strict=True):
                         to[better] = new[better]
                     at[better] = steps[better]
-        gap = looked.high - looked.low
-    before = _Kept(record, entries)
-    had = np.isfinite(best.gradapprox) & (best.uncertainty < record.uncertainty[entries])
-    record.take(entries[had], best.part(had), at[had])
-    record.codes[entries[had]] = record.judge(entries[had])
+        gap = looked.gap
+    before = _known(record, entries)
+    surer = np.isfinite(best.gradapprox) & (best.uncertainty < record.uncertainty[entries])
+    taken = record.take(entries, best, at, surer)
+    record.rejudge(taken)
     # an estimate of its own error is no proof of another's
-    accused = entries[had][record.codes[entries[had]] == DISAGREE]
+    accused = taken[record.codes[taken] == DISAGREE]
     record.uncertainty[accused] *= PROOF
-    record.codes[accused] = record.judge(accused)
-    before.put_back()
+    record.rejudge(accused)
+    _put_back(record, entries, before)
 
 
 def _refined(
@@ -355,26 +330,22 @@ def _refined(
     row[:] = new
 
 
-class _Kept:
-    """What was known of entries before other steps were tried, which has to allow for it."""
+def _known(record: Record, entries: Entries) -> dict[str, FloatArray]:
+    """What is known of entries before other steps are tried, for `_put_back`."""
+    names = "gradapprox", "uncertainty", "reach", "steps", "low", "high"
+    return {name: getattr(record, name)[entries] for name in names}
 
-    def __init__(self, record: Record, entries: Entries) -> None:
-        self.record, self.entries = record, entries
-        names = "gradapprox", "uncertainty", "reach", "steps", "low", "high"
-        self.values = {name: getattr(record, name)[entries].copy() for name in names}
 
-    def put_back(self) -> None:
-        """Undoes what contradicts it, which a cost does that is not smooth over the longer step."""
-        record, entries = self.record, self.entries
-        old, uncertainty = self.values["gradapprox"], self.values["uncertainty"]
-        new, also = record.gradapprox[entries], record.uncertainty[entries]
-        with np.errstate(invalid="ignore"):
-            against = np.abs(new - old) > uncertainty + also
-        lost = ~np.isfinite(new) | (against & ~record.at_kink[entries])
-        lost |= (record.codes[entries] == UNRESOLVED) & ~(also < uncertainty)
-        for name, values in self.values.items():
-            getattr(record, name)[entries[lost]] = values[lost]
-        record.codes[entries[lost]] = UNRESOLVED
+def _put_back(record: Record, entries: Entries, before: dict[str, FloatArray]) -> None:
+    """Undoes what contradicts it, which a cost does that is not smooth over the longer step."""
+    new, uncertainty = record.gradapprox[entries], record.uncertainty[entries]
+    with np.errstate(invalid="ignore"):
+        against = np.abs(new - before["gradapprox"]) > before["uncertainty"] + uncertainty
+    lost = ~np.isfinite(new) | (against & ~record.at_kink[entries])
+    lost |= (record.codes[entries] == UNRESOLVED) & ~(uncertainty < before["uncertainty"])
+    for name, values in before.items():
+        getattr(record, name)[entries[lost]] = values[lost]
+    record.codes[entries[lost]] = UNRESOLVED
 
 
 def widen_reach(record: Record, entries: Entries) -> None:

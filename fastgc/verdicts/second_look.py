@@ -13,16 +13,11 @@ from fastgc.costs.base import require_repeatable
 from fastgc.costs.noise import uncertainty_of_differences
 from fastgc.methods.base import Approximation
 from fastgc.verdicts.hidden import by_scale, flat, own_noise, tiny, unused
-from fastgc.verdicts.kinks import (
-    adds_up,
-    around_entries,
-    bent,
-    has_kink,
-    sums_up,
-)
+from fastgc.verdicts.kinks import adds_up, around_entries, bent, has_kink, sums_up
 from fastgc.verdicts.kinks_together import accept_a_limit, kinks_together
-from fastgc.verdicts.record import Check, Findings, Record, within
+from fastgc.verdicts.record import Check, Findings, Record, far_outside, within
 from fastgc.verdicts.refinement import (
+    PLAIN_STEP,
     SHORTER,
     balance,
     come_closer,
@@ -37,18 +32,17 @@ from fastgc.verdicts.summary import summarise, tensor_means
 ROUNDS = 3  # of judging anew by settled sizes what had agreed by others
 TRIES = 2  # directions in which a kink is looked for where nothing disagrees
 LONGER = 1.01  # times the first step, from which on a step is called longer
-STEP = 1e-7  # of plain differences, where a method's own step is too short for them
 
 
 def second_look(check: Check, first: Approximation) -> Findings:
     """The verdict on every entry of a check, after other looks at those that are left open.
 
     Args:
-        check: what is checked.
+        check: what is checked; the evaluations go into its count.
         first: the approximation of every entry by its method; it stays as it is.
     """
-    layout, analytic = check.subset.layout, check.analytic
-    uncertainty = first.uncertainty
+    layout, analytic, uncertainty = check.subset.layout, check.analytic, first.uncertainty
+    check.evaluations += first.evaluations
     if not analytic.in_float64:
         tensors = np.repeat(np.arange(len(layout.names)), layout.lengths)
         uncertainty = analytic.uncertainty(uncertainty, tensors, exact=check.exact)
@@ -58,23 +52,21 @@ def second_look(check: Check, first: Approximation) -> Findings:
         Zeros(reach=np.inf if check.exact else 0.0, exact=not check.base.coarse),
     )  # fmt: skip
     kinked = bent(check, first, means)
-    added, evaluations = adds_up(check, first, codes)
-    if kinked.size:
-        has, spent = has_kink(check.cost, check.base, check.steps_of_all, TRIES)
-        evaluations += spent
-        kinked = kinked if has else kinked[:0]
+    added = adds_up(check, first, codes)
+    if kinked.size and not has_kink(check, check.steps_of_all, TRIES):
+        kinked = kinked[:0]
     steps = check.subset.of(check.steps_of_all)
     small = check.opaque and tiny(check.subset.of(check.cost.theta), steps).size > 0
     if added and not (codes.any() or kinked.size or small):
         none = np.empty(0, dtype=np.intp)
         return Findings(
             analytic.grad, first.gradapprox, uncertainty, codes, none, none,
-            (analytic.grad[:0], analytic.grad[:0]), summary, first.evaluations + evaluations,
+            (analytic.grad[:0], analytic.grad[:0]), summary,
         )  # fmt: skip
     record = Record.of(check, first, uncertainty, codes)
-    record.evaluations += evaluations
     _open_again(record, added=added)
     at_rounding = _look_until_settled(record, kinked, added=added)
+    check.evaluations = record.evaluations
     return _findings(record, steps, at_rounding)
 
 
@@ -89,8 +81,7 @@ def completed(check: Check, first: Approximation) -> FloatArray:
 def _open_again(record: Record, *, added: bool) -> None:
     """Judges by the slopes around what the first look left open, and what does not add up."""
     if not record.exact:
-        opened = record.with_code(UNRESOLVED)
-        record.codes[opened] = record.judge(opened)
+        record.rejudge(record.with_code(UNRESOLVED))
     if not added:  # those that agree as zero are looked at by themselves
         zeros = np.abs(record.gradapprox) <= record.uncertainty
         zeros &= np.abs(record.analytic.grad) <= record.uncertainty
@@ -109,7 +100,7 @@ def _findings(record: Record, steps: FloatArray, at_rounding: Entries) -> Findin
             record.layout, record.analytic, record.gradapprox, record.uncertainty, record.means,
             codes,
         ),
-        record.evaluations, longer if longer.any() else None,
+        longer if longer.any() else None,
         np.flatnonzero(record.restless & (codes == UNRESOLVED)),
     )  # fmt: skip
 
@@ -119,15 +110,15 @@ def _look_until_settled(record: Record, bent: Entries, *, added: bool) -> Entrie
     excused = _excuse(record)
     if record.opaque:
         by_scale(record)
-    seen = np.zeros(record.codes.size, dtype=np.bool_)
+    earlier = np.zeros(record.codes.size, dtype=np.bool_)  # entries of earlier rounds
     for number in range(ROUNDS + 1):
-        missing = ~np.isfinite(record.gradapprox) & np.isfinite(record.analytic.grad) & ~seen
-        disputed = np.flatnonzero((record.codes == DISAGREE) & ~seen)
+        missing = ~np.isfinite(record.gradapprox) & np.isfinite(record.analytic.grad) & ~earlier
+        disputed = np.flatnonzero((record.codes == DISAGREE) & ~earlier)
         if not disputed.size and not missing.any():
             break
-        if not seen.any():
+        if not earlier.any():
             record.evaluations += require_repeatable(record.cost, record.base.cost)
-        seen[disputed] = seen[missing] = record.looked[disputed] = True
+        earlier[disputed] = earlier[missing] = record.looked[disputed] = True
         if missing.any() and not record.exact:
             come_closer(record, np.flatnonzero(missing))
         _dispute(record, disputed)
@@ -137,8 +128,9 @@ def _look_until_settled(record: Record, bent: Entries, *, added: bool) -> Entrie
             (record.codes == AGREE) | ((record.codes == UNRESOLVED) & ~record.looked)
         )
         agreed = agreed[~np.isin(agreed, excused)]
-        record.codes[agreed] = record.judge(agreed)
-        seen[agreed[record.codes[agreed] == DISAGREE]] = False  # over the step that sufficed before
+        record.rejudge(agreed)
+        # over the step that sufficed before
+        earlier[agreed[record.codes[agreed] == DISAGREE]] = False
     if not record.exact:
         _try_other_steps(record)
         _small_kinks(record)
@@ -169,49 +161,30 @@ def _excuse(record: Record) -> Entries:
 
 
 def _dispute(record: Record, disputed: Entries) -> None:
-    """Shorter steps at entries that disagree, and the search for corners among them."""
+    """Shorter steps at entries that disagree, and the search for kinks among them."""
     shorten(record, disputed)
+    if not record.exact:
+        small_jumps(record, disputed)
     if record.exact or record.cost.samples is not None:
-        if not record.exact:
-            small_jumps(record, disputed)
         _kinks_of_samples(record, disputed)
         return
-    small_jumps(record, disputed)
     entries = disputed[record.codes[disputed] == DISAGREE]
-    if entries.size == 0:
-        return
-    if _is_kinked(record):
+    if entries.size and _is_kinked(record):
         doubtful = entries[_may_be_right(record, entries)]
         record.codes[doubtful] = UNRESOLVED
         record.at_kink[doubtful] = True
 
 
 def _is_kinked(record: Record) -> bool:
-    """Whether J has a kink at θ: a corner in some direction, or slopes that do not add up.
+    """Whether J has a kink at θ: one in some direction, or slopes that do not add up.
 
     A median of three has the same slope on both sides in every direction, but none that is the sum
     of those of its entries.
     """
-    steps = _steps_now(record)
-    at_kink, spent = has_kink(record.cost, record.base, steps, record.tries)
-    record.evaluations += spent
+    at_kink = has_kink(record, record.steps_now, record.tries)
     if at_kink or record.directions or record.tries == 0:
         return at_kink
-    gradapprox = np.where(np.isfinite(record.gradapprox), record.gradapprox, 0.0)
-    apart = np.nan_to_num(0.5 * (record.high - record.low), nan=0.0)  # where J bends
-    added, spent = sums_up(
-        record.cost, record.base, record.subset.whole(np.arange(record.layout.size)),
-        record.steps, gradapprox, record.uncertainty + apart,
-    )  # fmt: skip
-    record.evaluations += spent
-    return not added
-
-
-def _steps_now(record: Record) -> FloatArray:
-    """The step of each parameter (P,) that what is known of it is from."""
-    steps = np.array(record.steps_of_all)
-    steps[record.subset.whole(np.arange(record.layout.size))] = record.steps
-    return steps
+    return not sums_up(record)
 
 
 def _may_be_right(record: Record, entries: Entries) -> NDArray[np.bool_]:
@@ -220,68 +193,51 @@ def _may_be_right(record: Record, entries: Entries) -> NDArray[np.bool_]:
     Beside a single kink these are two, and g lies between them. Where there are several, a right
     backward pass may take what no point shows, but nothing that lies far outside.
     """
-    around = around_entries(
-        record.cost, record.subset.whole(entries), record.base, _steps_now(record),
-        record.layout.size,
-    )  # fmt: skip
-    record.evaluations += around.evaluations
+    around, g = around_entries(record, entries), record.analytic.grad[entries]
     allowed = record.allowed(entries, record.gradapprox[entries])
+    jumps = around.jumps > allowed
     if record.directions:
-        low, high = around.low, around.high
-        return (around.jumps > allowed) & ~record.far_outside(entries, low, high, allowed)
-    low = np.fmin(around.low, record.low[entries])
-    high = np.fmax(around.high, record.high[entries])
-    g, allowance = record.analytic.grad[entries], allowed + record.uncertainty[entries]
-    far = np.maximum(low - g, g - high) > THRESHOLDS.far * (high - low) + allowance
-    outside = far | (around.single & ~within(low, g, high, allowance))
-    record.low[entries], record.high[entries] = low, high
-    return (around.jumps > allowed) & ~outside
+        return jumps & ~far_outside(around.low, g, around.high, allowed)
+    low = record.low[entries] = np.fmin(around.low, record.low[entries])
+    high = record.high[entries] = np.fmax(around.high, record.high[entries])
+    allowance = allowed + record.uncertainty[entries]
+    outside = far_outside(low, g, high, allowance)
+    return jumps & ~(outside | (around.single & ~within(low, g, high, allowance)))
 
 
 def _kinks_of_samples(record: Record, disputed: Entries) -> None:
-    """Corners in several samples of a Network at once, which the slopes of J alone do not show."""
+    """Kinks in several samples of a Network at once, which the slopes of J alone do not show."""
     samples, codes = record.cost.samples, record.codes
     undecided = (codes[disputed] == DISAGREE) | (codes[disputed] == UNRESOLVED)
     entries = disputed[undecided]
     if entries.size == 0 or samples is None or not samples.near_kink():
         return
     whole = record.subset.whole(entries)
-    steps = np.maximum(record.steps_of_all[whole], STEP if record.exact else 0.0)
-    found = samples.slopes(whole, steps, record.base, SHORTER)
-    record.evaluations += found.evaluations
-    allowance = record.allowed(entries, 0.5 * (found.low + found.high)) + 2 * found.uncertainty
-    accepted = within(found.low, record.analytic.grad[entries], found.high, allowance)
-    accepted &= found.low < found.high
-    codes[entries[accepted]] = KINK
-    record.at_kink[entries[accepted]] = True
-    record.low[entries] = np.fmin(record.low[entries], found.low)
-    record.high[entries] = np.fmax(record.high[entries], found.high)
+    steps = np.maximum(record.steps_of_all[whole], PLAIN_STEP if record.exact else 0.0)
+    low, high, uncertainty, spent = samples.slopes(whole, steps, record.base, SHORTER)
+    record.evaluations += spent
+    allowance = record.allowed(entries, 0.5 * (low + high)) + 2 * uncertainty
+    accepted = entries[within(low, record.analytic.grad[entries], high, allowance) & (low < high)]
+    codes[accepted] = KINK
+    record.at_kink[accepted] = True
+    record.low[entries] = np.fmin(record.low[entries], low)
+    record.high[entries] = np.fmax(record.high[entries], high)
 
 
 def _try_other_steps(record: Record) -> None:
     """Entries that noise hides: are they unused, do longer steps tell, or is their slope zero?"""
-
-    def left() -> Entries:
+    for look in (flat, unused, balance, widen_reach, extrapolate, widen_reach):
         opened = record.with_code(UNRESOLVED)
-        return opened[~record.at_kink[opened] & np.isfinite(record.gradapprox[opened])]
-
-    for look in (
-        flat,
-        unused,
-        None if record.balanced else balance,
-        widen_reach,
-        extrapolate,
-        widen_reach,
-    ):
-        opened = left()
+        opened = opened[~record.at_kink[opened] & np.isfinite(record.gradapprox[opened])]
         if opened.size == 0:
             return
-        if look is not None and not (record.directions and look is not balance):
-            record.looked[opened] = True
-            look(record, opened)
-            if record.rescale():
-                opened = opened[record.codes[opened] == UNRESOLVED]
-                record.codes[opened] = record.judge(opened)
+        useless = record.balanced if look is balance else record.directions
+        if useless:
+            continue
+        record.looked[opened] = True
+        look(record, opened)
+        if record.rescale():
+            record.rejudge(opened[record.codes[opened] == UNRESOLVED])
 
 
 def _small_kinks(record: Record) -> None:
@@ -296,9 +252,7 @@ def _small_kinks(record: Record) -> None:
     if record.cost.samples is not None:
         _kinks_of_samples(record, accused)
         return
-    at_kink, spent = has_kink(record.cost, record.base, record.steps_of_all, record.tries)
-    record.evaluations += spent
-    if at_kink:
+    if has_kink(record, record.steps_of_all, record.tries):
         uncertainty = uncertainty_of_differences(
             record.base.cost, record.base.noise, 2.0 * first[accused]
         )
@@ -314,7 +268,7 @@ def _kinks_that_agree(record: Record, bent: Entries) -> None:
         return
     steps = record.steps[entries] / SHORTER
     again = record.look(entries, steps)
-    gap, before = again.high - again.low, record.high[entries] - record.low[entries]
+    gap, before = again.gap, record.high[entries] - record.low[entries]
     # slopes that grow as the step shrinks are no two slopes of a kink
     kink = (gap > 4 * again.uncertainty) & (gap > before / 4) & (gap < 1.5 * before)
     kink &= stays_apart(record, entries, again, steps, kink)

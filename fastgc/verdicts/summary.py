@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,117 +91,93 @@ def summarise(
         zeros: what tells a zero, where the verdicts are still to be made, into `codes`; None where
             they hold.
     """
-    grad, counts = analytic.grad, _Counts(layout)
-    squares = np.zeros((3, len(layout.names)))
+    grad, squares = analytic.grad, np.zeros((3, len(layout.names)))
+    counts = _Counts(layout, (grad, gradapprox, uncertainty, codes))
     with np.errstate(all="ignore"):  # overflow is looked after below; inf - inf is nonfinite
         for part, tensors, lengths in layout.pieces():
             g, approx, U = grad[part], gradapprox[part], uncertainty[part]
             errors = np.abs(g - approx)
-            squares[0, tensors] += sums_of_products(errors, errors, lengths)
-            squares[1, tensors] += sums_of_products(g, g, lengths)
-            squares[2, tensors] += sums_of_products(approx, approx, lengths)
+            for row, values in enumerate((errors, g, approx)):
+                squares[row, tensors] += sums_of_products(values, values, lengths)
             typical = layout.per_entry(means, tensors, lengths)
             scale = entry_scale(g, approx, typical)
             if zeros is not None:
                 allowed = analytic.tolerance(layout, tensors, lengths) * entry_scale(g, approx, 0.0)
                 allowed += analytic.floor(layout, tensors, lengths) * typical
                 codes[part] = verdicts_on_errors(g, approx, errors, allowed, scale, U, zeros)
-            piece = _Piece(part, tensors, lengths, g, approx, U, errors, U / scale, codes[part])
-            counts.add(piece)
+            counts.add(part, tensors, lengths, errors, U / scale)
     differences = [
         _difference(sums, grad[part], gradapprox[part])
         for sums, (_, part) in zip(squares.T.tolist(), layout.tensors(), strict=True)
     ]
     return Summary(
-        counts.worst,
-        counts.place,
-        counts.counts.tolist(),
-        differences,
-        counts.resolutions.tolist(),
-        counts.vanishing,
+        counts.worst, counts.place, counts.verdicts.tolist(), differences,
+        counts.resolutions.tolist(), counts.vanishing,
         _difference(squares.sum(axis=1).tolist(), grad, gradapprox),
-    )
-
-
-class _Piece(NamedTuple):
-    """A part of the flat vector with its tensors, as `Layout.pieces` has it; `errors` and
-    `relative` uncertainties are written to.
-    """
-
-    part: slice
-    tensors: slice
-    lengths: NDArray[np.intp]
-    g: FloatArray
-    approx: FloatArray
-    uncertainty: FloatArray
-    errors: FloatArray
-    relative: FloatArray
-    verdicts: NDArray[np.uint8]
+    )  # fmt: skip
 
 
 class _Counts:
-    """What `Summary` has, added up piece by piece."""
+    """What `Summary` has, added up over the pieces of grad, gradapprox, uncertainty and codes."""
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: Layout, vectors: tuple[Any, ...]) -> None:
         T = len(layout.names)
+        self._vectors = vectors
         self.worst, self.place = [0] * T, list(layout.offsets[:-1])
-        self.counts = np.zeros((T, len(ENTRY_VERDICTS)), np.intp)
+        self.verdicts = np.zeros((T, len(ENTRY_VERDICTS)), np.intp)
         self.resolutions, self.vanishing = np.zeros(T), [(0, 0.0)] * T
         self._largest = [-1.0] * T  # error among the entries of the worst verdict
 
-    def add(self, piece: _Piece) -> None:
-        """Counts a piece."""
-        starts = np.cumsum(piece.lengths) - piece.lengths
-        errors, relative, tensors = piece.errors, piece.relative, piece.tensors
+    def add(
+        self,
+        part: slice,
+        tensors: slice,
+        lengths: NDArray[np.intp],
+        errors: FloatArray,
+        relative: FloatArray,
+    ) -> None:
+        """Counts a piece, as `Layout.pieces` has it; writes to its errors and uncertainties."""
+        g, approx, uncertainty, codes = (vector[part] for vector in self._vectors)
+        starts = np.cumsum(lengths) - lengths
+        numbers = range(tensors.start, tensors.stop)
         if not relative.max(initial=0.0) <= THRESHOLDS.resolution:
-            self._note_zeros(piece, starts)
-        if piece.verdicts.any():
-            self._note_verdicts(piece, starts)
+            small = ~(relative <= THRESHOLDS.resolution)
+            zeros = (codes == AGREE) & small  # they resolve nothing
+            relative[zeros | ((codes == KINK) & small)] = 0.0
+            zeros &= (g != 0) | (approx != 0)  # exact zeros on both sides need no word
+            widest = np.maximum.reduceat(np.where(zeros, uncertainty, 0.0), starts).tolist()
+            counts = np.add.reduceat(zeros, starts, dtype=np.intp).tolist()
+            for t, count, most in zip(numbers, counts, widest, strict=True):
+                before, least = self.vanishing[t]
+                self.vanishing[t] = before + count, max(least, most)
+        if codes.any():
+            errors[np.isnan(errors) | (codes == NONFINITE)] = np.inf
+            relative[~np.isfinite(g) | ~np.isfinite(approx)] = 0.0
+            tensor = np.repeat(numbers, lengths)
+            T, kinds = self.verdicts.shape
+            counts = np.bincount(tensor * kinds + codes, minlength=T * kinds)
+            self.verdicts += counts.reshape(T, kinds)
+            for t, code in zip(numbers, np.maximum.reduceat(codes, starts).tolist(), strict=True):
+                if code > self.worst[t]:
+                    self.worst[t], self._largest[t] = code, -1.0
+            errors[codes < np.array(self.worst)[tensor]] = -1.0  # which counts no more
         else:
-            self.counts[tensors, 0] += piece.lengths
+            self.verdicts[tensors, 0] += lengths
         resolutions = self.resolutions[tensors]
         np.fmax(resolutions, np.fmax.reduceat(relative, starts), out=resolutions)
         tops = np.maximum.reduceat(errors, starts).tolist()
-        numbers = range(len(self.worst))[tensors]
         for t, top, start, length in zip(
-            numbers, tops, starts.tolist(), piece.lengths.tolist(), strict=True
+            numbers, tops, starts.tolist(), lengths.tolist(), strict=True
         ):
             if top > self._largest[t]:
                 self._largest[t] = top
                 k = int(errors[start : start + length].argmax())
-                self.place[t] = piece.part.start + start + k
-
-    def _note_verdicts(self, piece: _Piece, starts: NDArray[np.intp]) -> None:
-        """Verdicts other than agreement; errors below the worst verdict count no more."""
-        errors, verdicts, tensors = piece.errors, piece.verdicts, piece.tensors
-        errors[np.isnan(errors) | (verdicts == NONFINITE)] = np.inf
-        piece.relative[~np.isfinite(piece.g) | ~np.isfinite(piece.approx)] = 0.0
-        numbers = np.repeat(np.arange(tensors.start, tensors.stop), piece.lengths)
-        T, kinds = self.counts.shape
-        tallied = np.bincount(numbers * kinds + verdicts, minlength=T * kinds)
-        self.counts += tallied.reshape(T, kinds)
-        for t, code in enumerate(np.maximum.reduceat(verdicts, starts).tolist(), tensors.start):
-            if code > self.worst[t]:
-                self.worst[t], self._largest[t] = code, -1.0
-        errors[verdicts < np.array(self.worst)[numbers]] = -1.0
-
-    def _note_zeros(self, piece: _Piece, starts: NDArray[np.intp]) -> None:
-        """Entries that agree as zero; they resolve nothing."""
-        small = ~(piece.relative <= THRESHOLDS.resolution)
-        zeros = (piece.verdicts == AGREE) & small
-        piece.relative[zeros | ((piece.verdicts == KINK) & small)] = 0.0
-        zeros &= (piece.g != 0) | (piece.approx != 0)  # exact zeros on both sides need no word
-        counts = np.add.reduceat(zeros, starts, dtype=np.intp).tolist()
-        widest = np.maximum.reduceat(np.where(zeros, piece.uncertainty, 0.0), starts).tolist()
-        numbers = range(len(self.worst))[piece.tensors]
-        for t, count, most in zip(numbers, counts, widest, strict=True):
-            before, least = self.vanishing[t]
-            self.vanishing[t] = before + count, max(least, most)
+                self.place[t] = part.start + start + k
 
 
 def _difference(sums: list[float], grad: FloatArray, gradapprox: FloatArray) -> float:
     """‖grad − gradapprox‖ / (‖grad‖ + ‖gradapprox‖); `sums` are the squares of the three norms."""
-    error, g, found = sums
-    if all(SAFE[0] < square < SAFE[1] for square in (g, found)) and error < SAFE[1]:
-        return math.sqrt(error) / (math.sqrt(g) + math.sqrt(found))
+    error, *sizes = sums
+    if all(SAFE[0] < square < SAFE[1] for square in sizes) and error < SAFE[1]:
+        return math.sqrt(error) / sum(map(math.sqrt, sizes))
     return relative_difference(grad, gradapprox)
