@@ -86,19 +86,22 @@ def check(
             of leaves that are not floating-point being passed over; or a function of
             ``(params, *args)`` that returns one. Those of dtype float32 are held to 1e-4, of
             float16 to 5e-2, of bfloat16 to 2e-1.
-        **options: epsilon, tolerance, only, sample, directions, per_tensor, seed, memory, progress,
-            checkpoint: see `fastgc.options.Options`; names are those of leaves, as in
-            ``only=["['dense']*"]``. `epsilon` is ``"auto"`` by itself where the loss pins float32.
-            `method` is ``stacked``, many sets of parameters in one call, ``jit(vmap(loss))``;
-            ``loop``, one in each; ``random``, random directions, 16 evaluations for each tensor of
-            any size; or ``auto``: ``stacked``, or ``loop`` where the loss does not allow that, for
-            up to 20,000 entries to be checked, ``random`` for more.
+        **options: method, epsilon, tolerance, only, sample, directions, per_tensor, seed, memory,
+            progress, checkpoint, with the defaults of `fastgc.check`: see `fastgc.Options`. Names
+            are those of leaves, as in ``only=["['dense']*"]``. `epsilon` is ``"auto"`` by default
+            where the loss pins float32. JAX itself spreads each evaluation over the cores.
+
+    The method ``stacked`` evaluates many sets of parameters in one call of ``jit(vmap(loss))``,
+    ``loop`` one in each, and ``random`` along random directions, by default 16 evaluations for each
+    tensor of any size. ``auto`` is ``stacked``, or ``loop`` where the loss does not allow that, for
+    up to 20,000 entries to be checked, and ``random`` for more.
 
     Returns:
         A `fastgc.Report`, true when the gradients are right.
 
     Raises:
-        TypeError, ValueError: for input that cannot be checked. Wrong gradients raise nothing.
+        TypeError, ValueError: for a loss, parameters, gradients or options that cannot be. Wrong
+            gradients raise nothing.
 
     An exception that your own functions raise at `params` passes through, with a note of where it
     was raised. One that the loss raises a step away does not: `fastgc.check` says what is done.
@@ -235,10 +238,9 @@ def _passes(
 def _require_same_loss(
     loss: Callable[..., Any], params: Any, args: tuple[Any, ...], value: float
 ) -> None:
-    """Whether gradients that were computed elsewhere may be those of the loss that was checked.
+    """Raises ValueError for a loss that is another number as the caller calls it.
 
-    Raises:
-        ValueError: where the loss is another number as the caller calls it.
+    Gradients that were computed elsewhere are then not those of what was checked.
     """
     called = jax.tree_util.tree_map(copied, (params, *args))
     try:
@@ -260,11 +262,7 @@ def _require_same_loss(
 
 
 def _is_single(dtypes: Sequence[str]) -> bool:
-    """Whether the loss computes in single precision, of the `dtypes` below double that it is in.
-
-    Raises:
-        ValueError: for half precision.
-    """
+    """Whether the loss is in single precision, of these dtypes; half precision is refused."""
     half = " and ".join(dtype for dtype in dtypes if dtype != SINGLE)
     if half:
         raise ValueError(

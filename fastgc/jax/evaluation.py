@@ -62,16 +62,13 @@ class Form:
     arrays: tuple[int, ...]
     constants: tuple[tuple[int, type, Any], ...]
 
-    def place(self, values: Values, arrays: Values) -> tuple[Any, ...]:
-        """(params, *args) with these leaves."""
+    def __call__(self, values: Values, arrays: Values) -> Any:
+        """The loss with these leaves."""
         leaves = {i: value for i, _, value in self.constants}
         leaves |= zip(self.checked, values, strict=True)
         leaves |= zip(self.arrays, arrays, strict=True)
-        return _unflattened(self.structure, [leaves[i] for i in range(len(leaves))])
-
-    def __call__(self, values: Values, arrays: Values) -> Any:
-        """The loss."""
-        return require_scalar(self.loss(*self.place(values, arrays)))
+        called = jax.tree_util.tree_unflatten(self.structure, [leaves[i] for i in sorted(leaves)])
+        return require_scalar(self.loss(*called))
 
     @property
     def lasting(self) -> bool:
@@ -95,11 +92,6 @@ class Form:
         Or (values, arrays, by) -> so many times the loss, and the ``gradient`` of that.
         """
         return _kept(self, kind) if self.lasting else _compile(self, kind)
-
-
-def _unflattened(structure: Any, leaves: list[Any]) -> tuple[Any, ...]:
-    called: tuple[Any, ...] = jax.tree_util.tree_unflatten(structure, leaves)
-    return called
 
 
 def _compile(form: Form, kind: str) -> Callable[..., Any]:
@@ -148,7 +140,7 @@ class Loss:
         self.single: Callable[[Values], Any] = self.plain
         self.multiple: Callable[[float], tuple[Any, list[Any]]] | None = None
 
-    def called_with(self, values: Values) -> tuple[Any, ...]:
+    def called_with(self, values: Values) -> Any:
         """(params, *args), in copies that may be written to or donated."""
         leaves = [
             jnp.array(leaf) if traced and isinstance(leaf, np.ndarray) else copied(leaf)
@@ -156,7 +148,7 @@ class Loss:
         ]
         for i, value in zip(self._checked, values, strict=True):
             leaves[i] = jnp.array(value)
-        return _unflattened(self._structure, leaves)
+        return jax.tree_util.tree_unflatten(self._structure, leaves)
 
     def plain(self, values: Values) -> Any:
         """The loss as the caller calls it."""
@@ -215,11 +207,7 @@ class Loss:
             yield form, [jnp.array(self._held[i]) for i in arrays]
 
     def alone(self) -> Callable[[Values], Any]:
-        """One set of parameters at a time: compiled, where that is the same as being called.
-
-        Raises:
-            ValueError: for a loss that is another number each time.
-        """
+        """One set of parameters at a time: compiled, where that is the same as being called."""
         one = float(self.plain(self.values))
         if self.form is not None:
             run = bound(self.form, "loss", self.arrays)
@@ -249,11 +237,7 @@ class Loss:
         return jax.make_jaxpr(run)(self.values, self.arrays).jaxpr
 
     def narrow_dtypes(self, value: Any) -> list[str]:
-        """The dtypes below double precision that the loss computes in all the same.
-
-        Args:
-            value: the loss, as it was returned.
-        """
+        """The dtypes below double precision that the loss, which returned `value`, computes in."""
         if self.traced is not None:
             count = len(self.values)
             moved = [i < count for i in range(len(self.traced.invars))]

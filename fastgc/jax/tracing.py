@@ -23,7 +23,7 @@ def narrow_dtypes(jaxpr: Any, moved: Collection[bool]) -> set[str]:
         moved: for each of its inputs, whether it is one of those that matter; what depends on none
             of these may be in any precision.
     """
-    found = set()
+    dtypes = set()
     depends = {v for v, matters in zip(jaxpr.invars, moved, strict=True) if matters}
     for equation in jaxpr.eqns:
         inputs = [_among(v, depends) for v in equation.invars]
@@ -33,10 +33,10 @@ def narrow_dtypes(jaxpr: Any, moved: Collection[bool]) -> set[str]:
         for out in equation.outvars:
             dtype = getattr(out.aval, "dtype", None)
             if dtype is not None and jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize < 8:
-                found.add(str(dtype))
+                dtypes.add(str(dtype))
         for inner in _inner(equation):
-            found |= narrow_dtypes(inner, _passed_on(equation, inputs, len(inner.invars)))
-    return found
+            dtypes |= narrow_dtypes(inner, _passed_on(equation, inputs, len(inner.invars)))
+    return dtypes
 
 
 def _among(variable: Any, depends: set[Any]) -> bool:
@@ -47,11 +47,8 @@ def _among(variable: Any, depends: set[Any]) -> bool:
 def _passed_on(equation: Any, inputs: list[bool], count: int) -> list[bool]:
     """Which inputs of a function that an equation calls are among those that matter."""
     loops = equation.primitive.name in ("scan", "while")  # what comes out of it goes in again
-    if not loops and len(inputs) == count:
-        return inputs
-    if not loops and len(inputs) == count + 1:  # cond, whose first input chooses
-        return inputs[1:]
-    return [True] * count
+    chooses = len(inputs) - count  # of cond, the first input does
+    return [True] * count if loops or chooses not in (0, 1) else inputs[chooses:]
 
 
 def _bytes_of(equation: Any) -> int:

@@ -20,16 +20,14 @@ class Tree:
     """Parameters in a pytree.
 
     Attributes:
-        names: of all leaves, no two alike.
-        leaves: as the caller passed them.
+        leaves: all, as the caller passed them, by names of which no two are alike.
         checked: the names of those that are checked, the floating-point ones with a number in them,
-            and where each is among `leaves`.
+            and the number of each among `leaves`.
         structure: of the pytree.
         ordered: whether their order is the caller's; JAX sorts the keys of a dict.
     """
 
-    names: tuple[str, ...]
-    leaves: tuple[Any, ...]
+    leaves: Mapping[str, Any]
     checked: Mapping[str, int]
     structure: Any
     ordered: bool
@@ -42,9 +40,9 @@ def tree_of(params: Any) -> Tree:
         TypeError: for complex leaves and for traced ones.
         ValueError: where no leaf is to be checked.
     """
-    places = _places(params)
+    leaves = _leaves(params)
     checked = {}
-    for i, (name, leaf) in enumerate(places.items()):
+    for i, (name, leaf) in enumerate(leaves.items()):
         kind = _dtype_of(leaf, f"params{_step(name)}")
         if kind is not None and jnp.issubdtype(kind, jnp.complexfloating):
             raise TypeError(
@@ -54,13 +52,13 @@ def tree_of(params: Any) -> Tree:
         if kind is not None and jnp.issubdtype(kind, jnp.floating) and np.size(leaf):
             checked[name] = i
     if not checked:
-        found = ", ".join(sorted(map(_described, places.values()))) or "no leaves at all"
+        kinds = ", ".join(sorted(map(_described, leaves.values()))) or "no leaves at all"
         raise ValueError(
-            f"params has no floating-point number in it, and so nothing to check; it has {found}"
+            f"params has no floating-point number in it, and so nothing to check; it has {kinds}"
         )
     paths, structure = jax.tree_util.tree_flatten_with_path(params)
     sorts = any(isinstance(key, jax.tree_util.DictKey) for path, _ in paths for key in path)
-    return Tree(tuple(places), tuple(places.values()), checked, structure, ordered=not sorts)
+    return Tree(leaves, checked, structure, ordered=not sorts)
 
 
 def gradients_of(tree: Tree, grads: Any, wanted: Collection[str]) -> dict[str, NDArray[Any]]:
@@ -71,16 +69,15 @@ def gradients_of(tree: Tree, grads: Any, wanted: Collection[str]) -> dict[str, N
     Raises:
         TypeError, ValueError: for another structure; the message names the path that differs.
     """
-    given = _places(grads, none_is_leaf=True)
+    given = _leaves(grads, none_is_leaf=True)
     _require_same_paths(tree, given, grads, wanted)
-    found = {}
+    arrays = {}
     for name in wanted:
-        path, value, shape = _step(name), given[name], np.shape(tree.leaves[tree.checked[name]])
+        path, value, shape = _step(name), given[name], np.shape(tree.leaves[name])
         kind = _dtype_of(value, f"grads{path}")
-        if kind is None or not (
-            jnp.issubdtype(kind, jnp.floating) or jnp.issubdtype(kind, jnp.integer)
-        ):
-            what = f"a {type(value).__name__}" if kind is None else f"of dtype {_name_of(kind)}"
+        if kind is None or not any(jnp.issubdtype(kind, k) for k in (jnp.floating, jnp.integer)):
+            dtype = "float0" if kind == jax.dtypes.float0 else str(kind)
+            what = f"a {type(value).__name__}" if kind is None else f"of dtype {dtype}"
             raise TypeError(f"grads{path} is {what}; wanted an array of real numbers")
         array = np.asarray(value)
         if array.shape != shape:
@@ -90,8 +87,8 @@ def gradients_of(tree: Tree, grads: Any, wanted: Collection[str]) -> dict[str, N
             raise ValueError(
                 f"grads{path} has shape {array.shape}; params{path} has shape {shape}. {advice}"
             )
-        found[name] = array
-    return found
+        arrays[name] = array
+    return arrays
 
 
 def is_function(grads: Any, tree: Tree) -> bool:
@@ -106,14 +103,13 @@ def _require_same_paths(
     tree: Tree, given: Mapping[str, Any], grads: Any, wanted: Collection[str]
 ) -> None:
     advice = "wanted a pytree of the structure of params"
-    shapes = {name: np.shape(tree.leaves[tree.checked[name]]) for name in wanted}
     if isinstance(grads, tuple) and len(grads) == 2:
         for part, why in ((0, "has_aux puts it last"), (1, "value_and_grad puts the value first")):
-            inner = _places(grads[part], none_is_leaf=True)
-            fits = all(
-                name in inner and np.shape(inner[name]) == shape for name, shape in shapes.items()
-            )
-            if fits and inner.keys() <= set(tree.names):
+            inner = _leaves(grads[part], none_is_leaf=True)
+            if inner.keys() <= tree.leaves.keys() and all(
+                name in inner and np.shape(inner[name]) == np.shape(tree.leaves[name])
+                for name in wanted
+            ):
                 advice = f"it is a pair: {why}; pass its element [{part}]"
     for name in wanted:
         if given.get(name) is None:
@@ -122,24 +118,24 @@ def _require_same_paths(
                 f"grads{_step(name)} {fault}, and params{_step(name)} is there; {advice}"
             )
     for name, value in given.items():
-        if value is not None and name not in tree.names:
+        if value is not None and name not in tree.leaves:
             raise ValueError(
                 f"grads{_step(name)} is there, and params{_step(name)} is missing; {advice}"
             )
 
 
-def _places(tree: Any, *, none_is_leaf: bool = False) -> dict[str, Any]:
+def _leaves(tree: Any, *, none_is_leaf: bool = False) -> dict[str, Any]:
     """Every leaf by its path, as JAX writes it."""
     is_leaf = (lambda leaf: leaf is None) if none_is_leaf else None
-    found: dict[str, Any] = {}
+    leaves: dict[str, Any] = {}
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_leaf)[0]:
         name = plain = jax.tree_util.keystr(path) or ROOT
         number = 1
-        while name in found:  # keys that print alike, or a node that calls two children the same
+        while name in leaves:  # keys that print alike, or a node that calls two children the same
             number += 1
             name = f"{plain}#{number}"
-        found[name] = leaf
-    return found
+        leaves[name] = leaf
+    return leaves
 
 
 def _step(name: str) -> str:
@@ -155,10 +151,6 @@ def _dtype_of(leaf: Any, expression: str) -> Any:
     if isinstance(leaf, jax.Array | np.ndarray | np.generic):
         return leaf.dtype
     return None
-
-
-def _name_of(dtype: Any) -> str:
-    return "float0" if dtype == jax.dtypes.float0 else str(dtype)
 
 
 def _described(leaf: Any) -> str:

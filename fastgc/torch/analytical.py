@@ -47,11 +47,8 @@ class Derivative:
     def jacobian(self, *, batch: bool = True) -> list[Tensor]:
         """Its matrix for each image, (entries of the argument, entries of the image).
 
-        Args:
-            batch: whether many rows may be computed at once.
-
-        Raises:
-            Refused: where a second time gives something else, or a gradient another dtype or shape.
+        `batch` allows to compute many rows at once. `Refused` is raised where a second time gives
+        something else, and for a gradient of another dtype or shape.
         """
         like = self.argument
         matrices = None

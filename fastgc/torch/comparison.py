@@ -13,9 +13,6 @@ from fastgc.torch.numerical import Tolerance, around, slopes
 
 LOOKS = 64  # columns, and rows, that are looked at again one by one before they are called wrong
 
-#: An output's component, an input's, and a real Jacobian, (entries of the output, of the input).
-Analytic = tuple[Component, Component, Tensor]
-
 
 @dataclass(frozen=True, eq=False)
 class Jacobian:
@@ -100,16 +97,8 @@ def compare(function: Function, mode: str, eps: float, tolerance: Tolerance) -> 
             (k, part): slopes(function, k, part * eps, tolerance, graph=graph, batch=batch)
             for k, part in function.components()
         }
-        pairs = tuple(
-            Pair(
-                tuple(
-                    Jacobian(out, x, J, _real(numerical[x][out[0]], out[1]).T)
-                    for out, x, J in jacobians
-                )
-            )
-            for jacobians in _analytic(function, mode, tolerance.nondet, batch)
-        )
-        comparison = Comparison(mode, eps, bounds, pairs)
+        pairs = _pairs(function, mode, numerical, tolerance.nondet, batch)
+        comparison = Comparison(mode, eps, bounds, tuple(pairs))
         if not comparison.at_fault:
             return comparison
         again = _second_look(function, comparison, graph=graph)
@@ -120,10 +109,19 @@ def compare(function: Function, mode: str, eps: float, tolerance: Tolerance) -> 
     raise AssertionError("the second time nothing is batched")
 
 
-def _analytic(
-    function: Function, mode: str, nondet_tol: float, batch: bool
-) -> Iterator[list[Analytic]]:
-    """The Jacobians of automatic differentiation; those of a complex number's parts together."""
+def _pairs(
+    function: Function,
+    mode: str,
+    numerical: Mapping[Component, list[Tensor]],
+    nondet_tol: float,
+    batch: bool,
+) -> Iterator[Pair]:
+    """The Jacobians of automatic differentiation beside the numerical ones."""
+
+    def jacobian(output: Component, component: Component, analytic: Tensor) -> Jacobian:
+        o, of_output = output
+        return Jacobian(output, component, analytic, _real(numerical[component][o], of_output).T)
+
     if mode == "backward AD":
         wanted = [function.inputs[k] for k in function.wanted]
         for o, output in enumerate(function.outputs):
@@ -131,7 +129,12 @@ def _analytic(
                 derivative = analytical.backward(real_part(output, of_output), wanted, nondet_tol)
                 matrices = derivative.jacobian(batch=batch)
                 for k, x, J in zip(function.wanted, wanted, matrices, strict=True):
-                    yield [((o, of_output), (k, part), _real(J, part)) for part in parts_of(x)]
+                    yield Pair(
+                        tuple(
+                            jacobian((o, of_output), (k, part), _real(J, part))
+                            for part in parts_of(x)
+                        )
+                    )
         return
     for k, part in function.components():
         forward = mode == "forward AD"
@@ -141,10 +144,11 @@ def _analytic(
             n = function.inputs[k].numel()
             matrices = [o.new_zeros((n, o.numel())) for o in function.outputs]
         for o, (output, J) in enumerate(zip(function.outputs, matrices, strict=True)):
-            jacobians: list[Analytic] = [
-                ((o, of_output), (k, part), _real(J, of_output).T) for of_output in parts_of(output)
-            ]
-            yield from [jacobians] if forward else ([jacobian] for jacobian in jacobians)
+            jacobians = tuple(
+                jacobian((o, of_output), (k, part), _real(J, of_output).T)
+                for of_output in parts_of(output)
+            )
+            yield from [Pair(jacobians)] if forward else (Pair((j,)) for j in jacobians)
 
 
 def _second_look(function: Function, first: Comparison, *, graph: bool) -> Comparison:

@@ -16,7 +16,7 @@ from fastgc.core.tree import FloatArray, flatten_parameters
 from fastgc.costs.base import Batch, Candidate, Noting
 from fastgc.costs.function import LEAST_ROWS, FunctionCost
 from fastgc.diagnosis.upstream import Findings, Pass, findings
-from fastgc.torch.float64 import InFloat64, name_of
+from fastgc.torch.float64 import InFloat64, as_array, name_of
 from fastgc.torch.module_copy import ModuleCopy, leaves_of
 from fastgc.torch.state import FUSED, State, kept_generators
 
@@ -61,7 +61,7 @@ class ModuleCost(FunctionCost):
         self.copy, self._memory = copy, memory
         self.state = State(copy.modules, copy.tensors)
         self._handles = {name: p.data for name, p in copy.parameters.items()}
-        self.arrays = {name: _dense(data) for name, data in self._handles.items()}
+        self.arrays = {name: as_array(data) for name, data in self._handles.items()}
         super().__init__(self._at, *flatten_parameters(self.arrays), None, dict(np.geterr()))
         self.row_bytes = 8 * self.theta.size
         self._tracked = False  # whether an evaluation records gradients
@@ -156,7 +156,7 @@ class ModuleCost(FunctionCost):
             return functional_call(self._holder, values, ())
 
         with self._evaluating():
-            return _dense(vmap(one, randomness="same")(batch))
+            return as_array(vmap(one, randomness="same")(batch))
 
     def _backward(
         self, factor: float = 1.0, seed: int | None = None
@@ -182,7 +182,7 @@ class ModuleCost(FunctionCost):
                         leaf.grad = None
                     loss.backward()
             gradients = {
-                name: None if p.grad is None else _dense(p.grad) for name, p in parameters.items()
+                name: None if p.grad is None else as_array(p.grad) for name, p in parameters.items()
             }
         finally:
             self._tracked = False
@@ -201,11 +201,7 @@ class ModuleCost(FunctionCost):
         return run
 
     def _find_way(self, value: float) -> None:
-        """Records gradients in evaluations too, where the loss is another, or none, without.
-
-        Raises:
-            ValueError: where it differs from `value`, as it was in the backward pass, even so.
-        """
+        """Records gradients in evaluations where the loss without them is not `value`, or none."""
         try:
             again = self._at(self.arrays)
         except Exception:
@@ -272,7 +268,7 @@ class Scaled(TorchFunctionMode):
         finally:
             for name, p in self._parameters.items():
                 if p.grad is not None:
-                    self.gradients[name] = _sum(self.gradients.get(name), _dense(p.grad))
+                    self.gradients[name] = _sum(self.gradients.get(name), as_array(p.grad))
                 p.grad = _sum(before[name], p.grad)
 
 
@@ -321,8 +317,3 @@ def _value(loss: torch.Tensor | float) -> float:
 
 def _differ(one: float, other: float) -> bool:
     return abs(one - other) > ROUNDING * max(abs(one), abs(other))
-
-
-def _dense(tensor: torch.Tensor) -> NDArray[np.float64]:
-    dense = tensor.detach().to_dense() if tensor.layout != torch.strided else tensor.detach()
-    return np.array(dense.to("cpu", torch.float64).numpy())

@@ -3,7 +3,9 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.overrides import TorchFunctionMode
 
 #: Dtypes that are too narrow to take differences in, and what takes their place.
@@ -27,6 +29,12 @@ IN_PLACE = {"__setitem__"} | {
 def name_of(dtype: torch.dtype) -> str:
     """``float32``."""
     return str(dtype).removeprefix("torch.")
+
+
+def as_array(tensor: torch.Tensor) -> NDArray[np.float64]:
+    """A copy on the host, dense, in float64."""
+    dense = tensor.detach().to_dense() if tensor.layout != torch.strided else tensor.detach()
+    return np.array(dense.to("cpu", torch.float64).numpy())
 
 
 def tensors_in(value: object) -> Iterator[torch.Tensor]:

@@ -1,14 +1,15 @@
 """What gradcheck found, as a Report whose tensors are Jacobians."""
 
 import math
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fastgc.core.gradients import AnalyticGradient
-from fastgc.core.tree import FloatArray, Layout
+from fastgc.core.gradients import analytic_gradient
+from fastgc.core.tree import FloatArray, flatten
 from fastgc.core.verdict import AGREE, DISAGREE, NONFINITE, worst_verdict
 from fastgc.diagnosis import kinds
 from fastgc.diagnosis.evidence import Evidence
@@ -16,7 +17,7 @@ from fastgc.report.data import Diagnosis
 from fastgc.report.report import Report
 from fastgc.report.text import by_fault
 from fastgc.torch.comparison import Comparison, Jacobian, Pair
-from fastgc.torch.float64 import name_of
+from fastgc.torch.float64 import as_array, name_of
 from fastgc.torch.function import Component, Function, real_part
 from fastgc.verdicts.outcome import tensor_reports
 from fastgc.verdicts.record import Findings
@@ -50,30 +51,25 @@ def report_of(comparison: Comparison, function: Function, seconds: float = 0.0) 
         if len(pair)
     ]
     evidence = [tensor.evidence for tensor in tensors]
-    layout = _layout(evidence)
-    count, rtol = len(tensors), comparison.tolerance.rtol
-    analytic = AnalyticGradient(
-        grad=np.concatenate([e.g for e in evidence]),
-        tolerances=np.full(count, rtol),
-        units=np.ones(count),
-        least=np.zeros(count),
+    rtol = comparison.tolerance.rtol
+    layout, gradapprox = flatten({e.name: e.found.reshape(e.shape) for e in evidence})
+    layout = replace(layout, output_axes=tuple(e.output_axes for e in evidence))
+    analytic = replace(
+        analytic_gradient(layout, {e.name: e.g.reshape(e.shape) for e in evidence}, rtol),
         dtypes=tuple(tensor.dtype for tensor in tensors),
-        in_float64=True,
     )
-    gradapprox = np.concatenate([e.found for e in evidence])
     uncertainty = np.concatenate([e.uncertainty for e in evidence])
     codes = np.concatenate([tensor.codes for tensor in tensors])
     means = tensor_means(layout, gradapprox)
     low, high = (np.concatenate([tensor.slopes[side] for tensor in tensors]) for side in (0, 1))
+    starts = zip(tensors, layout.offsets, strict=False)
     findings = Findings(
         grad=analytic.grad,
         gradapprox=gradapprox,
         uncertainty=uncertainty,
         codes=codes,
         at_rounding=np.empty(0, np.intp),
-        disputed=np.concatenate(
-            [tensor.looked_at + at for tensor, at in zip(tensors, layout.offsets, strict=False)]
-        ),
+        disputed=np.concatenate([tensor.looked_at + start for tensor, start in starts]),
         slopes=(low, high),
         summary=summarise(layout, analytic, gradapprox, uncertainty, means, codes),
     )
@@ -103,17 +99,6 @@ def first_line(report: Report) -> str:
         f"{worst.numerical:.7g}; {count} of {tensor.size} entries of {tensor.name} "
         f"{'is' if count == 1 else 'are'} wrong"
         + ("" if tensor.diagnosis is None else f"; {tensor.diagnosis}")
-    )
-
-
-def _layout(evidence: list[Evidence]) -> Layout:
-    return Layout(
-        kind="sequence",
-        names=tuple(e.name for e in evidence),
-        shapes=tuple(e.shape for e in evidence),
-        offsets=tuple(np.cumsum([0, *(e.g.size for e in evidence)]).tolist()),
-        build=list,
-        output_axes=tuple(e.output_axes for e in evidence),
     )
 
 
@@ -167,23 +152,18 @@ def _tensor(
     evidence = Evidence(
         name=_name(function, jacobian),
         shape=(*output.shape, *x.shape),
-        g=_flat(g),
-        found=_flat(numerical),
+        g=as_array(g).ravel(),
+        found=as_array(numerical).ravel(),
         uncertainty=np.full(codes.size, rounding / comparison.eps),
         wrong=codes >= DISAGREE,
         known=np.ones(codes.size, dtype=np.bool_),
-        theta=_flat(real_part(x, part)) if output.numel() == 1 else np.zeros(codes.size),
+        theta=as_array(real_part(x, part)).ravel() if output.numel() == 1 else np.zeros(codes.size),
         fixed=np.zeros(codes.size),
         tolerance=comparison.tolerance.rtol,
         output_axes=output.dim(),
     )
     slopes = _slopes(comparison, jacobian.output, jacobian.input, output, columns)
     return _Tensor(evidence, codes, name_of(x.dtype), looked_at.ravel(), slopes)
-
-
-def _flat(x: torch.Tensor) -> FloatArray:
-    flat: FloatArray = x.detach().cpu().to(torch.float64).reshape(-1).numpy()
-    return flat
 
 
 def _slopes(
@@ -200,7 +180,7 @@ def _slopes(
     for n in columns:
         low, high = comparison.ends[component, n][output[0]]
         pair = (middle - low) / comparison.eps, (high - middle) / comparison.eps
-        sides.append([_flat(real_part(side, output[1])) for side in pair])
+        sides.append([as_array(real_part(side, output[1])).ravel() for side in pair])
     down, up = np.array(sides).transpose(1, 2, 0).reshape(2, -1)
     return np.minimum(down, up), np.maximum(down, up)
 

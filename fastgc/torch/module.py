@@ -23,7 +23,7 @@ from fastgc.report.report import Report
 from fastgc.torch.evaluation import ModuleCost
 from fastgc.torch.float64 import tensors_of
 from fastgc.torch.module_copy import Loss, borrowed, copied, in_place, require_loss, trained
-from fastgc.torch.network import Names, Recognised, Unknown, recognise, renamed
+from fastgc.torch.network import ModuleNetwork, Unknown, recognise, renamed
 from fastgc.torch.state import State, kept_generators, settings
 
 Gradients = Mapping[str, NDArray[Any] | None]
@@ -44,16 +44,15 @@ def check_module(
 ) -> Report:
     """Whether the gradients that autograd leaves in a module are those of its loss.
 
-    All is computed in float64, on a copy of the module; a closure's module, and others that a loss
-    holds, are made float64 for the while. What ``torch.compile`` took is run as it is written.
-    Afterwards the parameters, buffers, gradients and modes, and the random generators, are
-    what they were, to the bit. Before every evaluation the generators are put back to where they
-    were at the call, so that dropout draws the same each time; buffers as well, so that running
-    statistics stay.
+    Everything is computed in float64: on a copy of the module, or, for a closure, in the module
+    itself, which is float64 for the while, as are other modules that a loss holds. A module that
+    ``torch.compile`` took is run as it is written. Afterwards parameters, buffers, gradients, modes
+    and random generators are what they were, to the bit. Generators and buffers are put back before
+    every evaluation too: dropout draws the same each time, and running statistics stay.
 
-    The backward pass of 2·loss is taken too. It has to leave twice the gradients: a backward pass
-    that ignores its upstream gradient is wrong, even where the loss is last and that is 1; and so
-    is one that is not reproducible. `report.tensors[name].diagnosis` says which.
+    The backward pass of 2·loss has to leave twice the gradients. One that ignores its upstream
+    gradient is wrong, even where the loss comes last and that gradient is 1. So is one that is not
+    reproducible. `report.tensors[name].diagnosis` says which.
 
     Args:
         module: in the mode, train or eval, in which it is to be checked. Parameters with
@@ -61,18 +60,21 @@ def check_module(
         loss: ``(loss_fn, inputs, targets)``, for ``loss_fn(module(inputs), targets)``. Inputs are
             one tensor, a tuple (``module(*inputs)``) or a mapping (``module(**inputs)``). Or a
             closure without arguments that returns the loss of `module`; it may take the backward
-            pass itself. Data in single precision are taken in double.
+            pass itself. Data in float32 are converted to float64. A loss has one real number.
         gradients: the caller's own, by parameter name, as
-            ``{name: p.grad for name, p in module.named_parameters()}``; those in float32 are held
-            to 1e-4. None for those that autograd leaves in the float64 copy.
+            ``{name: p.grad for name, p in module.named_parameters()}``: tensors or arrays in the
+            shapes of the parameters, or None, which counts as zero. Those in float32 are held to
+            1e-4, in float16 to 5e-2. By default those that autograd leaves in float64.
         **options: method, epsilon, tolerance, only, sample, directions, per_tensor, seed, memory,
-            threads, progress, checkpoint: see `fastgc.options.Options`; names are the module's, as
-            in ``only=["*.weight"]``, and `threads` holds for torch's as well.
+            threads, progress, checkpoint, with the defaults of `fastgc.check`: see
+            `fastgc.Options`. Names are the module's, as in ``only=["*.weight"]``. No more than
+            `threads` threads of torch's run; by default as many as ran before.
 
     The methods ``incremental`` and ``node`` take a Sequential of Linear layers and activations,
-    under a loss that fastgc knows (see below); ``stacked`` takes what `torch.func.vmap` can batch.
-    ``auto`` takes the first of these that can be, else ``loop``; but ``random`` where more than
-    50,000 entries were to be evaluated by the last two.
+    under a loss that fastgc knows (see below). ``stacked`` takes what `torch.func.vmap` can batch.
+    ``loop`` and ``random`` take every module. ``auto`` is the first of ``incremental`` or ``node``,
+    ``stacked`` and ``loop`` that can be; where the last two would evaluate over 50,000 entries it
+    is ``random``.
 
     A Network is made of ``Sequential`` (nested as well), ``Linear``, ``ReLU``, ``LeakyReLU``,
     ``Tanh``, ``Sigmoid``, ``Softplus``, ``SiLU``, ``GELU``, ``Identity``, ``Flatten`` and inactive
@@ -82,15 +84,15 @@ def check_module(
     computes the module's loss is verified at the parameters and at five random points around them.
 
     Returns:
-        A `fastgc.Report` whose entries are called ``0.weight[3, 7]``. A parameter without a
-        gradient (None) counts as zero.
+        A `fastgc.Report`, true when the gradients are right. Its entries are called
+        ``0.weight[3, 7]``. A gradient that autograd leaves out (None) counts as zero.
 
     Raises:
-        TypeError, ValueError: for a module or a loss that cannot be checked, and for a method that
-            cannot check it.
+        TypeError, ValueError: for a module, a loss, gradients or options that cannot be, and for a
+            method that cannot check this module. Wrong gradients raise nothing.
 
-    What the module or the loss raises at the parameters as they are passes through. What they raise
-    a step away does not: `fastgc.check` says what is done.
+    An exception that the module or the loss raises at the parameters as they are passes through.
+    One that they raise a step away does not: `fastgc.check` says what is done.
 
     >>> import torch, fastgc.torch
     >>> net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 1))
@@ -182,7 +184,10 @@ def _checked(cost: ModuleCost, given: Gradients | None, choices: Choices) -> Rep
             raise ValueError(
                 f'gradients has no "{name}"; its keys are: {", ".join(gradients) or "none"}'
             )
-    arrays = {name: _or_zeros(gradients[name], cost.arrays[name]) for name in names}
+    arrays = {
+        name: np.zeros_like(cost.arrays[name]) if (g := gradients[name]) is None else g
+        for name in names
+    }
     missing = [name for name in names if gradients[name] is None]
     report = None
     if choices.method in ("auto", "incremental", "node"):
@@ -206,33 +211,25 @@ def _checked(cost: ModuleCost, given: Gradients | None, choices: Choices) -> Rep
     return with_findings(replace(report, tensors=tensors), cost.passes)
 
 
-def _or_zeros(gradient: NDArray[Any] | None, parameter: FloatArray) -> NDArray[Any]:
-    return np.zeros_like(parameter) if gradient is None else gradient
-
-
 def _as_network(
     cost: ModuleCost, gradients: Mapping[str, NDArray[Any]], choices: Choices, subset: Subset
 ) -> Report:
-    """The report on the Network that the module is.
-
-    Raises:
-        Unknown: where it is none.
-    """
+    """The report on the Network that the module is; `Unknown` is raised where it is none."""
     copy = cost.copy
     if copy.parts is None:
         raise Unknown("its loss is a closure; pass (loss_fn, inputs, targets)")
-    recognised = recognise(copy.module, *copy.parts)
-    names, theta = Names(list(recognised.layers)), recognised.parameters()
-    apart, spent = _verified(cost, recognised, theta, choices.memory)
+    network = recognise(copy.module, *copy.parts)
+    theta = network.parameters()
+    apart, spent = _verified(cost, network, theta, choices.memory)
     analytic = {
         name: gradients[given].reshape(theta[name].shape)
         for name in theta
-        if (given := names.of(name)) in gradients
+        if (given := network.of(name)) in gradients
     }
     choices = replace(choices, only=None if len(analytic) == len(theta) else list(analytic))
-    report = pipeline.check(as_cost(recognised.net, theta), analytic, choices)
+    report = pipeline.check(as_cost(network.net, theta), analytic, choices)
     return replace(
-        renamed(report, names, subset.layout.names, recognised.net.divisor),
+        renamed(report, network, subset.layout.names),
         against=apart,
         evaluations=report.evaluations + spent,
         scope=subset.scope,
@@ -240,14 +237,13 @@ def _as_network(
 
 
 def _verified(
-    cost: ModuleCost, recognised: Recognised, theta: Mapping[str, FloatArray], memory: int
+    cost: ModuleCost, network: ModuleNetwork, theta: Mapping[str, FloatArray], memory: int
 ) -> tuple[float, int]:
-    """How far the Network lies from the module's loss, and the evaluations spent.
+    """How far the Network lies from the module's loss, and the evaluations spent on that.
 
-    Raises:
-        Unknown: where that is too far.
+    `Unknown` is raised where it is too far.
     """
-    layers = list(recognised.layers.values())
+    layers = list(network.layers.values())
     lacking = [layer for layer in layers if layer.bias is None]
     for layer in lacking:  # a Network has biases
         layer.bias = nn.Parameter(layer.weight.data.new_zeros(layer.out_features), False)
@@ -262,7 +258,7 @@ def _verified(
         return cost.now()
 
     try:
-        return require_same_cost(as_cost(recognised.net, theta), as_cost(loss, theta), memory)
+        return require_same_cost(as_cost(network.net, theta), as_cost(loss, theta), memory)
     except ValueError as error:
         raise Unknown(f"as a Network it does not compute the same loss: {error}") from None
     finally:
@@ -274,11 +270,7 @@ def _verified(
 def _given(
     gradients: object, module: nn.Module, parameters: Mapping[str, nn.Parameter]
 ) -> Gradients:
-    """The caller's gradients as arrays, by name; those of parameters that are not trained left out.
-
-    Raises:
-        TypeError, ValueError: for what cannot be gradients of these parameters.
-    """
+    """The caller's gradients as arrays, by name, of parameters that are trained."""
     if not isinstance(gradients, Mapping):
         raise TypeError(
             f"gradients is a {type(gradients).__name__}; wanted a mapping by parameter name, as "

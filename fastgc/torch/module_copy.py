@@ -1,11 +1,11 @@
 """The module that is evaluated: a float64 copy of the caller's, or that itself for a while."""
 
+import contextlib
 import copy
 import functools
 import types
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -127,23 +127,15 @@ def captured(function: object) -> tuple[list[nn.Module], list[torch.Tensor]]:
         elif isinstance(item, types.MethodType):
             held = getattr(item.__self__, "__dict__", {})
             waiting += [item.__func__, item.__self__, *held.values()]
-        elif isinstance(item, types.FunctionType) and not _is_of_torch(item):
-            waiting += [cell.cell_contents for cell in item.__closure__ or () if _is_full(cell)]
+        elif isinstance(item, types.FunctionType):
+            if (item.__module__ or "").startswith("torch."):
+                continue
+            for cell in item.__closure__ or ():
+                with contextlib.suppress(ValueError):  # of a cell that is empty
+                    waiting.append(cell.cell_contents)
             names = _names(item.__code__)
             waiting += [item.__globals__[name] for name in names if name in item.__globals__]
     return list(modules.values()), list(tensors.values())
-
-
-def _is_of_torch(function: types.FunctionType) -> bool:
-    return (function.__module__ or "").startswith("torch.")
-
-
-def _is_full(cell: types.CellType) -> bool:
-    try:
-        _ = cell.cell_contents
-    except ValueError:
-        return False
-    return True
 
 
 def _names(code: types.CodeType) -> set[str]:
@@ -173,7 +165,7 @@ def copied(module: nn.Module, loss: tuple[Callable[..., Any], Any, Any]) -> Modu
     return _module_copy(twin, modules, (twin_loss, widened(inputs), widened(targets)))
 
 
-@contextmanager
+@contextlib.contextmanager
 def in_place(module: nn.Module, loss: Loss) -> Iterator[ModuleCopy]:
     """The module itself, made float64; it is put back to the bit, come what may.
 
@@ -185,7 +177,7 @@ def in_place(module: nn.Module, loss: Loss) -> Iterator[ModuleCopy]:
         yield _module_copy(module, modules, loss)
 
 
-@contextmanager
+@contextlib.contextmanager
 def borrowed(function: object, module: nn.Module | None = None) -> Iterator[list[nn.Module]]:
     """The modules that a function holds, and one more, made float64, and put back to the bit."""
     modules = [] if module is None else list(module.modules())

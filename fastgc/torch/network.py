@@ -15,32 +15,71 @@ from torch import nn
 from fastgc.core.tree import entry_name
 from fastgc.network.layers import LEAKY_SLOPE
 from fastgc.network.network import Network
-from fastgc.report.data import Arrays, Diagnosis, Entry, TensorReport
+from fastgc.report.data import Arrays, Diagnosis, TensorReport
 from fastgc.report.report import Report
-from fastgc.torch.float64 import name_of
+from fastgc.torch.float64 import as_array, name_of
+
+# What the diagnosis says: W2[3, 7], dZ1, the X of the first layer; not the 2 of "W2.weight".
+SYMBOL = re.compile(r"(?<![\w.])(?:(d?)([WbZA])(\d+)(?:\[(\d+), (\d+)\])?|(X)(?= in the place))")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Recognised:
+class ModuleNetwork:
     """A module as a Network.
 
     Attributes:
         net: its cost is the module's loss.
-        layers: the Linear layers, by their names in the module, first to last.
+        layers: the Linear layers, by their names in the module, first to last; "" for the module.
     """
 
     net: Network
     layers: dict[str, nn.Linear]
 
+    @property
+    def names(self) -> list[str]:
+        """Of the layers."""
+        return list(self.layers)
+
     def parameters(self) -> dict[str, NDArray[np.float64]]:
         """Copies of the Network's: W1, b1, …; a bias that a layer lacks is zero."""
         theta = {}
         for l, layer in enumerate(self.layers.values(), start=1):
-            lacks = layer.bias is None
-            bias = layer.weight.new_zeros(layer.out_features) if lacks else layer.bias
-            theta[f"W{l}"] = _numpy(layer.weight).copy()
-            theta[f"b{l}"] = _numpy(bias).reshape(-1, 1).copy()
+            theta[f"W{l}"] = as_array(layer.weight)
+            bias = np.zeros(layer.out_features) if layer.bias is None else as_array(layer.bias)
+            theta[f"b{l}"] = bias.reshape(-1, 1)
         return theta
+
+    def of(self, tensor: str) -> str:
+        """``2.bias`` for ``b2``, where that is the layer 2's."""
+        layer = self.names[int(tensor[1:]) - 1]
+        part = "weight" if tensor[0] == "W" else "bias"
+        return f"{layer}.{part}" if layer else part
+
+    def text(self, text: str) -> str:
+        """A sentence about W1, b1, dZ1 as one about the module's tensors."""
+        text = text.replace("in every dW and db", "in every gradient")
+        return SYMBOL.sub(self._symbol, text).replace("the wrong the", "the wrong")
+
+    def _symbol(self, match: re.Match[str]) -> str:
+        d, kind, number, row, column, _ = match.groups()
+        if kind is None:
+            return "the inputs"
+        l = int(number)
+        if kind in "Wb" and 1 <= l <= len(self.names):
+            name = self.of(f"{kind}{l}")
+            if row is not None:
+                name = f"{name}[{row}]" if kind == "b" else f"{name}[{row}, {column}]"
+        elif kind == "Z" and 1 <= l <= len(self.names):
+            name = f"the output of {self._layer(l)}"
+        elif kind == "A" and 0 <= l < len(self.names):
+            name = f"the input of {self._layer(l + 1)}"
+        else:
+            return match[0]
+        return f"the gradient of {name}" if d else name
+
+    def _layer(self, l: int) -> str:
+        name = self.names[l - 1]
+        return f"layer {name}" if name else "the module"
 
 
 class Unknown(Exception):  # noqa: N818  it is no error: the module is evaluated as it is
@@ -82,7 +121,7 @@ PLAIN = {
 }  # fmt: skip
 
 
-def recognise(module: nn.Module, loss_fn: Any, inputs: Any, targets: Any) -> Recognised:
+def recognise(module: nn.Module, loss_fn: Any, inputs: Any, targets: Any) -> ModuleNetwork:
     """The Network that computes loss_fn(module(inputs), targets).
 
     Raises:
@@ -101,7 +140,6 @@ def recognise(module: nn.Module, loss_fn: Any, inputs: Any, targets: Any) -> Rec
     layers, activations = _chain(steps, kind)
     if inputs.ndim != 2:
         raise Unknown(f"its inputs are {_what(inputs)}; wanted a row for each sample")
-    X = _numpy(inputs).T
     m, outputs = len(inputs), list(layers.values())[-1].out_features
     loss = kind.split()[-1]
     divisor = float(m) if reduction == "mean" else 1.0
@@ -118,10 +156,16 @@ def recognise(module: nn.Module, loss_fn: Any, inputs: Any, targets: Any) -> Rec
         if loss == "squared":  # its half, in a Network
             divisor /= 2
     try:
-        net = Network(X, _numpy(targets).T, activation=activations, loss=loss, divisor=divisor)
+        net = Network(
+            as_array(inputs).T,
+            as_array(targets).T,
+            activation=activations,
+            loss=loss,
+            divisor=divisor,
+        )
     except (TypeError, ValueError) as error:
         raise Unknown(str(error)) from None
-    return Recognised(net, layers)
+    return ModuleNetwork(net, layers)
 
 
 def _loss(loss_fn: Any) -> tuple[str, str]:
@@ -130,8 +174,8 @@ def _loss(loss_fn: Any) -> tuple[str, str]:
     if isinstance(loss_fn, nn.Module):
         _require_plain(loss_fn, "the loss")
         kind = LOSSES.get(type(loss_fn))
-        options = {name: getattr(loss_fn, name) for name in (*PLAIN, "reduction")
-                   if hasattr(loss_fn, name)}  # fmt: skip
+        names = (*PLAIN, "reduction")
+        options = {name: getattr(loss_fn, name) for name in names if hasattr(loss_fn, name)}
     else:
         if type(loss_fn) is functools.partial and not loss_fn.args:
             options, loss_fn = dict(loss_fn.keywords), loss_fn.func
@@ -188,8 +232,8 @@ def _chain(
                 raise Unknown(f"layer {name} follows no Linear layer")
             activations.append(activation)
         else:
-            raise Unknown(f"layer {name} is a {type(step).__name__}" if name else
-                          f"it is a {type(step).__name__}")  # fmt: skip
+            what = f"layer {name}" if name else "it"
+            raise Unknown(f"{what} is a {type(step).__name__}")
     if not layers:
         raise Unknown("it has no Linear layer")
     if len(activations) != len(layers) - 1:
@@ -202,125 +246,53 @@ def _chain(
 
 def _require_plain(module: nn.Module, what: str) -> None:
     """Raises Unknown for a module with hooks, or a forward of its own."""
-    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks,
-             module._backward_pre_hooks)  # fmt: skip
-    if any(hooks):
+    kinds = ("forward", "forward_pre", "backward", "backward_pre")
+    if any(getattr(module, f"_{kind}_hooks") for kind in kinds):
         raise Unknown(f"{what} has hooks")
     if "forward" in vars(module):
         raise Unknown(f"{what} has a forward of its own")
-
-
-def _numpy(tensor: torch.Tensor) -> NDArray[np.float64]:
-    return np.asarray(tensor.detach().to("cpu", torch.float64).numpy())
 
 
 def _what(tensor: torch.Tensor) -> str:
     return f"{name_of(tensor.dtype)} of shape {tuple(tensor.shape)}"
 
 
-# What the diagnosis says: W2[3, 7], dZ1, the X of the first layer; not the 2 of "W2.weight".
-SYMBOL = re.compile(r"(?<![\w.])(?:(d?)([WbZA])(\d+)(?:\[(\d+), (\d+)\])?|(X)(?= in the place))")
-
-
-@dataclass(frozen=True)
-class Names:
-    """What the layers of a Network are called in the module.
-
-    Attributes:
-        layers: the Linear layers' names, first to last; "" for the module itself.
-    """
-
-    layers: Sequence[str]
-
-    def of(self, tensor: str) -> str:
-        """``2.bias`` for ``b2``, where that is the layer 2's."""
-        layer = self.layers[int(tensor[1:]) - 1]
-        part = "weight" if tensor[0] == "W" else "bias"
-        return f"{layer}.{part}" if layer else part
-
-    def text(self, text: str) -> str:
-        """A sentence about W1, b1, dZ1 as one about the module's tensors."""
-        text = text.replace("in every dW and db", "in every gradient")
-        return SYMBOL.sub(self._symbol, text).replace("the wrong the", "the wrong")
-
-    def _symbol(self, match: re.Match[str]) -> str:
-        d, kind, number, row, column, _ = match.groups()
-        if kind is None:
-            return "the inputs"
-        l = int(number)
-        if kind in "Wb" and 1 <= l <= len(self.layers):
-            name = self.of(f"{kind}{l}")
-            if row is not None:
-                name = f"{name}[{row}]" if kind == "b" else f"{name}[{row}, {column}]"
-        elif kind == "Z" and 1 <= l <= len(self.layers):
-            name = f"the output of {self._layer(l)}"
-        elif kind == "A" and 0 <= l < len(self.layers):
-            name = f"the input of {self._layer(l + 1)}"
-        else:
-            return match[0]
-        return f"the gradient of {name}" if d else name
-
-    def _layer(self, l: int) -> str:
-        name = self.layers[l - 1]
-        return f"layer {name}" if name else "the module"
-
-
-def renamed(report: Report, names: Names, order: Sequence[str], divisor: float) -> Report:
-    """The report with the module's names and shapes: a bias has shape (n,).
-
-    Args:
-        report: on a Network.
-        names: of its layers in the module.
-        order: in which its tensors are to be listed, by the module's names.
-        divisor: the Network's.
-    """
-    tensors = [_tensor(tensor, names, divisor) for tensor in report.tensors.values()]
+def renamed(report: Report, network: ModuleNetwork, order: Sequence[str]) -> Report:
+    """The report on a Network with the module's names, in this order; a bias has shape (n,)."""
+    tensors = [_tensor(tensor, network) for tensor in report.tensors.values()]
     by_name = {tensor.name: tensor for tensor in tensors}
     return replace(
         report,
         tensors={name: by_name[name] for name in order if name in by_name},
-        origin=None if report.origin is None else names.text(report.origin),
+        origin=None if report.origin is None else network.text(report.origin),
     )
 
 
-def _tensor(tensor: TensorReport, names: Names, divisor: float) -> TensorReport:
-    name = names.of(tensor.name)
+def _tensor(tensor: TensorReport, network: ModuleNetwork) -> TensorReport:
+    name = network.of(tensor.name)
     shape = tensor.shape[: 1 if tensor.name[0] == "b" else 2]
+    index = tensor.worst.index[: len(shape)]
     return replace(
         tensor,
         name=name,
         shape=shape,
-        worst=_entry(tensor.worst, name, len(shape)),
-        diagnosis=_diagnosis(tensor.diagnosis, names, divisor),
+        worst=replace(tensor.worst, name=entry_name(name, index), index=index),
+        diagnosis=None if tensor.diagnosis is None else _diagnosis(tensor.diagnosis, network),
         arrays=None if tensor.arrays is None else _arrays(tensor.arrays, shape),
     )
 
 
-def _entry(entry: Entry, name: str, ndim: int) -> Entry:
-    index = entry.index[:ndim]
-    return replace(entry, name=entry_name(name, index), index=index)
-
-
-def _diagnosis(said: Diagnosis | None, names: Names, divisor: float) -> Diagnosis | None:
-    if said is None:
-        return None
-    if said.kind == "decay" and said.value is not None:
-        rate = said.value / divisor  # as an optimizer's weight_decay counts it
-        sign, than = ("+", "more") if rate > 0 else ("−", "less")
-        text = (
-            f"the numerical gradient {sign} {abs(rate):.4g} × the parameters: {than} weight decay"
-        )
-        return Diagnosis(said.kind, f"{text} than the loss has", rate)
-    return replace(said, text=names.text(said.text))
+def _diagnosis(diagnosis: Diagnosis, network: ModuleNetwork) -> Diagnosis:
+    if diagnosis.kind != "decay" or diagnosis.value is None:
+        return replace(diagnosis, text=network.text(diagnosis.text))
+    rate = diagnosis.value / network.net.divisor  # as an optimizer's weight_decay counts it
+    sign, than = ("+", "more") if rate > 0 else ("−", "less")
+    text = f"the numerical gradient {sign} {abs(rate):.4g} × the parameters: {than} weight decay"
+    return Diagnosis(diagnosis.kind, f"{text} than the loss has", rate)
 
 
 def _arrays(arrays: Arrays, shape: tuple[int, ...]) -> Arrays:
     entries = arrays.analytic.shape if arrays.places is not None else shape
-    return replace(
-        arrays,
-        shape=shape,
-        analytic=arrays.analytic.reshape(entries),
-        numerical=arrays.numerical.reshape(entries),
-        uncertainty=arrays.uncertainty.reshape(entries),
-        verdicts=arrays.verdicts.reshape(entries),
-    )
+    fields = ("analytic", "numerical", "uncertainty", "verdicts")
+    reshaped: Any = {field: getattr(arrays, field).reshape(entries) for field in fields}
+    return replace(arrays, shape=shape, **reshaped)

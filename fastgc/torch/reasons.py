@@ -44,9 +44,10 @@ class Reason:
 
 def reason_for(function: Function, first: Comparison) -> Reason | None:
     """Why entries that are wrong in a first comparison may be right; None for no such reason."""
-    apart = _apart_from_itself(function)
-    if apart > SAME:
-        by = f", by {apart:.2g} of its largest entry" if apart < math.inf else ""
+    apart = (_apart(function.outputs, function()) for _ in range(CALLS))
+    largest = next((size for size in apart if size > SAME), None)
+    if largest is not None:
+        by = f", by {largest:.2g} of its largest entry" if largest < math.inf else ""
         text = (
             "the function is random, or keeps state: its output differs between two identical "
             f"calls{by}, so that its differences tell nothing. Draw random numbers outside of it, "
@@ -59,18 +60,8 @@ def reason_for(function: Function, first: Comparison) -> Reason | None:
         return None
 
 
-def _apart_from_itself(function: Function) -> float:
-    """How far outputs of identical calls are apart, of the largest entry; by shape, infinitely."""
-    largest = 0.0
-    for _ in range(CALLS):
-        largest = max(largest, _apart(function.outputs, function()))
-        if largest > SAME:
-            break
-    return largest
-
-
 def _apart(these: Tensors, those: Tensors) -> float:
-    """The largest difference of outputs, relative to the largest entry of each."""
+    """The largest difference of outputs, relative to the largest entry of each; or of shapes."""
     largest = 0.0
     for a, b in zip(these, those, strict=True):
         if a.shape != b.shape:

@@ -1,19 +1,20 @@
 """fastgc.torch.watch: the gradients of a module in training, checked now and then."""
 
+import contextlib
 import time
 from collections.abc import Callable
 from typing import Any, Unpack
 
-import torch
 from torch import nn
 
 from fastgc.core.subset import subset_of
 from fastgc.core.tree import flatten
-from fastgc.costs.base import Cost, as_cost
+from fastgc.costs.base import as_cost
 from fastgc.methods.registry import method_for
 from fastgc.options import DIRECTIONS, Choices, WatchOptions, read_watch, require_flag
 from fastgc.pipeline import require_method
 from fastgc.torch.evaluation import AFFORDABLE, ModuleCost
+from fastgc.torch.float64 import as_array
 from fastgc.torch.module import check_module
 from fastgc.torch.module_copy import Loss, in_place, require_loss, trained
 from fastgc.torch.network import Unknown, recognise
@@ -22,7 +23,7 @@ from fastgc.watch import price_of_entries
 from fastgc.watcher import FIRST, STEPS, Moment, OnWrong, Watcher
 
 # What a check is expected to take before one has been timed, rather too much than too little.
-POSED = 4.0  # evaluations that posing a module takes: one of them, and a backward pass
+MADE = 4.0  # evaluations that making a cost of a module takes: one, and a backward pass
 DOUBLED = 3.0  # evaluations, for the loss and the backward pass of twice it
 COMPARED = 12  # evaluations, to see that a Network computes the same loss
 BATCHED = 6  # evaluations for each tensor, to see whether torch can batch them
@@ -59,7 +60,10 @@ def watch(
             backward pass in float64 leaves.
         clock: as for `fastgc.watch`.
         **options: method, epsilon, tolerance, only, directions, per_tensor, seed, memory, threads:
-            see `fastgc.options.WatchOptions`.
+            see `fastgc.WatchOptions`. Names are the module's.
+
+    Returns:
+        A `fastgc.Watcher`. Its `report` is that of the last check.
 
     Raises:
         TypeError, ValueError: for options that cannot be, at once; for a loss that cannot be
@@ -102,22 +106,22 @@ def watch(
 def _moment(module: nn.Module, loss: Loss, held: bool, choices: Choices) -> Moment:
     """The gradients of one step."""
     parameters = trained(module)
-    arrays = {name: p.detach().to("cpu", torch.float64).numpy() for name, p in parameters.items()}
+    arrays = {name: as_array(p) for name, p in parameters.items()}
     subset = subset_of(flatten(arrays)[0], choices.only, None, 0)
     size, tensors = subset.layout.size, len(subset.layout.names)
-    spared = FIRST + POSED + DOUBLED + BATCHED * tensors
+    spared = FIRST + MADE + DOUBLED + BATCHED * tensors
     if choices.epsilon == "auto":
         spared += STEPS * tensors
     lines = DIRECTIONS * tensors if size > AFFORDABLE else size
     entries, loading = spared + 2 * lines, 0.0
-    network = (
-        _as_network(module, loss) if choices.method in ("auto", "incremental", "node") else None
-    )
-    if network is not None:
-        chosen = method_for(network) if choices.method == "auto" else choices.method
-        kernels = price_of_entries(network, chosen)
-        if kernels is not None:
-            entries, loading = POSED + DOUBLED + COMPARED + kernels[0], kernels[1]
+    if isinstance(loss, tuple) and choices.method in ("auto", "incremental", "node"):
+        with contextlib.suppress(Unknown):
+            network = recognise(module, *loss)
+            cost = as_cost(network.net, network.parameters())
+            chosen = method_for(cost) if choices.method == "auto" else choices.method
+            kernels = price_of_entries(cost, chosen)
+            if kernels is not None:
+                entries, loading = MADE + DOUBLED + COMPARED + kernels[0], kernels[1]
 
     def evaluate() -> None:
         with (
@@ -128,9 +132,9 @@ def _moment(module: nn.Module, loss: Loss, held: bool, choices: Choices) -> Mome
             ModuleCost(copy, choices.memory)
 
     def check(**way: Any) -> Any:
-        own = {name: p.grad for name, p in parameters.items()} if held else None
+        gradients = {name: p.grad for name, p in parameters.items()} if held else None
         return check_module(
-            module, loss, gradients=own, progress=False, epsilon=choices.epsilon,
+            module, loss, gradients=gradients, progress=False, epsilon=choices.epsilon,
             tolerance=choices.tolerance, only=choices.only, memory=choices.memory,
             threads=choices.threads, **way,
         )  # fmt: skip
@@ -142,17 +146,6 @@ def _moment(module: nn.Module, loss: Loss, held: bool, choices: Choices) -> Mome
         entries=entries,
         loading=loading,
         spared=spared,
-        evaluations=POSED,
+        evaluations=MADE,
         overhead=OVERHEAD,
     )
-
-
-def _as_network(module: nn.Module, loss: Loss) -> Cost | None:
-    """The Network that a check will make of the module; None where it is none."""
-    if not isinstance(loss, tuple):
-        return None
-    try:
-        recognised = recognise(module, *loss)
-    except Unknown:
-        return None
-    return as_cost(recognised.net, recognised.parameters())
