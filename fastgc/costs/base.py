@@ -343,6 +343,11 @@ def require_repeatable(cost: Cost, J: float) -> int:
     return 1
 
 
+def differ(one: float, other: float, tolerance: float) -> bool:
+    """Whether two values are further apart than this part of the larger; NaN tells nothing."""
+    return abs(one - other) > tolerance * max(abs(one), abs(other))
+
+
 def random_cost(cost: Cost, J: float, again: float) -> ValueError:
     """The error for a cost that gave `J` and then `again` at the same parameters."""
     advice = "dropout? seed it, with reseed=lambda: rng.seed(0) or the like"

@@ -23,6 +23,7 @@ from fastgc.check import GradientMismatch
 from fastgc.core.gradients import NARROW
 from fastgc.core.subset import subset_of
 from fastgc.core.tree import flatten_parameters
+from fastgc.costs.base import differ
 from fastgc.diagnosis.upstream import Findings, findings, with_findings
 from fastgc.jax.calling import PINNED, copied, float64, noting, unguarded
 from fastgc.jax.evaluation import Loss, LossCost
@@ -134,23 +135,23 @@ def check(
     subset = subset_of(layout, choices.only, choices.sample, choices.seed)
     with float64():
         value, gradients = _gradients(at_params, tree, grads, subset.layout.names)
-        single = _is_single(at_params.narrow_dtypes(value))
-        if single:
+        in_float32 = _is_in_float32(at_params.narrow_dtypes(value))
+        if in_float32:
             choices = replace(
                 choices,
                 tolerance=max(choices.tolerance, NARROW[SINGLE].tolerance),
                 epsilon="auto" if choices.epsilon is None else choices.epsilon,
             )
-        passes = _passes(at_params, tree, gradients, choices.tolerance, single=single)
+        passes = _passes(at_params, tree, gradients, choices.tolerance, single=in_float32)
         rows = at_params.rows(subset.layout.size, choices.memory)
-    cost = LossCost(at_params, layout, theta, rows=rows, single=single)
+    cost = LossCost(at_params, layout, theta, rows=rows, in_float32=in_float32)
     cost.derived = gradients
     report = pipeline.check(cost, gradients, choices)
     if not (report.ok or grads is None or is_function(grads, tree)):
         _require_same_loss(loss, params, args, float(value))
     if not tree.ordered:
         report = replace(report, origin=None)  # which is told by the order of the tensors
-    if single:
+    if in_float32:
         report = also_saying(
             report,
             f"a dtype or an astype in the loss keeps it in {SINGLE}: its gradients are held to "
@@ -251,7 +252,7 @@ def _require_same_loss(
         return
     narrow = NARROW.get(str(getattr(returned, "dtype", None)))
     apart = APART if narrow is None else max(APART, narrow.tolerance)
-    if abs(as_called - value) > apart * max(abs(as_called), abs(value)):
+    if differ(as_called, value, apart):
         raise ValueError(
             f"the loss is {as_called!r} as you call it, and {value!r} in double precision, where "
             "fastgc checks it, so that gradients computed beforehand may be those of something "
@@ -261,7 +262,7 @@ def _require_same_loss(
         )
 
 
-def _is_single(dtypes: Sequence[str]) -> bool:
+def _is_in_float32(dtypes: Sequence[str]) -> bool:
     """Whether the loss is in single precision, of these dtypes; half precision is refused."""
     half = " and ".join(dtype for dtype in dtypes if dtype != SINGLE)
     if half:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fastgc.core.tree import FloatArray, Layout
-from fastgc.costs.base import Batch, Candidate, Noting
+from fastgc.costs.base import Batch, Candidate, Noting, differ
 from fastgc.costs.function import LEAST_ROWS, FunctionCost
 from fastgc.jax.calling import (
     PINNED,
@@ -211,10 +211,10 @@ class Loss:
         one = float(self.plain(self.values))
         if self.form is not None:
             run = bound(self.form, "loss", self.arrays)
-            if _same(one, float(run(self.values))):
+            if not differ(one, float(run(self.values)), SAME):
                 return run
         again = float(self.plain(self.values))
-        if not _same(one, again):
+        if differ(one, again, SAME):
             raise ValueError(
                 f"the loss is {one!r} in one call and {again!r} in the next, of the same "
                 "parameters: it is random, or keeps state. Draw its numbers with jax.random, from "
@@ -254,17 +254,17 @@ class LossCost(FunctionCost):
         layout: of its leaves that are checked.
         theta: these, (P,).
         rows: how many sets of parameters each call of jit(vmap(loss)) takes.
-        single: whether the loss passes through float32.
+        in_float32: whether the loss passes through single precision.
     """
 
     affordable, noun = MOST_ENTRIES, "loss"
 
     def __init__(
-        self, loss: Loss, layout: Layout, theta: FloatArray, *, rows: int, single: bool
+        self, loss: Loss, layout: Layout, theta: FloatArray, *, rows: int, in_float32: bool
     ) -> None:
         super().__init__(self._one, layout, theta, None, dict(np.geterr()))
         self.row_bytes = 8 * theta.size
-        self._loss, self._rows, self._single = loss, rows, single
+        self._loss, self._rows, self._in_float32 = loss, rows, in_float32
         self.unbatched = 'jit(loss) raises an exception. Pass method="loop"'
         if loss.form is not None:
             self._many = bound(loss.form, "rows", loss.arrays)
@@ -302,12 +302,12 @@ class LossCost(FunctionCost):
             return float(self._rounded(float(call(list(parameters.values())))))
 
     def _rounded(self, losses: Any) -> Any:
-        """With no more digits than single precision has, where the loss passes through that.
+        """With no more digits than float32 has, where the loss passes through that.
 
         Double precision has room for what that does to a loss to look like no noise: as steps, of
         which the next is nowhere near. Rounded alike the loss shows what noise there is.
         """
-        if not self._single:
+        if not self._in_float32:
             return losses
         digits = 1 + np.finfo(np.float32).nmant
         mantissa, exponent = np.frexp(losses)
@@ -322,10 +322,3 @@ def _can_be_traced(leaf: Any) -> bool:
     return isinstance(leaf, np.ndarray) and (
         leaf.dtype.kind == "b" or bool(jnp.issubdtype(leaf.dtype, np.number))
     )
-
-
-def _same(one: float, other: float) -> bool:
-    """Whether two values of a loss are the same number; NaN tells nothing."""
-    if not (np.isfinite(one) and np.isfinite(other)):
-        return True
-    return abs(one - other) <= SAME * max(abs(one), abs(other))

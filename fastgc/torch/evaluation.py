@@ -13,7 +13,7 @@ from torch.func import functional_call, vmap
 from torch.overrides import TorchFunctionMode
 
 from fastgc.core.tree import FloatArray, flatten_parameters
-from fastgc.costs.base import Batch, Candidate, Noting
+from fastgc.costs.base import Batch, Candidate, Noting, differ
 from fastgc.costs.function import LEAST_ROWS, FunctionCost
 from fastgc.diagnosis.upstream import Findings, Pass, findings
 from fastgc.torch.float64 import InFloat64, as_array, name_of
@@ -196,7 +196,7 @@ class ModuleCost(FunctionCost):
 
         def run(factor: float, seed: int) -> Arrays | None:
             again, _, gradients = self._backward(factor, seed)
-            return None if _differ(again, value) else gradients
+            return None if differ(again, value, ROUNDING) else gradients
 
         return run
 
@@ -208,10 +208,10 @@ class ModuleCost(FunctionCost):
             self._tracked = True  # it differentiates on its own, as with respect to its inputs
             self._at(self.arrays)
             return
-        if _differ(again, value):
+        if differ(again, value, ROUNDING):
             self._tracked = True  # what is differentiated is the loss with gradients recorded
             again = self._at(self.arrays)
-        if _differ(again, value):
+        if differ(again, value, ROUNDING):
             raise ValueError(
                 f"the loss is {value!r} in the backward pass and {again!r} when it is evaluated "
                 "again, at the same parameters: it keeps state, or draws from a generator of its "
@@ -313,7 +313,3 @@ def _number(loss: Any, returned: bool) -> torch.Tensor | float:
 
 def _value(loss: torch.Tensor | float) -> float:
     return loss if isinstance(loss, float) else float(loss.detach().item())
-
-
-def _differ(one: float, other: float) -> bool:
-    return abs(one - other) > ROUNDING * max(abs(one), abs(other))
