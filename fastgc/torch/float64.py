@@ -1,4 +1,4 @@
-"""Double precision: tensors brought to float64, and calls that would mix them with narrow ones."""
+"""Tensors brought to float64, and calls of torch that would mix them with narrow ones."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -86,7 +86,7 @@ def widened(value: Any) -> Any:
 
 
 class InFloat64(TorchFunctionMode):
-    """While active, narrow tensors and dtypes that a call of torch is given are made double.
+    """While active, narrow tensors and dtypes that a call of torch is given are made float64.
 
     That is for what the float64 module meets on its way: data that a closure captured, a tensor
     made with ``dtype=torch.float32``, ``x.float()``.

@@ -139,10 +139,10 @@ def _is_the_same(
         stacked = torch.stack(single)
         if values.shape != stacked.shape or values.dtype != stacked.dtype:
             return False
-        ours, theirs = (
+        one, other = (
             (ends[TRIALS:] - ends[:TRIALS]) / (2 * abs(step)) for ends in (values, stacked)
         )
-        if not tolerance.allows((ours - theirs).abs(), theirs, CLOSE).all():
+        if not tolerance.allows((one - other).abs(), other, CLOSE).all():
             return False
     return True
 
