@@ -26,6 +26,7 @@ from fastgc.parallel.chunks import Chunking, Resources, _Todo, perform
 from fastgc.parallel.executor import Dispatcher, in_threads
 from fastgc.parallel.worker import Held
 from tests.cases import Frozen, NetworkCase, backward
+from tests.strategies import slow
 
 ROOT = Path(__file__).parent.parent
 THETA = {"W": np.random.default_rng(0).standard_normal((7, 9)), "b": np.arange(3.0)}
@@ -188,7 +189,7 @@ def lone_dask() -> Iterator[Executor]:
     yield from _dask(workers=1)
 
 
-@pytest.fixture(params=["threads", "fork", "spawn", "dask"])
+@pytest.fixture(params=["threads", "fork", slow("spawn"), "dask"])
 def executor(request: pytest.FixtureRequest, made: dict[str, Executor]) -> Executor:
     name = request.param
     if name == "dask":
@@ -225,7 +226,7 @@ def test_a_function_gets_the_same_bits(executor: Executor) -> None:
         assert np.array_equal(found[name], value)
 
 
-@pytest.mark.parametrize("method", ["loop", "random", "incremental", "node"])
+@pytest.mark.parametrize("method", ["node", slow("loop"), slow("random"), slow("incremental")])
 def test_a_network_gets_the_same_bits(executor: Executor, method: str) -> None:
     widths = (6, 12, 10, 1) if method == "loop" else (6, 300, 10, 1)
     drawn, parameters = NetworkCase("spread", widths, 16).build()
@@ -350,8 +351,8 @@ def test_a_killed_worker_loses_nothing_that_is_done(tmp_path: Path, processes: E
     cost = Deadly(tmp_path, last=90)
     with pytest.warns(RuntimeWarning, match="lost a worker") as caught:
         report = fastgc.check(cost, THETA, GRADIENTS, executor=processes)
-    assert len(caught) == 1
-    told = re.search(r"\(BrokenProcessPool: .*\): (\d+) of 132 ", str(caught[0].message))
+    [lost] = [w for w in caught if "lost a worker" in str(w.message)]  # JAX may warn of a fork
+    told = re.search(r"\(BrokenProcessPool: .*\): (\d+) of 132 ", str(lost.message))
     assert told
     here = (tmp_path / "calls").read_text().split().count(str(os.getpid()))
     assert int(told[1]) > 0
@@ -376,6 +377,7 @@ def test_dask_survives_a_killed_worker(tmp_path: Path, dask: Executor) -> None:
     assert plain(report) == plain(fastgc.check(smooth, THETA, GRADIENTS))
 
 
+@pytest.mark.slow
 def test_dask_goes_on_where_its_only_worker_was_killed(tmp_path: Path, lone_dask: Executor) -> None:
     report = fastgc.check(Deadly(tmp_path, last=90), THETA, GRADIENTS, executor=lone_dask)
     assert (tmp_path / "died").exists()
@@ -383,6 +385,7 @@ def test_dask_goes_on_where_its_only_worker_was_killed(tmp_path: Path, lone_dask
 
 
 @pytest.mark.filterwarnings("ignore:the executor has lost a worker:RuntimeWarning")
+@pytest.mark.slow
 def test_a_task_that_kills_every_dask_worker_is_given_up(lone_dask: Executor) -> None:
     report = fastgc.check(Fatal(os.getpid()), THETA, GRADIENTS, executor=lone_dask)
     assert plain(report) == plain(fastgc.check(smooth, THETA, GRADIENTS))
@@ -401,6 +404,7 @@ class Fatal:
 
 
 @pytest.mark.filterwarnings("ignore:the executor has lost a worker:RuntimeWarning")
+@pytest.mark.slow
 def test_a_quick_task_that_kills_its_dask_worker_hangs_nothing(dask: Executor) -> None:
     report = fastgc.check(Fatal(os.getpid()), THETA, GRADIENTS, executor=dask)
     assert plain(report) == plain(fastgc.check(smooth, THETA, GRADIENTS))
@@ -576,7 +580,7 @@ def test_chunks_are_as_long_as_they_should_be() -> None:
     assert next(alone) == (0, 800)
 
 
-def slow(_: None, items: Any, _advance: Any) -> Any:
+def unhurried(_: None, items: Any, _advance: Any) -> Any:
     time.sleep(0.05)
     return items[np.newaxis]
 
@@ -585,7 +589,7 @@ def test_workers_are_counted_by_what_they_bring() -> None:
     with ThreadPoolExecutor(5) as executor:
         dispatcher = Dispatcher(executor)
         resources = Resources(0, 1, lambda _: None, chunking=Chunking(dispatcher))
-        perform(slow, None, (np.arange(40.0),), np.zeros((1, 40)), resources, perturbations=40)
+        perform(unhurried, None, (np.arange(40.0),), np.zeros((1, 40)), resources, perturbations=40)
     assert dispatcher.workers == 5
     assert isinstance(dispatcher.payload(THETA), Held)
     assert not in_threads(Elsewhere())
@@ -643,6 +647,7 @@ def test_ctrl_c_does_not_wait_for_workers(tmp_path: Path) -> None:
     assert not _lives(process.pid)
 
 
+@pytest.mark.slow
 def test_the_bar_counts_what_workers_do() -> None:
     pytest.importorskip("pty", reason="needs a POSIX terminal")
     from tests.test_progress import in_terminal
