@@ -29,7 +29,7 @@ from hypothesis import strategies as st
 
 import fastgc
 from fastgc.options import Options
-from tests.cases import Frozen, backward
+from tests.cases import Frozen, NetworkCase, backward
 from tests.strategies import examples, networks
 
 HOME = str(Path(fastgc.__file__).parent)
@@ -384,6 +384,12 @@ def snapshot(value: Any, depth: int = 0) -> Any:
     if isinstance(value, list | tuple):
         return type(value), [snapshot(inner, depth + 1) for inner in value]
     return value.tobytes() if isinstance(value, memoryview) else repr(value)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _loaded() -> None:
+    """The kernels, which may have to be compiled: that takes longer than a call may."""
+    fastgc.numerical_gradient(*NetworkCase("any", (1, 1), 1).build())
 
 
 @given(calls())
