@@ -49,7 +49,7 @@ class NumbaCost(FunctionCost):
         Numba's workqueue, which any function with a prange may call, aborts the process on that.
         """
         dispatcher: Any = self._function
-        if self._code is None or dispatcher.targetoptions.get("parallel"):
+        if dispatcher.targetoptions.get("parallel") or self._code is None:
             return Traits()
         import numba
 

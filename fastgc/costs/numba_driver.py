@@ -3,6 +3,7 @@
 Imported only where Numba is, since it is what such a cost was made with.
 """
 
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
@@ -73,6 +74,9 @@ def driver() -> Any:
 
 def code_of(dispatcher: Any) -> Any:
     """What Numba compiled for float64(float64[::1]); None where it cannot."""
+    # as a call of it would, so that the bits are the same whether it was called before or not
+    with suppress(NumbaError, RuntimeError, TypeError):  # what it has is all that it may have
+        dispatcher.compile((VECTOR,))
     code = dispatcher.overloads.get((VECTOR,))
     if code is not None and code.signature.return_type == types.float64:
         return code
