@@ -276,8 +276,12 @@ class _Work:
 
 
 def _no_gradient(cost: Cost) -> AnalyticGradient:
-    zeros = np.zeros(cost.layout.size)
-    return analytic_gradient(cost.layout, cost.layout.build(cost.layout.views(zeros)), 0.0)
+    tensors = len(cost.layout.names)
+    none = np.zeros(tensors)
+    return AnalyticGradient(
+        grad=np.zeros(cost.layout.size), tolerances=none, units=np.ones(tensors), least=none,
+        dtypes=("float64",) * tensors, in_float64=True,
+    )  # fmt: skip
 
 
 def _checked(job: Job, resources: Resources) -> Check:
