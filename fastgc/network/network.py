@@ -101,8 +101,8 @@ class Network:
             tanh) or ``identity``; one name for all hidden layers, or a sequence with one name for
             each.
         loss: ``logistic`` (sigmoid and cross-entropy, summed over outputs), ``softmax`` (and
-            cross-entropy), ``squared`` (½ the squared error of a linear output) or ``huber`` (½ r²
-            up to an error |r| of 1, |r| − ½ beyond); the cost is its mean over the samples.
+            cross-entropy), ``squared`` (½ the squared error of a linear output) or ``huber`` (the
+            same up to an error of 1, linear beyond); the cost is its mean over the samples.
         weight_decay: λ; adds λ/(2m) · Σ W² over all weights, no biases.
         divisor: what the sums over the samples, and of weight decay, are divided by; None for m.
             1 makes the cost a sum, m n_L a mean over the outputs as well.
